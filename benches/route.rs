@@ -23,6 +23,7 @@ fn table(sites: usize) -> SiteTable {
             body: bytes::Bytes::new(),
             content_type: HeaderValue::from_static("text/plain"),
         },
+        rewriting: None,
     };
     let regex = PathRegex::compile("^/u/[0-9]+$").expect("an expression");
     // Some sites have paths of all kinds.
@@ -41,6 +42,7 @@ fn table(sites: usize) -> SiteTable {
             hosts: vec![host.parse().expect("a pattern")],
             tls: SiteTls::Auto(Vec::new()),
             routes: paths(&host).into_iter().map(respond).collect(),
+            hsts: None,
             origin: Origin::default(),
         })
     };

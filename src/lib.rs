@@ -84,6 +84,7 @@ pub mod edge;
 #[doc(hidden)]
 pub mod engine;
 pub mod event;
+mod field;
 pub mod host;
 #[doc(hidden)]
 pub mod http_client;

@@ -6,10 +6,12 @@
 
 mod acme;
 mod dns;
+mod rewrite;
 mod route_match;
 #[cfg(test)]
 mod sample;
 mod site;
+mod template;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -24,8 +26,10 @@ use crate::secret::Secret;
 
 pub use acme::*;
 pub use dns::*;
+pub use rewrite::*;
 pub use route_match::*;
 pub use site::*;
+pub use template::*;
 pub use upstream::*;
 
 /// A whole configuration.

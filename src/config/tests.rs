@@ -10,6 +10,7 @@ mod on_demand;
 mod order;
 mod refusable;
 mod refused;
+mod rewriting;
 mod routes;
 mod unavailable;
 mod upstreams;

@@ -32,7 +32,7 @@ use self::direct::Connected;
 use self::head::Head;
 pub(super) use self::head::MAX_FIELDS;
 use self::request_line::EMPTY_LINE;
-pub(super) use self::request_line::{MAX_REQUEST_LINE, is_well_formed};
+pub(super) use self::request_line::MAX_REQUEST_LINE;
 use self::stream::{FAREWELL, MessageStream};
 use super::refusal::Refusal;
 use super::report::Report;

@@ -93,21 +93,22 @@ impl ProxyApp {
 
     fn decide(&self, request: &Request<'_>) -> Routed {
         let decision = self.gateway.router.route(request);
-        let respond = |prepared| Routed::Respond(Box::new(prepared));
-        match decision.step() {
-            Step::Respond(_) => {
-                let ctx = RequestCtx::decided(decision, request.client);
-                respond(Prepared::new(ctx, None, request))
+        let refusal = match decision.step() {
+            Step::Respond(_) | Step::Redirect(_) => None,
+            Step::Refuse(refusal) => Some(refusal),
+            Step::Pass(_) => {
+                return match self.lane {
+                    Lane::Own => Routed::Forward(decision),
+                    Lane::Pingora => Routed::Process(decision),
+                };
             }
-            Step::Refuse(refusal) => {
-                let ctx = RequestCtx::decided(decision, request.client);
-                respond(self.gateway.prepare_page(ctx, refusal, request))
-            }
-            Step::Pass(_) => match self.lane {
-                Lane::Own => Routed::Forward(decision),
-                Lane::Pingora => Routed::Process(decision),
-            },
-        }
+        };
+        let mut ctx = RequestCtx::new();
+        let taken = ctx.take_decision(decision, request);
+        Routed::Respond(Box::new(match taken.err().or(refusal) {
+            Some(refusal) => self.gateway.prepare_page(ctx, refusal, request),
+            None => Prepared::new(ctx, None, request),
+        }))
     }
 }
 

@@ -13,9 +13,11 @@ use http::{HeaderValue, StatusCode};
 use super::authority::{Authority, Channel};
 use super::header;
 use super::path;
+use super::redirect::Redirect;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::response::LocalResponse;
+use super::rewriting::Rewriting;
 use super::route::{Action, Admission, Ambiguous, Proxy, Site, SiteTable};
 use crate::certificate::sni::CertificateSet;
 use crate::clock::UnixTime;
@@ -60,6 +62,8 @@ enum Outcome {
 /// The next step with a request.
 pub(super) enum Step<'a> {
     Respond(&'a LocalResponse),
+    /// Respond with what this makes of the request.
+    Redirect(&'a Redirect),
     Refuse(Refusal),
     Pass(&'a Proxy),
 }
@@ -206,6 +210,7 @@ impl Decision {
             Outcome::Refuse(refusal) => Step::Refuse(*refusal),
             Outcome::Route(index) => match self.site().and_then(|site| site.action(*index)) {
                 Some(Action::Respond(response)) => Step::Respond(response),
+                Some(Action::Redirect(redirect)) => Step::Redirect(redirect),
                 Some(Action::Proxy(proxy)) => Step::Pass(proxy),
                 None => Step::Refuse(Refusal::NoRoute),
             },
@@ -221,7 +226,15 @@ impl Decision {
     pub(super) fn proxy(&self) -> Option<&Proxy> {
         match self.step() {
             Step::Pass(proxy) => Some(proxy),
-            Step::Respond(_) | Step::Refuse(_) => None,
+            Step::Respond(_) | Step::Redirect(_) | Step::Refuse(_) => None,
+        }
+    }
+
+    /// What the route changes in requests and responses.
+    pub(super) fn rewriting(&self) -> Option<&Rewriting> {
+        match &self.outcome {
+            Outcome::Route(index) => self.site()?.rewriting(*index),
+            Outcome::Respond(_) | Outcome::Refuse(_) => None,
         }
     }
 }

@@ -76,7 +76,11 @@ pub(super) async fn forward<C: Client>(
     request: &Request<'_>,
     client: &mut C,
 ) -> Carried {
-    let mut ctx = RequestCtx::decided(decision, request.client);
+    let mut ctx = RequestCtx::new();
+    if let Err(refusal) = ctx.take_decision(decision, request) {
+        let page = gateway.prepare_page(ctx, refusal, request);
+        return Carried::Respond(Box::new(page));
+    }
     if !ctx.acquire_upstream_permit(&gateway.connection_limit, client.at_upstreams()) {
         let page = gateway.prepare_page(ctx, Refusal::NoRoom, request);
         return Carried::Respond(Box::new(page));
@@ -125,11 +129,11 @@ impl<C: Client> Passage<'_, C> {
             };
             let is_reused = connection.is_reused();
             self.ctx.record_connected(is_reused);
-            let id = self.ctx.request_id_value().clone();
+            let gateway = self.ctx.response_fields().keep();
             let asked = Asked {
                 head_alone: self.request.method == "HEAD",
                 upgrade: is_websocket,
-                request_id: &id,
+                gateway: gateway.as_fields(),
             };
             let upload = Upload::new(head.clone(), body, &replay, max_body);
             let patience = self.patience(until)?;
@@ -243,14 +247,17 @@ impl<C: Client> Passage<'_, C> {
     fn write_head(&self, body: Body, is_websocket: bool) -> Result<Bytes> {
         let host = self.ctx.decision.as_ref().and_then(|one| one.host.clone());
         let invalid = || Error::explain(ErrorType::HTTPStatus(400), "the host is not valid");
+        let changes = self.ctx.request_changes();
         let forwarded = Forwarded {
             client: self.request.client,
             tls: self.request.tls.is_some(),
             host: host.ok_or_else(invalid)?,
+            server_host: changes.host,
             port: self.request.port,
             request_id: self.ctx.request_id_value(),
         };
-        Ok(write_head(self.request, &forwarded, body, is_websocket))
+        let request = self.request;
+        Ok(write_head(request, changes, &forwarded, body, is_websocket))
     }
 
     /// Counts and logs the request, unless the gateway has to respond itself.

@@ -10,26 +10,10 @@ use pingora_http::RequestHeader;
 
 use super::refusal::Refusal;
 use super::request::{Fields, Request};
+use crate::field::is_claim;
 
 /// The field that carries the id of a request through gateway, upstream and logs.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Whether a field belongs to one connection whatever `Connection` says (RFC 9110, section 7.6.1).
-/// `Trailer` does because trailers of HTTP/1 are not passed on.
-pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
-    let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-    match name.len() {
-        2 => is("te"),
-        7 => is("trailer") || is("upgrade"),
-        10 => is("connection") || is("keep-alive"),
-        14 => is("http2-settings"),
-        16 => is("proxy-connection"),
-        17 => is("transfer-encoding"),
-        18 => is("proxy-authenticate"),
-        19 => is("proxy-authorization"),
-        _ => false,
-    }
-}
 
 /// What an upstream learns about the client.
 pub(crate) struct Forwarded<'a> {
@@ -38,6 +22,8 @@ pub(crate) struct Forwarded<'a> {
     pub(crate) tls: bool,
     /// The authority in normal form.
     pub(crate) host: HeaderValue,
+    /// What the upstream gets as `Host` instead, if its route says so.
+    pub(crate) server_host: Option<&'a HeaderValue>,
     /// The port that the client connected to.
     pub(crate) port: Option<u16>,
     pub(crate) request_id: &'a HeaderValue,
@@ -71,7 +57,7 @@ impl Forwarded<'_> {
     /// Passes each of the fields to `put`.
     pub(crate) fn for_each(&self, mut put: impl FnMut(&'static str, &[u8])) {
         let host = self.host.as_bytes();
-        put("Host", host);
+        put("Host", self.server_host.map_or(host, HeaderValue::as_bytes));
         let proto = if self.tls { "https" } else { "http" };
         put("X-Forwarded-Proto", proto.as_bytes());
         let mut text = Text::default();
@@ -128,71 +114,6 @@ impl std::fmt::Write for Text {
         self.len = end;
         Ok(())
     }
-}
-
-/// Whether a client's field is kept from upstreams because it claims something that the gateway
-/// vouches for.
-///
-/// Servers turn names into variables, in which every octet other than letters and digits may become
-/// `_`. So a name with any other octet than `-` could be confused with one that the gateway vouches
-/// for.
-pub(crate) fn is_claim(name: &[u8]) -> bool {
-    /// Longer than every name that is known.
-    const LONGEST: usize = 32;
-    let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
-    let mut lower = [0; LONGEST];
-    for (to, from) in lower.iter_mut().zip(name) {
-        *to = from.to_ascii_lowercase();
-    }
-    let begin = lower.get(..name.len().min(LONGEST)).unwrap_or_default();
-    !name.iter().copied().all(is_plain) || is_known_claim(begin)
-}
-
-/// Whether a field, its name in lower case, claims something about the client, or about how a
-/// request arrived, that servers believe if a proxy sends it.
-fn is_known_claim(name: &[u8]) -> bool {
-    const BEGINNINGS: [&[u8]; 6] = [
-        b"forwarded-",
-        b"x-forwarded-",
-        b"x-original-",
-        b"x-rewrite-",
-        // `Proxy` becomes HTTP_PROXY in servers that turn fields into variables (CVE-2016-5385).
-        b"proxy-",
-        b"x-proxyuser-",
-    ];
-    // Most names begin with another letter.
-    if !matches!(name.first(), Some(b'c' | b'f' | b'p' | b't' | b'w' | b'x')) {
-        return false;
-    }
-    matches!(
-        name,
-        b"forwarded"
-            | b"x-forwarded"
-            | b"x-forward-for"
-            | b"x-real-ip"
-            | b"x-request-id"
-            | b"proxy"
-            | b"client-ip"
-            | b"x-client-ip"
-            | b"x-cluster-client-ip"
-            | b"x-remote-ip"
-            | b"x-remote-addr"
-            | b"x-originating-ip"
-            | b"true-client-ip"
-            | b"cf-connecting-ip"
-            | b"cf-connecting-ipv6"
-            | b"fastly-client-ip"
-            | b"fly-client-ip"
-            | b"wl-proxy-client-ip"
-            | b"x-azure-clientip"
-            | b"x-azure-socketip"
-            | b"x-envoy-external-address"
-            | b"x-appengine-user-ip"
-            | b"x-host"
-            | b"x-scheme"
-            | b"x-url-scheme"
-            | b"front-end-https"
-    ) || BEGINNINGS.iter().any(|begin| name.starts_with(begin))
 }
 
 /// Checks what must hold for every request.
@@ -367,46 +288,6 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_claims_is_dropped_in_every_spelling() {
-        for name in [
-            "forwarded",
-            "x-forwarded",
-            "x-forwarded-for",
-            "x_forwarded_for",
-            "x-forwarded_proto",
-            "x.forwarded.prefix",
-            "x-forwarded~ssl",
-            "x-forwarded-",
-            "x-forwarded-anything",
-            "x-real-ip",
-            "x*real+ip",
-            "x-request-id",
-            "x-original-url",
-            "x-rewrite-url",
-            "true-client-ip",
-            "front-end-https",
-            "proxy",
-            "proxy-auth",
-            "remote_user",
-            "content.length",
-        ] {
-            assert!(is_claim(name.as_bytes()), "{name}");
-        }
-        for name in [
-            "forward",
-            "x-real",
-            "proxied",
-            "via",
-            "x-forwardedfor",
-            "x-http-method-override",
-            "x-auth-user",
-            "sec-ch-ua",
-        ] {
-            assert!(!is_claim(name.as_bytes()), "{name}");
-        }
-    }
-
-    #[test]
     fn an_address_of_ipv6_is_quoted() {
         let mut request = request("GET", "/", &[("Host", "a.example")]);
         let id = HeaderValue::from_static("00ff");
@@ -414,6 +295,7 @@ mod tests {
             client: "2001:db8::1".parse().ok(),
             tls: true,
             host: HeaderValue::from_static("[::1]:8443"),
+            server_host: None,
             port: Some(443),
             request_id: &id,
         }

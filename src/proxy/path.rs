@@ -76,6 +76,40 @@ pub(crate) fn covers(prefix: &[u8], path: &[u8]) -> bool {
     })
 }
 
+/// What follows `prefix` in a path that it covers. The rest is as it was sent.
+pub(crate) fn strip_prefix<'p>(path: &'p [u8], prefix: &[u8]) -> Option<&'p [u8]> {
+    let (mut at, mut left) = (0, prefix);
+    while !left.is_empty() {
+        let octet = *path.get(at)?;
+        let decoded = match octet {
+            b'%' => decode_escape(path, at),
+            _ => None,
+        };
+        left = match decoded {
+            Some(b'/') => left.strip_prefix(b"%2f")?,
+            other => left.strip_prefix(&[other.unwrap_or(octet)])?,
+        };
+        at += if decoded.is_some() { 3 } else { 1 };
+    }
+    path.get(at..)
+}
+
+/// Whether some server may take a segment of `path` for `..`.
+pub(crate) fn has_parent_segment(path: &[u8]) -> bool {
+    const SPLITTING: Reading = Reading {
+        decodes_separators: true,
+        ..PLAIN
+    };
+    is_doubtful(path)
+        && SPLITTING
+            .read(path)
+            .split(|&octet| octet == b'/')
+            .any(|segment| {
+                let mut parts = segment.split(|&octet| octet == b';');
+                parts.next() == Some(b"..")
+            })
+}
+
 /// The path as [`resolve`] asks for it first: decoded, and otherwise as it was sent.
 pub(crate) fn read_plainly(path: &[u8]) -> Cow<'_, [u8]> {
     PLAIN.read(path)
@@ -253,6 +287,56 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_is_stripped_however_it_is_spelled() {
+        for (prefix, path, rest) in [
+            ("/app", "/app/x", Some("/x")),
+            ("/app", "/%61pp/%41%2f", Some("/%41%2f")),
+            ("/app/", "/app/x", Some("x")),
+            ("/app", "/app", Some("")),
+            ("/", "/x", Some("x")),
+            ("/a b", "/a%20b/c", Some("/c")),
+            ("/a%2Fb", "/a%2fb/c", Some("/c")),
+            ("/app", "/ap", None),
+            ("/app", "/ap%2", None),
+            ("/app", "/b", None),
+        ] {
+            let stripped = strip_prefix(path.as_bytes(), &PLAIN.read(prefix.as_bytes()));
+            assert_eq!(stripped, rest.map(str::as_bytes), "{prefix} {path}");
+        }
+    }
+
+    #[test]
+    fn a_parent_is_seen_in_every_spelling() {
+        for path in [
+            "/..",
+            "/a/../b",
+            "/%2e%2e/b",
+            "/a/.%2E",
+            "/a/..;x/b",
+            "/a%2f..%2fb",
+            "/a\\..\\b",
+            "/a%5c..",
+            "/a/..%3bx",
+            "/../a",
+        ] {
+            assert!(has_parent_segment(path.as_bytes()), "{path}");
+        }
+        for path in [
+            "/",
+            "/a/b",
+            "/a..b",
+            "/..a/b..",
+            "/...",
+            "/a/./b",
+            "//a",
+            "/a;..",
+            "/%252e./a",
+        ] {
+            assert!(!has_parent_segment(path.as_bytes()), "{path}");
+        }
+    }
+
+    #[test]
     fn the_query_is_no_part_of_the_path() {
         assert_eq!(without_query(b"/a?b=/../c?d"), b"/a");
         assert_eq!(without_query(b"/a"), b"/a");
@@ -287,6 +371,20 @@ mod tests {
                 for reading in READINGS.into_iter().chain([PLAIN]) {
                     prop_assert!(!covers(b"/admin", &reading.read(path.as_bytes())));
                 }
+            }
+        }
+
+        #[test]
+        fn what_covers_a_path_can_be_stripped_from_it(
+            prefix in "/[a%2fe]{0,6}",
+            path in "/[a/%2fe]{0,12}",
+        ) {
+            let prefix = PLAIN.read(prefix.as_bytes());
+            let plain = PLAIN.read(path.as_bytes());
+            let rest = strip_prefix(path.as_bytes(), &prefix);
+            if covers(&prefix, &plain) {
+                let rest = rest.expect("it is covered");
+                prop_assert_eq!([&*prefix, &*PLAIN.read(rest)].concat(), plain.into_owned());
             }
         }
 

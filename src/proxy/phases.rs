@@ -1,7 +1,6 @@
 //! The phases of a request in the order in which Pingora calls them.
 
 use std::any::Any;
-use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
@@ -25,7 +24,6 @@ use super::header::{self, Forwarded};
 use super::phase_ctx::PhaseCtx;
 use super::refusal::Refusal;
 use super::request::{Request, origin_form};
-
 use super::response::{self, LocalResponse};
 use super::response_head;
 use super::upstream::{Pool, UPGRADED_IDLE};
@@ -54,7 +52,6 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut PhaseCtx) -> Result<bool> {
-        ctx.request.client = client(session);
         let decision = match decided(session, ctx) {
             Some(decision) => decision,
             None => {
@@ -71,16 +68,15 @@ impl ProxyHttp for Gateway {
         session.set_ignore_info_resp(old);
         let request = Request::of(session.req_header(), session.digest());
         let websocket = header::is_websocket(&request);
+        let refusal = ctx.request.take_decision(decision, &request).err();
         if websocket {
             // What follows such a request may not be HTTP, whatever the response: the edge reads
             // no other request after it.
             session.set_keepalive(None);
         }
-        ctx.request.decision = Some(decision);
-        if let Some(response) = self.own_response(session, ctx) {
-            response
-                .send(session, ctx.request.request_id_value())
-                .await?;
+        if let Some(response) = self.own_response(session, ctx, refusal) {
+            let gateway = ctx.request.response_fields();
+            response.send(session, gateway).await?;
             return Ok(true);
         }
         if ctx.declared == Some(0) && session.req_header().version == Version::HTTP_2 {
@@ -190,11 +186,14 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         ctx: &mut PhaseCtx,
     ) -> Result<()> {
-        let target = origin_form(session.req_header().raw_path());
+        let changes = ctx.request.request_changes();
+        let own = || origin_form(session.req_header().raw_path());
+        let target = changes.target.unwrap_or_else(own);
         if target != request.raw_path() {
             request.set_raw_path(target)?;
         }
         header::join_cookies(request)?;
+        changes.fields.edit_request(request)?;
         if let Some(length) = ctx.declared {
             header::write_length(request, length)?;
         }
@@ -209,6 +208,7 @@ impl ProxyHttp for Gateway {
             client: ctx.request.client,
             tls: digest.is_some_and(|digest| digest.ssl_digest.is_some()),
             host: host.ok_or_else(invalid)?,
+            server_host: changes.host,
             port: session
                 .server_addr()
                 .and_then(|a| a.as_inet())
@@ -270,8 +270,8 @@ impl ProxyHttp for Gateway {
             if session.is_process_shutting_down() {
                 session.set_keepalive(None);
             }
-            response.insert_header(header::REQUEST_ID, ctx.request.request_id_value())?;
         }
+        ctx.request.response_fields().edit_response(response)?;
         if session.req_header().version == Version::HTTP_10 {
             // There the end of the connection ends the body.
             if response.remove_header(&TRANSFER_ENCODING).is_some() {
@@ -305,7 +305,7 @@ impl ProxyHttp for Gateway {
                     session.set_keepalive(None);
                 }
                 // If it cannot be sent, the client is gone.
-                let sent = page.send(session, ctx.request.request_id_value()).await;
+                let sent = page.send(session, ctx.request.response_fields()).await;
                 // A client that was too slow is not waited for again.
                 ctx.page_sent = sent.is_ok() && status != StatusCode::REQUEST_TIMEOUT;
                 if sent.is_ok() && !response::is_http2(session) {
@@ -358,11 +358,17 @@ impl ProxyHttp for Gateway {
 impl Gateway {
     /// The gateway's own response to a request, if it has one. If not, the request has a permit to
     /// use a connection to an upstream.
-    fn own_response(&self, session: &Session, ctx: &mut PhaseCtx) -> Option<LocalResponse> {
-        let refusal = match ctx.request.decision.as_ref()?.step() {
-            Step::Respond(response) => return Some(response.clone()),
-            Step::Refuse(refusal) => refusal,
-            Step::Pass(_) => {
+    fn own_response(
+        &self,
+        session: &Session,
+        ctx: &mut PhaseCtx,
+        refusal: Option<Refusal>,
+    ) -> Option<LocalResponse> {
+        let step = ctx.request.decision.as_ref()?.step();
+        let refusal = match (refusal, step) {
+            (Some(refusal), _) | (None, Step::Refuse(refusal)) => refusal,
+            (None, Step::Respond(_) | Step::Redirect(_)) => return ctx.request.response().cloned(),
+            (None, Step::Pass(_)) => {
                 if ctx.acquire_upstream_permit(session.req_header(), &self.connection_limit) {
                     let request = Request::of(session.req_header(), session.digest());
                     ctx.request.set_balance_key(&request);
@@ -382,12 +388,4 @@ impl Gateway {
 fn decided(session: &mut Session, ctx: &mut PhaseCtx) -> Option<Decision> {
     let over_http1 = ctx.request.decision.take();
     over_http1.or_else(|| session.req_header_mut().extensions_mut().remove())
-}
-
-/// The address of the client.
-fn client(session: &Session) -> Option<IpAddr> {
-    session
-        .client_addr()?
-        .as_inet()
-        .map(|address| address.ip().to_canonical())
 }

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::header;
 use super::request::Request;
 use super::request_ctx::RequestCtx;
 use super::response::LocalResponse;
@@ -54,9 +53,9 @@ impl Prepared {
 
     /// The fields of its head, without those of the connection and the time.
     pub fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-        let own = self.response().into_iter().flat_map(LocalResponse::fields);
-        let id = self.ctx.request_id_value().clone();
-        own.chain([(header::REQUEST_ID, id)])
+        let gateway = self.ctx.response_fields();
+        let response = self.response().into_iter();
+        response.flat_map(move |response| response.fields_with(gateway))
     }
 
     /// Gives a response without a body its status as its body.

@@ -17,6 +17,8 @@ pub(crate) enum Refusal {
     /// There are routes for the request but for its method (RFC 9110, section 15.5.6).
     Method,
     AmbiguousPath,
+    /// What its route makes of the request would not be valid: a sentence for the client.
+    Unfit(&'static str),
     /// Too many requests are at upstreams.
     NoRoom,
     /// The body is larger than the route allows.
@@ -42,6 +44,7 @@ impl Refusal {
                 StatusCode::BAD_REQUEST,
                 "The path can be read in more than one way.",
             ),
+            Self::Unfit(why) => (StatusCode::BAD_REQUEST, why),
             Self::NoRoom => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too many requests are waiting for the servers behind this gateway.",
@@ -81,8 +84,11 @@ impl RefusalCounters {
             Refusal::UnknownHost => self.unknown_host.inc(),
             Refusal::NoRoom => self.no_room.inc(),
             // Counted as responses of the site.
-            Refusal::NoRoute | Refusal::Method | Refusal::AmbiguousPath | Refusal::BodyTooLarge => {
-            }
+            Refusal::NoRoute
+            | Refusal::Method
+            | Refusal::AmbiguousPath
+            | Refusal::Unfit(_)
+            | Refusal::BodyTooLarge => {}
         }
     }
 }

@@ -184,6 +184,17 @@ pub(crate) fn origin_form(raw: &[u8]) -> &[u8] {
     }
 }
 
+/// Whether each octet of a target may appear there unescaped. If one may not, some servers accept
+/// it and others refuse it.
+pub(crate) fn is_well_formed(target: &[u8]) -> bool {
+    let query = memchr::memchr(b'?', target).unwrap_or(target.len());
+    let (path, query) = target.split_at_checked(query).unwrap_or((target, &[]));
+    let is_good = |byte: u8| byte > b' ' && !matches!(byte, 0x7f | b'#' | b'<' | b'>');
+    path.iter().all(|&byte| is_good(byte) && byte != b'`')
+        && query.iter().all(|&byte| is_good(byte) && byte != b'"')
+        && (target.is_ascii() || str::from_utf8(target).is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use http::header::{REFERER, USER_AGENT};

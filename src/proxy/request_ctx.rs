@@ -1,5 +1,7 @@
 //! The context of one request on its way through the gateway, whichever lane carries it.
 
+mod changes;
+
 use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,13 +15,14 @@ use pingora_core::{Error, ErrorSource, ErrorType};
 use super::admission::Admission;
 use super::attempts::NoServer;
 use super::connection_limit::{ConnectionLimit, UpstreamPermit};
-use super::decision::{Decision, Step};
+use super::decision::Decision;
 use super::endpoint::Endpoint;
 use super::failure::{self, CLIENT_GONE, ErrorSummary, Failure};
 use super::refusal::Refusal;
 use super::request::Request;
 use super::request_id;
 use super::response::LocalResponse;
+use super::rewriting::Rewritten;
 use super::route::{Proxy, Site};
 use super::upstream::{Choice, Picked};
 use crate::access_log::{AccessLog, Entry};
@@ -30,8 +33,14 @@ pub(crate) struct RequestCtx {
     started: Instant,
     request_id: HeaderValue,
     pub(crate) client: Option<IpAddr>,
+    /// Whether the client speaks TLS.
+    is_tls: bool,
     /// What to do with the request.
     pub(crate) decision: Option<Decision>,
+    /// What the route changes in the request and its response.
+    rewritten: Option<Box<Rewritten>>,
+    /// The response of a route whose responses depend on the request.
+    response: Option<Box<LocalResponse>>,
     /// The server that is being tried or was tried last.
     choice: Option<Choice>,
     /// The use of that server.
@@ -60,7 +69,10 @@ impl RequestCtx {
             started: Instant::now(),
             request_id: request_id::new(),
             client: None,
+            is_tls: false,
             decision: None,
+            rewritten: None,
+            response: None,
             choice: None,
             admission: None,
             next: None,
@@ -71,15 +83,6 @@ impl RequestCtx {
             repeated: false,
             upstream_permit: None,
             failure: None,
-        }
-    }
-
-    /// The context of a request that is decided.
-    pub(crate) fn decided(decision: Decision, client: Option<IpAddr>) -> Self {
-        Self {
-            decision: Some(decision),
-            client,
-            ..Self::new()
         }
     }
 
@@ -96,14 +99,6 @@ impl RequestCtx {
     /// How long ago the request arrived.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
-    }
-
-    /// The response that was decided, if any.
-    pub(crate) fn response(&self) -> Option<&LocalResponse> {
-        match self.decision.as_ref()?.step() {
-            Step::Respond(response) => Some(response),
-            Step::Refuse(_) | Step::Pass(_) => None,
-        }
     }
 
     /// The page for a request that is not served.

@@ -12,6 +12,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::proxy::header::REQUEST_ID;
+use crate::proxy::response_fields::ResponseFields;
 
 /// How much of a request's body is read and discarded so that its HTTP/1 connection can be kept.
 pub(crate) const DRAIN_LIMIT: usize = 64 * 1024;
@@ -116,7 +117,11 @@ impl LocalResponse {
     }
 
     /// Sends this response, and keeps an HTTP/1 connection if the request's body allows it.
-    pub(crate) async fn send(&self, session: &mut Session, request_id: &HeaderValue) -> Result<()> {
+    pub(crate) async fn send(
+        &self,
+        session: &mut Session,
+        gateway: ResponseFields<'_>,
+    ) -> Result<()> {
         if self.status == StatusCode::BAD_REQUEST || session.is_process_shutting_down() {
             // Nothing more is read from a client that has sent a malformed request.
             session.set_keepalive(None);
@@ -126,7 +131,7 @@ impl LocalResponse {
                 await_body_end(session, IDLE_BEFORE).await;
             } else if !session.is_body_done() && self.may_have_note() {
                 let noted = self.clone().with_note();
-                return noted.write(session, request_id).await;
+                return noted.write(session, gateway).await;
             }
         } else if session.get_keepalive().is_some() {
             drain_request(session).await;
@@ -134,11 +139,11 @@ impl LocalResponse {
                 session.set_keepalive(None);
             }
         }
-        self.write(session, request_id).await
+        self.write(session, gateway).await
     }
 
-    async fn write(&self, session: &mut Session, request_id: &HeaderValue) -> Result<()> {
-        let head = self.head(request_id)?;
+    async fn write(&self, session: &mut Session, gateway: ResponseFields<'_>) -> Result<()> {
+        let head = self.head(gateway)?;
         let head_alone = session.req_header().method == Method::HEAD;
         let body = self.body().filter(|_| !head_alone);
         session
@@ -166,12 +171,11 @@ impl LocalResponse {
         }
     }
 
-    fn head(&self, request_id: &HeaderValue) -> Result<ResponseHeader> {
+    fn head(&self, gateway: ResponseFields<'_>) -> Result<ResponseHeader> {
         let mut head = ResponseHeader::build(self.status, Some(8))?;
-        for (name, value) in self.fields() {
-            head.insert_header(name, value)?;
+        for (name, value) in self.fields_with(gateway) {
+            head.append_header(name, value)?;
         }
-        head.insert_header(REQUEST_ID, request_id)?;
         Ok(head)
     }
 
@@ -179,8 +183,26 @@ impl LocalResponse {
         self.status
     }
 
-    /// The fields of its head.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    /// The fields of its head, with those that the gateway writes into every response.
+    pub(crate) fn fields_with<'a>(
+        &'a self,
+        gateway: ResponseFields<'a>,
+    ) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        // What describes an error page is not what the route says of its responses.
+        let is_page = !self.cacheable;
+        let is_kept = move |name: &HeaderName| is_page || !gateway.drops(name.as_str().as_bytes());
+        let own = self.fields().filter(move |(name, _)| is_kept(name));
+        let written = gateway.written().filter_map(move |(name, value)| {
+            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+            let is_own = is_page && self.fields().any(|(own, _)| own == name);
+            (!is_own).then(|| (name, value.clone()))
+        });
+        let id = (REQUEST_ID, gateway.request_id.clone());
+        own.chain(written).chain([id])
+    }
+
+    /// The fields of its head, as far as they are its own.
+    fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let content_type = self.content_type.clone().filter(|_| !self.body.is_empty());
         let length = (!self.is_bodiless()).then(|| HeaderValue::from(self.body.len()));
         let cache = (!self.cacheable).then(|| HeaderValue::from_static("no-store"));
@@ -361,13 +383,14 @@ mod tests {
     #[test]
     fn heads_carry_what_the_answer_needs_and_no_more() {
         let id = HeaderValue::from_static("00ff");
+        let gateway = ResponseFields::of_request(&id);
         let head = LocalResponse::status(StatusCode::NO_CONTENT)
-            .head(&id)
+            .head(gateway)
             .expect("a head");
         assert!(!head.headers.contains_key(CONTENT_LENGTH));
         let to = HeaderValue::from_static("https://a.example/");
         let head = LocalResponse::redirect(StatusCode::FOUND, to)
-            .head(&id)
+            .head(gateway)
             .expect("a head");
         assert_eq!(head.headers[LOCATION], "https://a.example/");
         assert_eq!(head.headers[CONTENT_LENGTH], "0");

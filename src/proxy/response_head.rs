@@ -5,7 +5,8 @@ use http::{StatusCode, Version};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
-use super::header::{connection_names, digits, is_hop_by_hop};
+use super::header::{connection_names, digits};
+use crate::field::is_hop_by_hop;
 
 /// What a response's head says about its body and its connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

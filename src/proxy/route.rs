@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::RandomState;
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
 
 use crate::config::model::{self, Config, SiteTls};
 use crate::host::{self, Host, HostName, NameBuffer, Pattern};
@@ -19,9 +19,11 @@ use crate::proxy::authority::Channel;
 use crate::proxy::header::declared_length;
 use crate::proxy::matcher::{Matcher, Mismatch};
 use crate::proxy::path;
+use crate::proxy::redirect::Redirect;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::request::{Fields, Request};
 use crate::proxy::response::LocalResponse;
+use crate::proxy::rewriting::Rewriting;
 use crate::proxy::upstream::Pool;
 
 /// Every site of a configuration, by host.
@@ -53,6 +55,8 @@ pub struct Site {
     pub(crate) tls: bool,
     /// Shared by all sites with the same routes.
     routes: Arc<[Route]>,
+    /// `Strict-Transport-Security`.
+    hsts: Option<HeaderValue>,
     pub(crate) metrics: SiteMetrics,
 }
 
@@ -60,11 +64,13 @@ pub struct Site {
 struct Route {
     matcher: Matcher,
     action: Action,
+    rewriting: Option<Box<Rewriting>>,
 }
 
 /// What a route does with a request.
 pub(crate) enum Action {
     Respond(LocalResponse),
+    Redirect(Redirect),
     Proxy(Proxy),
 }
 
@@ -202,6 +208,10 @@ impl SiteTable {
         let routes = routes.iter().map(|route| Route {
             matcher: Matcher::of(route),
             action: self.action(&route.action, metrics),
+            rewriting: route
+                .rewriting
+                .as_deref()
+                .map(|rewriting| Box::new(Rewriting::new(rewriting))),
         });
         routes.collect()
     }
@@ -223,10 +233,14 @@ impl SiteTable {
             }),
             // Only the target is sent: neither the request's path nor its query is added to it.
             model::Action::Redirect { to, status } => {
-                Action::Respond(HeaderValue::try_from(to.to_string()).map_or_else(
-                    |_| LocalResponse::status(StatusCode::INTERNAL_SERVER_ERROR),
-                    |to| LocalResponse::redirect(*status, to),
-                ))
+                let fixed = to.as_literal().map(HeaderValue::from_str);
+                match fixed {
+                    Some(Ok(to)) => Action::Respond(LocalResponse::redirect(*status, to)),
+                    _ => Action::Redirect(Redirect {
+                        status: *status,
+                        to: to.clone(),
+                    }),
+                }
             }
             model::Action::Respond {
                 status,
@@ -310,6 +324,16 @@ impl Site {
     pub(crate) fn action(&self, index: usize) -> Option<&Action> {
         Some(&self.routes.get(index)?.action)
     }
+
+    /// What the route at an index changes in requests and responses.
+    pub(crate) fn rewriting(&self, index: usize) -> Option<&Rewriting> {
+        self.routes.get(index)?.rewriting.as_deref()
+    }
+
+    /// `Strict-Transport-Security`, for responses over TLS.
+    pub(crate) fn hsts(&self) -> Option<&HeaderValue> {
+        self.hsts.as_ref()
+    }
 }
 
 /// A site with its routes.
@@ -324,7 +348,22 @@ fn site(model: &model::Site, routes: Arc<[Route]>, metrics: &Metrics) -> Site {
         name,
         tls: model.tls != SiteTls::Off,
         routes,
+        hsts: model.hsts.map(hsts_field),
     }
+}
+
+/// The value of `Strict-Transport-Security` (RFC 6797, section 6.1).
+fn hsts_field(hsts: model::Hsts) -> HeaderValue {
+    let mut text = format!("max-age={}", hsts.max_age.as_secs());
+    for (is_on, directive) in [
+        (hsts.subdomains, "; includeSubDomains"),
+        (hsts.preload, "; preload"),
+    ] {
+        if is_on {
+            text.push_str(directive);
+        }
+    }
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("max-age=0"))
 }
 
 /// A path that can be read in ways that lead to different routes.
@@ -335,6 +374,7 @@ pub(crate) struct Ambiguous;
 mod tests {
     use std::net::Ipv4Addr;
 
+    use http::StatusCode;
     use proptest::prelude::*;
 
     use super::*;
@@ -365,8 +405,10 @@ mod tests {
                     path: (*path).into(),
                     conditions: None,
                     action: action.clone(),
+                    rewriting: None,
                 })
                 .collect(),
+            hsts: None,
             origin: model::Origin::default(),
         })
     }

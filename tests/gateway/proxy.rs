@@ -10,9 +10,12 @@ mod endings;
 mod failures;
 mod fields;
 mod health;
+mod hsts;
 mod interim;
 mod log;
+mod redirects;
 mod responses;
+mod rewriting;
 mod route_limits;
 mod routing;
 mod uploads;
@@ -105,6 +108,18 @@ fn wait_for_state(gateway: &Gateway, address: SocketAddr, state: &str) -> Durati
         (states(gateway).get(&address).map(String::as_str) == Some(state)).then_some(())
     });
     start.elapsed()
+}
+
+/// Has a gateway without another choice of a lane send all requests over Pingora's.
+const PINGORA: [&str; 3] = ["sh", "-c", "exec \"$0\" \"$@\" --lane pingora"];
+
+/// The values of a field in a head.
+fn all<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
+    head.lines()
+        .filter_map(|line| line.split_once(": "))
+        .filter(|(field, _)| field.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim_end())
+        .collect()
 }
 
 /// The versions that clients speak.

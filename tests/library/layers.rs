@@ -20,6 +20,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "parallel",
             "printable",
             "host",
+            "field",
             "secret",
             "metrics",
             "readiness",

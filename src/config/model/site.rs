@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{StatusCode, Uri};
+use http::StatusCode;
 
-use super::{Balance, Conditions, Eject, HealthCheck, Origin, PathMatch};
+use super::{
+    Balance, Conditions, Eject, HealthCheck, Hsts, Origin, PathMatch, Rewriting, Template,
+};
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
 
@@ -107,6 +109,8 @@ pub struct Site {
     /// as they stand; of equal paths the one with more conditions, then the earlier in the file.
     /// Sites with the same routes share them.
     pub routes: Arc<[Route]>,
+    /// `Strict-Transport-Security` for responses over TLS.
+    pub hsts: Option<Hsts>,
     pub origin: Origin,
 }
 
@@ -129,6 +133,7 @@ pub struct Route {
     /// What a request must have besides; never empty.
     pub conditions: Option<Arc<Conditions>>,
     pub action: Action,
+    pub rewriting: Option<Box<Rewriting>>,
 }
 
 /// What to do with a request.
@@ -137,7 +142,8 @@ pub enum Action {
     Proxy(Proxy),
     /// Respond with a `Location`.
     Redirect {
-        to: Uri,
+        /// A URL of `https` or `http`, or a path.
+        to: Template,
         status: StatusCode,
     },
     /// Respond with this.

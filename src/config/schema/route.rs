@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rewrite::{HeaderEdits, Hsts};
 use super::text::{Duration, Size, Switch};
 use super::upstream::{Balance, Eject, Health};
 
@@ -127,6 +128,8 @@ pub(crate) struct Site {
     pub(crate) routes: Option<Vec<Route>>,
     /// The upstream for all requests: short for one route.
     pub(crate) upstream: Option<String>,
+    /// Tells browsers to use HTTPS only: `Strict-Transport-Security` on every response over TLS.
+    pub(crate) hsts: Option<Hsts>,
 }
 
 impl Default for Site {
@@ -136,6 +139,7 @@ impl Default for Site {
             tls: "auto".to_owned(),
             routes: None,
             upstream: None,
+            hsts: None,
         }
     }
 }
@@ -170,6 +174,17 @@ pub(crate) struct Route {
     /// The size of a request's body, 0 for no limit; with `upstream`. By default that of the
     /// server's limits.
     pub(crate) max_body: Option<Size>,
+    /// Whether the path of the route is removed from the path that the server gets; with `upstream`.
+    pub(crate) strip_prefix: bool,
+    /// The path that the server gets, with placeholders: `/static{path}`. The query stays, unless a
+    /// query is given here; with `upstream`.
+    pub(crate) rewrite: Option<String>,
+    /// The `Host` that the server gets, with placeholders. By default the client's; with `upstream`.
+    pub(crate) host: Option<String>,
+    /// Changes to the fields of requests to the server; with `upstream`.
+    pub(crate) request_headers: Option<HeaderEdits>,
+    /// Changes to the fields of responses to clients, whoever responds.
+    pub(crate) response_headers: Option<HeaderEdits>,
 }
 
 impl Default for Route {
@@ -185,6 +200,11 @@ impl Default for Route {
             timeout: None,
             retries: None,
             max_body: None,
+            strip_prefix: false,
+            rewrite: None,
+            host: None,
+            request_headers: None,
+            response_headers: None,
         }
     }
 }
@@ -238,7 +258,8 @@ impl Default for Timeout {
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["to"]))]
 pub(crate) struct Redirect {
-    /// An `https://` or `http://` URL, or a path that begins with `/`.
+    /// An `https://` or `http://` URL, or a path that begins with `/`, with placeholders:
+    /// `https://new.example.com{path}{?query}`.
     pub(crate) to: String,
     /// 301 and 308 are permanent, 302, 303 and 307 temporary.
     pub(crate) status: u64,

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::coverage::check_provable;
+use super::hsts::hsts;
+use super::redirect;
 use super::references::{self, Upstreams};
+use super::rewrite::rewriting;
 use super::route_match::{SeenRoutes, conditions, route_path, sort_routes, warn_unreachable};
 use super::value::{FOREVER, MOMENT};
 use crate::config::model::{Action, PathMatch, Proxy, Route, Site, SiteTls};
@@ -15,7 +18,7 @@ use crate::config::problem::At;
 use crate::config::schema;
 use crate::config::yaml_tree::Place;
 use crate::host::Pattern;
-use http::{HeaderValue, StatusCode, Uri};
+use http::{HeaderValue, StatusCode};
 
 /// The routes of all sites, each distinct list held once: most of a great many sites share theirs.
 #[derive(Default)]
@@ -30,6 +33,7 @@ impl SharedRoutes {
         for route in &routes {
             route.path.hash(&mut hasher);
             route.conditions.hash(&mut hasher);
+            route.rewriting.hash(&mut hasher);
             match &route.action {
                 Action::Proxy(proxy) => proxy.upstream.name.hash(&mut hasher),
                 Action::Redirect { to, .. } => to.hash(&mut hasher),
@@ -77,12 +81,17 @@ pub(super) fn sites(ctx: &mut Context<'_>, upstreams: &Upstreams, root: &At<'_>)
                 hosts.push(pattern);
             }
         }
+        let hsts = match &site.hsts {
+            Some(raw) => Some(hsts(ctx, raw, &tls, &at.key("hsts"))),
+            None => None,
+        };
         let routes = routes(ctx, site, upstreams, &at);
         note_places(ctx, &routes, &at);
         let routes = routes.into_iter().map(|(_, route)| route).collect();
         sites.push(Arc::new(Site {
             hosts,
             tls,
+            hsts,
             routes: shared.share_routes(routes),
             origin: ctx.origin(&at),
         }));
@@ -124,6 +133,7 @@ fn routes(
                 path: PathMatch::from("/"),
                 conditions: None,
                 action,
+                rewriting: None,
             };
             return proxy.map(|action| (0, route(action))).into_iter().collect();
         }
@@ -159,11 +169,13 @@ fn routes(
         if let Some(path) = path.as_ref().filter(|_| ctx.problems.errors() == errors) {
             seen.check(ctx, index, path, conditions.as_ref(), &routes_at);
         }
+        let rewriting = rewriting(ctx, route, path.as_ref(), site.hsts.is_some(), &at);
         if let (Some(action), Some(path)) = (action(ctx, route, upstreams, &at), path) {
             let route = Route {
                 path,
                 conditions,
                 action,
+                rewriting,
             };
             routes.push((index, route));
         }
@@ -200,6 +212,10 @@ fn action(
             ("timeout", route.timeout.is_some()),
             ("retries", route.retries.is_some()),
             ("max_body", route.max_body.is_some()),
+            ("strip_prefix", route.strip_prefix),
+            ("rewrite", route.rewrite.is_some()),
+            ("host", route.host.is_some()),
+            ("request_headers", route.request_headers.is_some()),
         ];
         for (key, given) in others {
             if given {
@@ -290,14 +306,9 @@ fn redirect(ctx: &mut Context<'_>, raw: &schema::Redirect, at: &At<'_>) -> Optio
             "give 301 or 308 for good, 302, 303 or 307 for now",
         );
     }
-    let to = destination(&raw.to);
-    if let Err(hint) = &to {
-        let at = at.key("to");
-        let message = format!("{} is not a redirect target", at.quoted());
-        ctx.problems.error(&at, message, *hint);
-    }
+    let to = redirect::target(ctx, &at.key("to"), &raw.to);
     Some(Action::Redirect {
-        to: to.ok()?,
+        to: to?,
         status: status?,
     })
 }
@@ -335,17 +346,4 @@ fn respond(ctx: &mut Context<'_>, raw: &schema::Respond, at: &At<'_>) -> Option<
 
 fn status(number: u64) -> Option<StatusCode> {
     StatusCode::from_u16(u16::try_from(number).ok()?).ok()
-}
-
-/// The target of a redirect, or what to do about a malformed one.
-fn destination(text: &str) -> Result<Uri, &'static str> {
-    const HINT: &str = "write a URL that begins with https:// or http://, or a path with one '/'";
-    // `Uri` drops the fragment silently.
-    if text.contains('#') {
-        return Err("leave out '#' and what follows");
-    }
-    let uri: Uri = text.parse().map_err(|_| HINT)?;
-    let path = text.starts_with('/') && !text.starts_with("//");
-    let absolute = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
-    if path || absolute { Ok(uri) } else { Err(HINT) }
 }

@@ -6,6 +6,7 @@ use bytes::{BufMut, BytesMut};
 use http::StatusCode;
 
 use crate::edge::refusal::{CONNECT, Refusal, bad};
+use crate::proxy::is_well_formed;
 
 /// The longest request line in bytes.
 pub(in crate::edge) const MAX_REQUEST_LINE: usize = 16 * 1024;
@@ -133,17 +134,6 @@ pub(super) fn authority(target: &[u8]) -> Option<(&[u8], u16)> {
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
     let authority = rest.get(..end.unwrap_or(rest.len()))?;
     (!authority.is_empty()).then_some((authority, port))
-}
-
-/// Whether each octet of a target may appear there unescaped. If one may not, some servers accept
-/// it and others refuse it.
-pub(in crate::edge) fn is_well_formed(target: &[u8]) -> bool {
-    let query = memchr::memchr(b'?', target).unwrap_or(target.len());
-    let (path, query) = target.split_at_checked(query).unwrap_or((target, &[]));
-    let is_good = |byte: u8| byte > b' ' && !matches!(byte, 0x7f | b'#' | b'<' | b'>');
-    path.iter().all(|&byte| is_good(byte) && byte != b'`')
-        && query.iter().all(|&byte| is_good(byte) && byte != b'"')
-        && (target.is_ascii() || str::from_utf8(target).is_ok())
 }
 
 /// What can be read of the request line of a refused request.

@@ -6,10 +6,10 @@ use http::Method;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use pingora_http::RequestHeader;
 
-use crate::edge::http1::{MAX_FIELDS, MAX_REQUEST_LINE, is_well_formed};
+use crate::edge::http1::{MAX_FIELDS, MAX_REQUEST_LINE};
 use crate::edge::refusal::{CONNECT, LINE_TOO_LONG, Refusal, TOO_LARGE, bad};
 use crate::host::NameBuffer;
-use crate::proxy::Authority;
+use crate::proxy::{Authority, is_well_formed};
 
 /// What each field adds to the size of a field list (RFC 9113, section 6.5.2).
 const PER_FIELD: usize = 32;

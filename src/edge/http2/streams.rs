@@ -366,7 +366,7 @@ async fn send_response(
 ) -> pingora_core::Result<usize> {
     let mut head = ResponseHeader::build_no_case(answer.status(), Some(8))?;
     for (name, value) in answer.fields() {
-        head.insert_header(name, value)?;
+        head.append_header(name, value)?;
     }
     let body = answer.body();
     session.write_response_header(Box::new(head), body.is_none())?;

@@ -41,6 +41,7 @@ pub(super) fn site(hosts: &[&str], tls: SiteTls) -> Site {
             .collect(),
         tls,
         routes: [].into(),
+        hsts: None,
         origin: origin("sites[0]"),
     }
 }

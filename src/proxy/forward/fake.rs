@@ -18,6 +18,7 @@ use tokio_util::io::poll_read_buf;
 use super::client::Client;
 use super::response::{Asked, ResponseHead};
 use crate::proxy::connection::Connection;
+use crate::proxy::response_fields::ResponseFields;
 
 static REQUEST_ID: HeaderValue = HeaderValue::from_static("00ff");
 
@@ -26,7 +27,7 @@ pub(super) fn asked() -> Asked<'static> {
     Asked {
         head_alone: false,
         upgrade: false,
-        request_id: &REQUEST_ID,
+        gateway: ResponseFields::of_request(&REQUEST_ID),
     }
 }
 

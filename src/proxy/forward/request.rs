@@ -6,8 +6,10 @@ use std::mem;
 use bytes::Bytes;
 use http::HeaderValue;
 
-use crate::proxy::header::{Forwarded, connection_names, is_claim, is_hop_by_hop};
+use crate::field::{is_claim, is_hop_by_hop};
+use crate::proxy::header::{Forwarded, connection_names};
 use crate::proxy::request::Request;
+use crate::proxy::rewriting::RequestChanges;
 
 /// How the body of a request is framed for the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,16 +20,19 @@ pub(super) enum Body {
 }
 
 /// Writes the head of a request: the client's fields without those that belong to its connection or
-/// that the gateway vouches for, and what the server is to know about the client.
+/// that the gateway vouches for, with the changes of the route, and what the server is to know about
+/// the client.
 pub(super) fn write_head(
     request: &Request<'_>,
+    changes: RequestChanges<'_>,
     forwarded: &Forwarded<'_>,
     body: Body,
     is_websocket: bool,
 ) -> Bytes {
     let fields = || request.fields.iter();
     let mut head = Vec::with_capacity(1024);
-    for part in [request.method.as_bytes(), b" ", request.origin_form()] {
+    let target = changes.target.unwrap_or_else(|| request.origin_form());
+    for part in [request.method.as_bytes(), b" ", target] {
         head.extend_from_slice(part);
     }
     head.extend_from_slice(b" HTTP/1.1\r\n");
@@ -43,6 +48,9 @@ pub(super) fn write_head(
         if is_framing(name) || is_hop_by_hop(name) || is_claim(name) || is_nominated(name) {
             continue;
         }
+        if changes.fields.drops(name) {
+            continue;
+        }
         if is_cookie(name) {
             // HTTP/2 may split it (RFC 9113, section 8.2.3).
             if !mem::replace(&mut has_cookie, true) {
@@ -51,6 +59,9 @@ pub(super) fn write_head(
             continue;
         }
         put_field(&mut head, name, value);
+    }
+    for (name, value) in changes.fields.written() {
+        put_field(&mut head, name.as_bytes(), value.as_bytes());
     }
     match body {
         Body::None => {}
@@ -124,10 +135,12 @@ mod tests {
             client: "192.0.2.1".parse().ok(),
             tls: true,
             host: HeaderValue::from_static("a.test"),
+            server_host: None,
             port: Some(443),
             request_id: &request_id,
         };
-        let head = write_head(request, &forwarded, body, is_websocket);
+        let changes = RequestChanges::default();
+        let head = write_head(request, changes, &forwarded, body, is_websocket);
         String::from_utf8(head.to_vec()).expect("text")
     }
 

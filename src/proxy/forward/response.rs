@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use http::{HeaderValue, StatusCode, Version};
 use pingora_core::{Error, ErrorType, Result};
 
-use crate::proxy::header::REQUEST_ID;
+use crate::proxy::response_fields::ResponseFields;
 use crate::proxy::response_head::Meaning;
 
 /// The most octets of a head.
@@ -22,7 +22,8 @@ pub struct ResponseHead<'a> {
     pub reason: &'a str,
     fields: &'a [httparse::Header<'a>],
     meaning: Meaning,
-    request_id: &'a HeaderValue,
+    /// What the gateway changes in its fields.
+    gateway: ResponseFields<'a>,
     /// How the body ends, if one follows.
     pub body: Body,
 }
@@ -57,7 +58,8 @@ pub(super) struct Asked<'a> {
     /// Only for the head of the response.
     pub(super) head_alone: bool,
     pub(super) upgrade: bool,
-    pub(super) request_id: &'a HeaderValue,
+    /// What the gateway changes in the fields of a final response.
+    pub(super) gateway: ResponseFields<'a>,
 }
 
 /// What remains of a head that was handed on.
@@ -127,7 +129,10 @@ pub(super) fn parse_head(
         reason: response.reason.unwrap_or_default(),
         fields,
         meaning,
-        request_id: asked.request_id,
+        gateway: match status.is_informational() && !meaning.is_switching {
+            true => ResponseFields::of_request(asked.gateway.request_id),
+            false => asked.gateway,
+        },
         body,
     })?;
     Ok(Some(Parsed {
@@ -170,23 +175,24 @@ impl ResponseHead<'_> {
         self.meaning.is_dated
     }
 
-    /// The server's fields that reach the client, without what frames the body, and what is said
-    /// of the connection unless it becomes a tunnel.
+    /// The fields that reach the client, without the request's id, what frames the body, and what
+    /// is said of the connection unless it becomes a tunnel.
     pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let pairs = || {
             let fields = self.fields.iter();
             fields.map(|field| (field.name.as_bytes(), field.value))
         };
         let is_kept = move |(name, _): &(&[u8], &[u8])| {
-            !name.eq_ignore_ascii_case(REQUEST_ID.as_str().as_bytes())
-                && self.meaning.keeps_field(name, pairs())
+            !self.gateway.drops(name) && self.meaning.keeps_field(name, pairs())
         };
-        pairs().filter(is_kept)
+        let written = self.gateway.written();
+        let written = written.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        pairs().filter(is_kept).chain(written)
     }
 
     /// The id of the request, which a final response carries.
     pub fn request_id(&self) -> &HeaderValue {
-        self.request_id
+        self.gateway.request_id
     }
 }
 
@@ -204,7 +210,7 @@ impl ResponseHead<'_> {
         let asked = Asked {
             head_alone: false,
             upgrade: true,
-            request_id: &HeaderValue::from_static("00ff"),
+            gateway: ResponseFields::of_request(&HeaderValue::from_static("00ff")),
         };
         parse_head(octets, asked, send).map(|parsed| assert!(parsed.is_some(), "a whole head"))
     }

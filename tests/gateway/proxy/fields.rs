@@ -1,16 +1,7 @@
 //! Which fields reach an upstream and a client.
 
-use super::{VERSIONS, in_front_of, over};
+use super::{VERSIONS, all, in_front_of, over};
 use crate::support::{Act, Origin, TlsClient};
-
-/// The values of a field in a request's head.
-fn all<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
-    head.lines()
-        .filter_map(|line| line.split_once(": "))
-        .filter(|(field, _)| field.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value)
-        .collect()
-}
 
 #[test]
 fn what_clients_say_of_their_way_is_replaced() {

@@ -68,8 +68,10 @@ pub(crate) fn site(hosts: &[&str], tls: SiteTls, routes: Vec<(&str, Action)>) ->
                 path: path.into(),
                 conditions: None,
                 action,
+                rewriting: None,
             })
             .collect(),
+        hsts: None,
         origin: Place::default(),
     })
 }

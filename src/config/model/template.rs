@@ -1,0 +1,226 @@
+//! Texts with placeholders for what is known of a request, compiled when they are read.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A text with placeholders: `https://{host}{path}`. `{{` and `}}` stand for braces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Template {
+    /// No two texts follow each other, and none is empty.
+    parts: Box<[Part]>,
+}
+
+/// A part of a template.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    Text(Box<str>),
+    Placeholder(Placeholder),
+}
+
+/// What a placeholder stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Placeholder {
+    /// The host that the client requests, in normal form and without a port.
+    Host,
+    /// The path of the target as the client sent it, in percent-encoding.
+    Path,
+    /// The query without `?`.
+    Query,
+    /// The query with `?`; nothing if there is none.
+    QuestionedQuery,
+    /// `https` or `http`.
+    Scheme,
+    Method,
+    /// The client's address.
+    ClientIp,
+    RequestId,
+    /// The name that the client requested in the handshake; nothing without TLS.
+    Sni,
+    /// `TLSv1.3` or `TLSv1.2`; nothing without TLS.
+    TlsVersion,
+    /// The port that the client connected to.
+    Port,
+}
+
+impl Placeholder {
+    /// Every placeholder.
+    pub const ALL: [Self; 11] = [
+        Self::Host,
+        Self::Path,
+        Self::Query,
+        Self::QuestionedQuery,
+        Self::Scheme,
+        Self::Method,
+        Self::ClientIp,
+        Self::RequestId,
+        Self::Sni,
+        Self::TlsVersion,
+        Self::Port,
+    ];
+
+    /// What stands in the braces.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Path => "path",
+            Self::Query => "query",
+            Self::QuestionedQuery => "?query",
+            Self::Scheme => "scheme",
+            Self::Method => "method",
+            Self::ClientIp => "client_ip",
+            Self::RequestId => "request_id",
+            Self::Sni => "sni",
+            Self::TlsVersion => "tls_version",
+            Self::Port => "port",
+        }
+    }
+}
+
+/// Why a text is not a template.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    #[error("there is no placeholder {{{0}}}")]
+    Unknown(String),
+    #[error("a '{{' has no '}}'")]
+    Unclosed,
+    #[error("a '}}' has no '{{'")]
+    Unopened,
+}
+
+impl Template {
+    /// A template that is this text, whatever braces it has.
+    pub fn literal(text: &str) -> Self {
+        let part = (!text.is_empty()).then(|| Part::Text(text.into()));
+        Self {
+            parts: part.into_iter().collect(),
+        }
+    }
+
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The text, if it has no placeholder.
+    pub fn as_literal(&self) -> Option<&str> {
+        match &*self.parts {
+            [] => Some(""),
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether one of its placeholders is this one.
+    pub fn has(&self, placeholder: Placeholder) -> bool {
+        self.parts.contains(&Part::Placeholder(placeholder))
+    }
+}
+
+impl FromStr for Template {
+    type Err = TemplateError;
+
+    fn from_str(text: &str) -> Result<Self, TemplateError> {
+        let mut parts = Vec::new();
+        let (mut literal, mut rest) = (String::new(), text);
+        while let Some(at) = rest.find(['{', '}']) {
+            let (before, braced) = rest.split_at_checked(at).unwrap_or((rest, ""));
+            literal.push_str(before);
+            if let Some(after) = braced.strip_prefix("{{") {
+                literal.push('{');
+                rest = after;
+            } else if let Some(after) = braced.strip_prefix("}}") {
+                literal.push('}');
+                rest = after;
+            } else if let Some(after) = braced.strip_prefix('{') {
+                let (name, after) = after.split_once('}').ok_or(TemplateError::Unclosed)?;
+                let known = Placeholder::ALL.into_iter().find(|one| one.name() == name);
+                let known = known.ok_or_else(|| TemplateError::Unknown(name.to_owned()))?;
+                if !literal.is_empty() {
+                    parts.push(Part::Text(std::mem::take(&mut literal).into()));
+                }
+                parts.push(Part::Placeholder(known));
+                rest = after;
+            } else {
+                return Err(TemplateError::Unopened);
+            }
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Text(literal.into()));
+        }
+        Ok(Self {
+            parts: parts.into(),
+        })
+    }
+}
+
+/// As it is written.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(&text.replace('{', "{{").replace('}', "}}")),
+            Part::Placeholder(placeholder) => write!(f, "{{{}}}", placeholder.name()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn templates_are_texts_and_placeholders() {
+        let template: Template = "https://{host}/a{{b}}{?query}".parse().expect("valid");
+        let text = |text: &str| Part::Text(text.into());
+        assert_eq!(
+            template.parts(),
+            [
+                text("https://"),
+                Part::Placeholder(Placeholder::Host),
+                text("/a{b}"),
+                Part::Placeholder(Placeholder::QuestionedQuery),
+            ]
+        );
+        assert_eq!(template.to_string(), "https://{host}/a{{b}}{?query}");
+        assert_eq!(template.as_literal(), None);
+        assert!(template.has(Placeholder::Host) && !template.has(Placeholder::Path));
+        for (written, text) in [("", ""), ("a", "a"), ("{{}}", "{}"), ("}}{{", "}{")] {
+            let template: Template = written.parse().expect("valid");
+            assert_eq!(template.as_literal(), Some(text));
+            assert_eq!(template, Template::literal(text));
+        }
+        for placeholder in Placeholder::ALL {
+            let written = format!("{{{}}}", placeholder.name());
+            let template: Template = written.parse().expect("valid");
+            assert_eq!(template.parts(), [Part::Placeholder(placeholder)]);
+        }
+    }
+
+    #[test]
+    fn what_is_no_template_is_refused() {
+        let unknown = |name: &str| TemplateError::Unknown(name.to_owned());
+        for (text, error) in [
+            ("{hots}", unknown("hots")),
+            ("{}", unknown("")),
+            ("{ host }", unknown(" host ")),
+            ("{HOST}", unknown("HOST")),
+            ("{a{host}", unknown("a{host")),
+            ("{host", TemplateError::Unclosed),
+            ("{{{", TemplateError::Unclosed),
+            ("host}", TemplateError::Unopened),
+            ("{host}}", TemplateError::Unopened),
+        ] {
+            assert_eq!(text.parse::<Template>(), Err(error), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_reads_as_the_same_template(text in "([{}a/]|\\{host\\}|\\{path\\}){0,12}") {
+            if let Ok(template) = text.parse::<Template>() {
+                prop_assert_eq!(template.to_string().parse(), Ok(template));
+            }
+        }
+    }
+}

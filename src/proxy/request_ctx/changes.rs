@@ -1,0 +1,71 @@
+//! What the route of a request changes in it and in its response.
+
+use super::RequestCtx;
+use crate::proxy::decision::{Decision, Step};
+use crate::proxy::refusal::Refusal;
+use crate::proxy::request::Request;
+use crate::proxy::response::LocalResponse;
+use crate::proxy::response_fields::ResponseFields;
+use crate::proxy::rewriting::{FieldChanges, RequestChanges, Rewriting, Rewritten};
+use crate::proxy::route::Site;
+use crate::proxy::template::Values;
+
+impl RequestCtx {
+    /// Takes up what was decided for a request, and fills in what its route makes of it.
+    ///
+    /// # Errors
+    /// If that cannot be made of what the client sent: the request is to be refused.
+    pub(crate) fn take_decision(
+        &mut self,
+        decision: Decision,
+        request: &Request<'_>,
+    ) -> Result<(), Refusal> {
+        self.client = request.client;
+        self.is_tls = request.tls.is_some();
+        let decision = self.decision.insert(decision);
+        let values = || Values::of(request, &self.request_id);
+        if let Some(rewriting) = decision.rewriting() {
+            let rewritten = rewriting.fill(&values())?;
+            self.rewritten = Some(Box::new(rewritten));
+        }
+        if let Step::Redirect(redirect) = decision.step() {
+            self.response = Some(Box::new(redirect.fill(&values())?));
+        }
+        Ok(())
+    }
+
+    /// The response that was decided, if any.
+    pub(crate) fn response(&self) -> Option<&LocalResponse> {
+        match self.decision.as_ref()?.step() {
+            Step::Respond(response) => Some(response),
+            Step::Redirect(_) => self.response.as_deref(),
+            Step::Refuse(_) | Step::Pass(_) => None,
+        }
+    }
+
+    /// What the route changes in the head of the request.
+    pub(crate) fn request_changes(&self) -> RequestChanges<'_> {
+        match self.rewriting() {
+            Some((rewriting, rewritten)) => rewriting.request_changes(rewritten),
+            None => RequestChanges::default(),
+        }
+    }
+
+    /// What the gateway writes into the response, whoever responds.
+    pub(crate) fn response_fields(&self) -> ResponseFields<'_> {
+        let changes = match self.rewriting() {
+            Some((rewriting, rewritten)) => rewriting.response_changes(rewritten),
+            None => FieldChanges::default(),
+        };
+        ResponseFields {
+            changes,
+            hsts: self.site().filter(|_| self.is_tls).and_then(Site::hsts),
+            ..ResponseFields::of_request(&self.request_id)
+        }
+    }
+
+    fn rewriting(&self) -> Option<(&Rewriting, &Rewritten)> {
+        let rewritten = self.rewritten.as_deref()?;
+        Some((self.decision.as_ref()?.rewriting()?, rewritten))
+    }
+}
