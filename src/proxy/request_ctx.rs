@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use http::header::{ACCEPT, REFERER, USER_AGENT};
+use http::header::{REFERER, USER_AGENT};
 use http::{HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorSource, ErrorType};
 
@@ -18,7 +18,6 @@ use super::connection_limit::{ConnectionLimit, UpstreamPermit};
 use super::decision::Decision;
 use super::endpoint::Endpoint;
 use super::failure::{self, CLIENT_GONE, ErrorSummary, Failure};
-use super::refusal::Refusal;
 use super::request::Request;
 use super::request_id;
 use super::response::LocalResponse;
@@ -99,18 +98,6 @@ impl RequestCtx {
     /// How long ago the request arrived.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
-    }
-
-    /// The page for a request that is not served.
-    pub(super) fn refusal_page(&self, refusal: Refusal, request: &Request<'_>) -> LocalResponse {
-        let (status, why) = refusal.status();
-        let accept = request.fields.get(&ACCEPT);
-        let page = LocalResponse::error(status, why, accept, self.request_id());
-        let site = self.decision.as_ref().and_then(Decision::site);
-        match (refusal, site) {
-            (Refusal::Method, Some(site)) => page.allowing(site.allowed_methods(request)),
-            _ => page,
-        }
     }
 
     /// The upstream that the request goes to, and how; `None` if it is not passed on.

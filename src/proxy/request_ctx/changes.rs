@@ -1,4 +1,6 @@
-//! What the route of a request changes in it and in its response.
+//! What the route of a request changes in it, and what the gateway responds itself.
+
+use http::header::ACCEPT;
 
 use super::RequestCtx;
 use crate::proxy::decision::{Decision, Step};
@@ -40,6 +42,18 @@ impl RequestCtx {
             Step::Respond(response) => Some(response),
             Step::Redirect(_) => self.response.as_deref(),
             Step::Refuse(_) | Step::Pass(_) => None,
+        }
+    }
+
+    /// The page for a request that is not served.
+    pub(super) fn refusal_page(&self, refusal: Refusal, request: &Request<'_>) -> LocalResponse {
+        let (status, why) = refusal.status();
+        let accept = request.fields.get(&ACCEPT);
+        let page = LocalResponse::error(status, why, accept, self.request_id());
+        let site = self.decision.as_ref().and_then(Decision::site);
+        match (refusal, site) {
+            (Refusal::Method, Some(site)) => page.allowing(site.allowed_methods(request)),
+            _ => page,
         }
     }
 
