@@ -46,7 +46,7 @@ impl RequestCtx {
     }
 
     /// The page for a request that is not served.
-    pub(super) fn refusal_page(&self, refusal: Refusal, request: &Request<'_>) -> LocalResponse {
+    pub(crate) fn refusal_page(&self, refusal: Refusal, request: &Request<'_>) -> LocalResponse {
         let (status, why) = refusal.status();
         let accept = request.fields.get(&ACCEPT);
         let page = LocalResponse::error(status, why, accept, self.request_id());
