@@ -207,10 +207,11 @@ impl ResponseHead<'_> {
         octets: &[u8],
         send: impl FnOnce(&ResponseHead<'_>) -> Result<()>,
     ) -> Result<()> {
+        let request_id = HeaderValue::from_static("00ff");
         let asked = Asked {
             head_alone: false,
             upgrade: true,
-            gateway: ResponseFields::of_request(&HeaderValue::from_static("00ff")),
+            gateway: ResponseFields::of_request(&request_id),
         };
         parse_head(octets, asked, send).map(|parsed| assert!(parsed.is_some(), "a whole head"))
     }
