@@ -141,13 +141,15 @@ impl RequestCtx {
         Ok(self.use_server(picked))
     }
 
-    /// Waits for a server with room, as long as the route allows for a connection.
+    /// Waits for a server with room, as long as the route allows for a connection and in total.
     ///
     /// # Errors
     /// Why there is none.
     pub(crate) async fn wait_for_server(&mut self) -> Result<&Choice, NoServer> {
         let proxy = self.proxy().ok_or(NoServer::Unresolved)?;
-        let patience = proxy.connect_timeout;
+        let total = proxy.total_timeout.unwrap_or(Duration::MAX);
+        let left = total.saturating_sub(self.elapsed());
+        let patience = proxy.connect_timeout.min(left);
         let picked = proxy.pool.wait_for_server(self.key, patience).await?;
         Ok(self.use_server(picked))
     }
