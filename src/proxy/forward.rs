@@ -25,7 +25,7 @@ use tokio::time::Instant;
 pub use self::client::Client;
 pub use self::response::{Body as ResponseBody, ResponseHead};
 
-use self::exchange::{Exchange, Patience};
+use self::exchange::{Exchange, Patience, overrun_error};
 use self::request::{Body, write_head};
 use self::response::Asked;
 use self::upload::{Replay, Upload};
@@ -228,6 +228,8 @@ impl<C: Client> Passage<'_, C> {
         drop(opening);
         match opened {
             Ok(socket) => Ok(Some(Connection::new(socket))),
+            // The server is not to blame for what is left of the request's time.
+            Err(_) if until.is_some_and(|until| until <= Instant::now()) => Err(overrun_error()),
             Err(mut error) => match self.ctx.record_connect_failure(&mut error) {
                 true => Ok(None),
                 false => Err(error),
