@@ -13,13 +13,17 @@ use crate::config::problem::At;
 /// before anything that they can fill in freely, and a path has its first `/`.
 pub(super) fn target(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<Template> {
     let template = template(ctx, at, raw)?;
-    let checked = destination(&sample(&template)).and_then(|uri| match template.as_literal() {
-        // In normal form.
-        Some(_) => Ok(Template::literal(&uri.to_string())),
-        None => check_begin(&template).map(|()| template),
-    });
+    let begin = match template.as_literal() {
+        Some(_) => Ok(()),
+        None => check_begin(&template),
+    };
+    let checked = begin.and_then(|()| destination(&sample(&template)));
     match checked {
-        Ok(template) => Some(template),
+        // In normal form, if nothing is left to fill in.
+        Ok(uri) => Some(match template.as_literal() {
+            Some(_) => Template::literal(&uri.to_string()),
+            None => template,
+        }),
         Err(hint) => {
             let message = format!("{} is not a redirect target", at.quoted());
             ctx.problems.error(at, message, hint);
