@@ -202,21 +202,30 @@ fn describe(request: &RequestLine, explained: &Explained) -> String {
 }
 
 fn report(request: &RequestLine, explained: &Explained) -> Value {
-    let site = match &explained.site {
-        Some((host, place)) => with_place(json!({ "host": **host }), place),
-        None => Value::Null,
-    };
-    let described =
-        |route: &Route, place: &Origin| with_place(json!({ "match": name(route) }), place);
-    let route = explained
-        .winner()
-        .map(|(route, place)| described(route, place));
-    let others = explained.others().map(|(route, place, reasons)| {
-        let reason = |reason: &Reason| json!({ "kind": reason.kind, "detail": reason.detail });
-        let mut other = described(route, place);
-        other["reasons"] = reasons.iter().map(reason).collect();
-        other
+    let site = explained.site.as_ref().map(|(host, place)| {
+        json!({
+            "host": **host,
+            "file": place.file,
+            "line": place.line,
+            "column": place.column,
+            "path": place.path,
+        })
     });
+    let described = |route: &Route, place: &Origin, reasons: &[Reason]| {
+        let reason = |reason: &Reason| json!({ "kind": reason.kind, "detail": reason.detail });
+        json!({
+            "match": name(route),
+            "file": place.file,
+            "line": place.line,
+            "column": place.column,
+            "path": place.path,
+            "reasons": reasons.iter().map(reason).collect::<Vec<_>>(),
+        })
+    };
+    let winner = explained.winner();
+    let route = winner.map(|(route, place)| described(route, place, &[]));
+    let others = explained.others();
+    let others = others.map(|(route, place, reasons)| described(route, place, reasons));
     let (status, allow) = match &explained.explanation.answer {
         Answer::Route(_) => (None, None),
         Answer::RedirectToTls { .. } => (Some(308), None),
@@ -229,14 +238,6 @@ fn report(request: &RequestLine, explained: &Explained) -> Value {
         "answer": { "text": answer(explained), "status": status, "allow": allow },
         "others": others.collect::<Vec<_>>(),
     })
-}
-
-fn with_place(mut value: Value, place: &Origin) -> Value {
-    value["file"] = json!(place.file);
-    value["line"] = json!(place.line);
-    value["column"] = json!(place.column);
-    value["path"] = json!(place.path);
-    value
 }
 
 /// How the request is answered.

@@ -81,10 +81,10 @@ pub(super) fn sites(ctx: &mut Context<'_>, upstreams: &Upstreams, root: &At<'_>)
                 hosts.push(pattern);
             }
         }
-        let hsts = match &site.hsts {
-            Some(raw) => Some(hsts(ctx, raw, &tls, &at.key("hsts"))),
-            None => None,
-        };
+        let hsts = site
+            .hsts
+            .as_ref()
+            .map(|raw| hsts(ctx, raw, &tls, &at.key("hsts")));
         let routes = routes(ctx, site, upstreams, &at);
         note_places(ctx, &routes, &at);
         let routes = routes.into_iter().map(|(_, route)| route).collect();
