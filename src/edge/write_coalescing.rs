@@ -152,6 +152,10 @@ impl AsyncWrite for CoalescingStream {
         if self.is_full() {
             ready!(self.poll_send(cx))?;
         }
+        if self.waiting.capacity() == 0 {
+            let octets: usize = bufs.iter().map(|part| part.len()).sum();
+            self.waiting.reserve(octets.clamp(SMALL, RECORD));
+        }
         let mut taken = 0;
         for part in bufs {
             let count = self.buffer_part(part);

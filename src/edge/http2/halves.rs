@@ -8,6 +8,11 @@ use h2::{Reason, RecvStream, SendStream};
 use http::Response;
 use pingora_core::{Error, ErrorType, OrErr as _, Result};
 
+use super::frames::FRAME_HEADER;
+
+/// The most octets of a frame of data: with its header it fills one record of TLS.
+const FRAME: usize = 16 * 1024 - FRAME_HEADER;
+
 /// A stream whose request has been read up to its body.
 pub(super) struct Halves {
     body: RecvStream,
@@ -94,7 +99,7 @@ impl Halves {
                 },
                 room => room,
             };
-            let now = part.split_to(room.min(part.len()));
+            let now = part.split_to(room.min(part.len()).min(FRAME));
             let (octets, end) = (now.len(), is_last && part.is_empty());
             if octets > 0 {
                 let sent = writer.send_data(now, end);
