@@ -21,7 +21,7 @@ const SHARED: usize = 1024 * 1024;
 
 /// The smallest and the largest share of one stream.
 const LEAST: usize = 8 * 1024;
-const MOST: usize = 128 * 1024;
+const MOST: usize = 64 * 1024;
 
 /// The client of one request.
 pub(super) struct Http2Client<'a> {
