@@ -37,6 +37,11 @@ pub(crate) fn is_claim(name: &[u8]) -> bool {
     !has_plain_name(name) || is_known_claim(begin)
 }
 
+/// Whether an octet may stand in a token (RFC 9110, section 5.6.2).
+pub(crate) fn is_token(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+}
+
 /// Whether a name has letters, digits and `-` only, so that no server takes it for another one.
 pub(crate) fn has_plain_name(name: &[u8]) -> bool {
     let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';

@@ -10,7 +10,7 @@ use pingora_http::RequestHeader;
 
 use super::refusal::Refusal;
 use super::request::{Fields, Request};
-use crate::field::is_claim;
+use crate::field::{is_claim, is_token};
 
 /// The field that carries the id of a request through gateway, upstream and logs.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -188,11 +188,6 @@ const PROTECTED: [&[u8]; 4] = [
     b"x-forwarded-host",
     b"x-forwarded-proto",
 ];
-
-/// Whether an octet may stand in a token (RFC 9110, section 5.6.2).
-fn is_token(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
-}
 
 /// The length that a checked request declares for its body.
 pub(crate) fn declared_length(fields: Fields<'_>) -> Option<u64> {

@@ -6,10 +6,9 @@
 
 use std::ops::Range;
 
-use super::request_line::{
-    self, Absolute, MAX_REQUEST_LINE, RequestLine, is_token, looks_like_http,
-};
+use super::request_line::{self, Absolute, MAX_REQUEST_LINE, RequestLine, looks_like_http};
 use crate::edge::refusal::{LINE_TOO_LONG, Refusal, TOO_LARGE, bad};
+use crate::field::is_token;
 use crate::host::NameBuffer;
 use crate::proxy::{Authority, Framing};
 

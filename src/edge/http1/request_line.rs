@@ -6,6 +6,7 @@ use bytes::{BufMut, BytesMut};
 use http::StatusCode;
 
 use crate::edge::refusal::{CONNECT, Refusal, bad};
+use crate::field::is_token;
 use crate::proxy::is_well_formed;
 
 /// The longest request line in bytes.
@@ -169,11 +170,6 @@ impl<'a> RoughLine<'a> {
             },
         }
     }
-}
-
-/// Whether a byte may stand in a token (RFC 9110, section 5.6.2).
-pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
