@@ -16,7 +16,8 @@ use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::limits::ConnectionGuard;
@@ -25,6 +26,9 @@ use crate::tls::Handshake;
 
 /// The header of a record of TLS (RFC 8446, section 5.1).
 const RECORD_HEADER: usize = 5;
+
+/// The largest content of a record.
+const RECORD: usize = 16 * 1024;
 
 /// How much is read where only a header is asked for.
 const AHEAD: usize = 2 * 1024;
@@ -38,6 +42,10 @@ const AHEAD: usize = 2 * 1024;
 /// its content, even if it is set to read ahead: here all that is available is read at once. And it
 /// flushes the session ticket, which nobody waits for: what a handshake writes is sent when the
 /// client has to send something next, or together with what follows the handshake.
+///
+/// Full records are usually followed by more. The kernel holds them until it has a large packet, or
+/// until the rest follows, a flush, or a wait for the client: each packet costs as much as some
+/// thousand octets.
 pub(super) struct Socket {
     stream: TcpStream,
     /// What has been read in advance.
@@ -52,6 +60,8 @@ pub(super) struct Socket {
     /// How long a write may make no progress.
     write_stall: Duration,
     blocked: Timer,
+    /// Whether the kernel may hold what was written last.
+    is_held: bool,
     _guard: ConnectionGuard,
 }
 
@@ -75,6 +85,7 @@ impl Socket {
             accepted: TimingDigest::default(),
             write_stall,
             blocked: Timer::default(),
+            is_held: false,
             _guard: guard,
         }
     }
@@ -106,17 +117,44 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
+    /// Writes octets that the kernel may hold until more follow, or [`Self::release_held`].
+    fn poll_write_held(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL;
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            let send = || SockRef::from(&self.stream).send_with_flags(buf, flags);
+            match self.stream.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => {
+                    self.is_held = true;
+                    return Poll::Ready(written);
+                }
+            }
+        }
+    }
+
+    /// Has the kernel send what it may hold.
+    fn release_held(&mut self) {
+        if self.is_held {
+            self.is_held = false;
+            // It is set already. If it fails, the kernel waits a fifth of a second.
+            _ = self.stream.set_nodelay(true);
+        }
+    }
+
     /// Passes a read's result on. If it is pending, what the client waits for is sent.
     fn waiting<T>(
         &mut self,
         cx: &mut Context<'_>,
         read: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if read.is_pending()
-            && !self.later.is_empty()
-            && let Poll::Ready(Err(error)) = self.poll_send(cx)
-        {
-            return Poll::Ready(Err(error));
+        if read.is_pending() {
+            self.release_held();
+            if !self.later.is_empty()
+                && let Poll::Ready(Err(error)) = self.poll_send(cx)
+            {
+                return Poll::Ready(Err(error));
+            }
         }
         read
     }
@@ -183,7 +221,12 @@ impl AsyncWrite for Socket {
         if !self.later.is_empty() {
             return self.poll_write_vectored(cx, &[io::IoSlice::new(buf)]);
         }
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let written = if buf.len() > RECORD {
+            self.poll_write_held(cx, buf)
+        } else {
+            self.is_held = false;
+            Pin::new(&mut self.stream).poll_write(cx, buf)
+        };
         self.watch(cx, written)
     }
 
@@ -223,6 +266,7 @@ impl AsyncWrite for Socket {
             return Poll::Ready(Ok(()));
         }
         ready!(self.poll_send(cx))?;
+        self.release_held();
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -342,6 +386,29 @@ pub(super) mod tests {
         assert_eq!(socket.later.capacity(), 0);
         client.readable().await.expect("it comes");
         assert_eq!(arrived(&client), b"ticket and answer");
+    }
+
+    #[tokio::test]
+    async fn full_records_leave_with_what_follows_a_flush_or_a_wait() {
+        let (mut socket, client) = pair().await;
+        let record = [b'x'; RECORD + 22];
+        for way in ["more", "flush", "wait"] {
+            socket.write_all(&record).await.expect("taken");
+            client.writable().await.expect("open");
+            assert_eq!(arrived(&client), b"", "{way}");
+            match way {
+                "more" => socket.write_all(b"y").await.expect("sent"),
+                "flush" => socket.flush().await.expect("sent"),
+                _ => {
+                    let mut octet = [0];
+                    let reading = socket.read(&mut octet);
+                    let reading = tokio::time::timeout(Duration::from_millis(1), reading);
+                    reading.await.expect_err("nothing is to be read");
+                }
+            }
+            client.readable().await.expect("it comes");
+            while !arrived(&client).is_empty() {}
+        }
     }
 
     #[tokio::test]
