@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::{SslDigest, TlsRef};
 use pingora_core::protocols::{
@@ -63,6 +63,8 @@ pub(super) struct CoalescingStream {
     inner: Stream,
     flush: Flush,
     waiting: BytesMut,
+    /// Octets of it that are sent.
+    sent: usize,
     /// Whether the task has been woken to send what is buffered.
     woken: bool,
 }
@@ -73,6 +75,7 @@ impl CoalescingStream {
             inner,
             flush,
             waiting: BytesMut::new(),
+            sent: 0,
             woken: false,
         })
     }
@@ -92,17 +95,25 @@ impl CoalescingStream {
         self.waiting.len() >= RECORD
     }
 
-    /// Sends what is buffered, and releases the buffer.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.waiting.is_empty() {
-            let count = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.waiting))?;
+    /// Sends what is buffered.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest @ [_, ..]) = self.waiting.get(self.sent..) {
+            let count = ready!(Pin::new(&mut self.inner).poll_write(cx, rest))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.waiting.advance(count);
+            self.sent += count;
         }
-        self.waiting = BytesMut::new();
+        self.waiting.clear();
+        self.sent = 0;
         self.woken = false;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what is buffered, and releases the buffer.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        self.waiting = BytesMut::new();
         Poll::Ready(Ok(()))
     }
 }
@@ -135,7 +146,8 @@ impl AsyncWrite for CoalescingStream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.is_full() {
-            ready!(self.poll_send(cx))?;
+            // More follows, for which the buffer is kept.
+            ready!(self.poll_drain(cx))?;
         }
         if self.waiting.is_empty() && buf.len() >= RECORD {
             // Whole records are not copied.
@@ -150,7 +162,8 @@ impl AsyncWrite for CoalescingStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if self.is_full() {
-            ready!(self.poll_send(cx))?;
+            // More follows, for which the buffer is kept.
+            ready!(self.poll_drain(cx))?;
         }
         if self.waiting.capacity() == 0 {
             let octets: usize = bufs.iter().map(|part| part.len()).sum();

@@ -29,6 +29,8 @@ pub(super) struct Connection {
     socket: Box<dyn Duplex>,
     /// What has been read and not been used.
     pub(super) buffer: BytesMut,
+    /// Octets of the last response's body: the next one is often of a similar size.
+    pub(super) last_length: usize,
     /// Whether it had a request before the current one.
     is_reused: bool,
     /// Rings when the server has been waited for too long.
@@ -43,6 +45,7 @@ impl Connection {
         Self {
             socket,
             buffer: BytesMut::new(),
+            last_length: 0,
             is_reused: false,
             alarm: Alarm::default(),
         }

@@ -12,7 +12,8 @@ use super::response::{Asked, Body, ResponseHead, parse_head, unfold_lines};
 use crate::proxy::connection::Connection;
 use crate::proxy::framing::Framing;
 
-/// How many octets are read at once while a head is waited for.
+/// How many octets are read at once while a head is waited for, unless the connection's last
+/// response had more.
 const HEAD: usize = 8 * 1024;
 
 /// The most interim responses (1xx) before a response.
@@ -123,7 +124,11 @@ impl Download {
                 ready!(client.poll_flush(cx))?;
             }
             let begin = connection.buffer.len();
-            match ready!(self.poll_fill(cx, client, connection, HEAD))? {
+            let most = match connection.last_length {
+                ..=HEAD => HEAD,
+                longer => ready!(client.poll_room(cx))?.min(longer).max(HEAD),
+            };
+            match ready!(self.poll_fill(cx, client, connection, most))? {
                 0 => {
                     let why = format!("before the end of a response's head, after {begin} octets");
                     let error = Error::explain(ErrorType::ConnectionClosed, why);
@@ -203,6 +208,7 @@ impl Download {
             ready!(sent)?;
             if self.is_last {
                 self.state = State::Ended;
+                connection.last_length = self.octets;
             }
             return Poll::Ready(Ok(()));
         }
