@@ -9,6 +9,7 @@ mod client;
 mod frames;
 mod halves;
 mod head;
+mod outbox;
 mod session;
 mod stream;
 mod streams;
@@ -30,6 +31,7 @@ use crate::shutdown::ShutdownWatch;
 
 use self::accounting::Accounting;
 use self::frames::Frames;
+use self::outbox::Outbox;
 use self::streams::Streams;
 use super::report::Report;
 use super::slot::Slot;
@@ -65,12 +67,14 @@ pub(super) async fn serve<A>(
         socket_digest: connection.get_socket_digest(),
     });
     let accounting = Accounting::new(limits.max_header_bytes);
+    let outbox = Outbox::default();
     let max_head = octets(limits.max_header_bytes);
     let guarded = FrameGuard {
         inner: CoalescingStream::new(connection, Flush::Soon(batch.clone())),
         received: Frames::of_client(),
         sent: Frames::of_server(),
         accounting: accounting.clone(),
+        outbox: outbox.clone(),
         max_head: Some(max_head),
         deadline: limits.header_read,
         timer: Timer::default(),
@@ -80,7 +84,15 @@ pub(super) async fn serve<A>(
     options
         .max_concurrent_streams(limits.h2_streams)
         .max_header_list_size(octets(limits.max_header_bytes.saturating_add(HEAD_EXCESS)));
-    let streams = Streams::new(app, shutdown.clone(), limits, report, slot, accounting);
+    let streams = Streams::new(
+        app,
+        shutdown.clone(),
+        limits,
+        report,
+        slot,
+        accounting,
+        outbox,
+    );
     let serving = async {
         // Errors of clients are not logged.
         if let Ok(mut connection) = handshake(Box::new(guarded), Some(options)).await {
@@ -108,6 +120,7 @@ struct FrameGuard {
     received: Frames,
     sent: Frames,
     accounting: Accounting,
+    outbox: Outbox,
     /// The limit of a head to announce to the client, until that is done. The h2 crate has a higher
     /// one, so that it passes on heads that are slightly too large, and would announce that.
     max_head: Option<u32>,
@@ -120,13 +133,17 @@ impl FrameGuard {
     /// Records what has been written, the first `count` octets of `parts`.
     fn watch_sent<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>, mut count: usize) {
         let Self {
-            sent, accounting, ..
+            sent,
+            accounting,
+            outbox,
+            ..
         } = self;
         for part in parts {
             let here = part.len().min(count);
             count -= here;
             sent.advance(part.get(..here).unwrap_or_default(), |frame| {
                 accounting.count_sent(frame);
+                outbox.observe_sent(frame);
             });
         }
     }
@@ -145,10 +162,11 @@ impl AsyncRead for FrameGuard {
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(cx, buf);
-        let (received, accounting) = (&mut this.received, &this.accounting);
+        let (received, accounting, outbox) = (&mut this.received, &this.accounting, &this.outbox);
         let settled = read.is_ready()
             && received.advance(buf.filled().get(before..).unwrap_or_default(), |frame| {
                 accounting.count_received(frame);
+                outbox.observe_received(frame);
             });
         if settled || !this.received.is_owed() {
             this.timer.clear();
@@ -286,6 +304,7 @@ mod tests {
             received: Frames::of_client(),
             sent: Frames::of_server(),
             accounting: Accounting::new(65_536),
+            outbox: Outbox::default(),
             max_head: None,
             deadline: Duration::from_secs(10),
             timer: Timer::default(),

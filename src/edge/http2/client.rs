@@ -11,7 +11,8 @@ use http::{HeaderName, HeaderValue, Response};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, OrErr as _, Result};
 
-use super::halves::Halves;
+use super::halves::{FRAME, Halves};
+use super::outbox::Outbox;
 use crate::edge::pace::Pace;
 use crate::edge::timer::Timer;
 use crate::proxy::{Client, HeldBody, ResponseBody, ResponseHead};
@@ -21,12 +22,13 @@ const SHARED: usize = 1024 * 1024;
 
 /// The smallest and the largest share of one stream.
 const LEAST: usize = 8 * 1024;
-const MOST: usize = 64 * 1024;
+const MOST: usize = 4 * FRAME;
 
 /// The client of one request.
 pub(super) struct Http2Client<'a> {
     halves: &'a mut Halves,
     at_upstreams: &'a Arc<AtomicUsize>,
+    outbox: &'a Outbox,
     /// Set if the client does not read the response.
     stalled: &'a AtomicBool,
     /// How long the client may accept nothing.
@@ -45,6 +47,7 @@ impl<'a> Http2Client<'a> {
     pub(super) fn new(
         halves: &'a mut Halves,
         at_upstreams: &'a Arc<AtomicUsize>,
+        outbox: &'a Outbox,
         stalled: &'a AtomicBool,
         idle: Duration,
         length: Option<u64>,
@@ -53,6 +56,7 @@ impl<'a> Http2Client<'a> {
         Self {
             halves,
             at_upstreams,
+            outbox,
             stalled,
             idle,
             blocked: Timer::default(),
@@ -61,6 +65,20 @@ impl<'a> Http2Client<'a> {
             is_body_done,
             has_cancelled: false,
         }
+    }
+
+    /// Queues octets of the response's body, as far as client and connection accept them.
+    fn poll_queue(
+        &mut self,
+        cx: &mut Context<'_>,
+        part: &mut Bytes,
+        is_last: bool,
+    ) -> Poll<Result<()>> {
+        let stream = self.halves.id();
+        ready!(self.outbox.poll_add(cx, stream, part.len()));
+        let sent = self.halves.poll_send(cx, part, is_last);
+        self.outbox.subtract(stream, part.len());
+        sent
     }
 
     fn note_failure<T>(&mut self, done: Result<T>) -> Result<T> {
@@ -149,7 +167,7 @@ impl Client for Http2Client<'_> {
         is_last: bool,
     ) -> Poll<Result<()>> {
         let before = part.len();
-        let sent = self.halves.poll_send(cx, part, is_last);
+        let sent = self.poll_queue(cx, part, is_last);
         if part.len() < before || sent.is_ready() {
             self.blocked.clear();
         }
@@ -206,6 +224,7 @@ mod tests {
     struct Near {
         halves: Halves,
         at_upstreams: Arc<AtomicUsize>,
+        outbox: Outbox,
         stalled: AtomicBool,
     }
 
@@ -233,6 +252,7 @@ mod tests {
         let near = Near {
             halves: Halves::new(request.into_body(), respond),
             at_upstreams: Arc::default(),
+            outbox: Outbox::default(),
             stalled: AtomicBool::new(false),
         };
         let far = Far {
@@ -246,7 +266,8 @@ mod tests {
     impl Near {
         fn client(&mut self, length: Option<u64>) -> Http2Client<'_> {
             let (halves, at_upstreams) = (&mut self.halves, &self.at_upstreams);
-            Http2Client::new(halves, at_upstreams, &self.stalled, IDLE, length)
+            let (outbox, stalled) = (&self.outbox, &self.stalled);
+            Http2Client::new(halves, at_upstreams, outbox, stalled, IDLE, length)
         }
 
         /// Sends the head of a response, and then parts of its body, of which the last one ends it.

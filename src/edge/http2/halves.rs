@@ -11,7 +11,7 @@ use pingora_core::{Error, ErrorType, OrErr as _, Result};
 use super::frames::FRAME_HEADER;
 
 /// The most octets of a frame of data: with its header it fills one record of TLS.
-const FRAME: usize = 16 * 1024 - FRAME_HEADER;
+pub(super) const FRAME: usize = 16 * 1024 - FRAME_HEADER;
 
 /// A stream whose request has been read up to its body.
 pub(super) struct Halves {
@@ -45,6 +45,11 @@ impl Halves {
             None => self.respond.poll_reset(cx),
         };
         reset.map(|reset| reset.or_err(ErrorType::H2Error, "the connection has failed"))
+    }
+
+    /// The number of the stream.
+    pub(super) fn id(&self) -> u32 {
+        self.respond.stream_id().into()
     }
 
     /// Whether the client has ended its body, and all of it has been read.

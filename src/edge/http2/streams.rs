@@ -28,6 +28,7 @@ use tokio::time::{Instant, timeout};
 use super::accounting::Accounting;
 use super::client::Http2Client;
 use super::head::check_head;
+use super::outbox::Outbox;
 use super::stream::HttpSession;
 use crate::config::model::Limits;
 use crate::edge::refusal::Refusal;
@@ -85,6 +86,7 @@ pub(super) struct Streams<A> {
     report: Arc<Report>,
     slot: Arc<Slot>,
     accounting: Accounting,
+    outbox: Outbox,
     /// Whether there has been a request.
     is_used: AtomicBool,
     /// How many of its requests are at upstreams.
@@ -102,6 +104,7 @@ where
         report: &Arc<Report>,
         slot: &Arc<Slot>,
         accounting: Accounting,
+        outbox: Outbox,
     ) -> Arc<Self> {
         Arc::new(Self {
             app: Arc::clone(app),
@@ -111,6 +114,7 @@ where
             report: Arc::clone(report),
             slot: Arc::clone(slot),
             accounting,
+            outbox,
             is_used: AtomicBool::new(false),
             at_upstreams: Arc::default(),
         })
@@ -284,7 +288,8 @@ where
         let length = head.headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         let idle = self.idle;
-        let mut client = Http2Client::new(halves, &self.at_upstreams, stalled, idle, length);
+        let (at_upstreams, outbox) = (&self.at_upstreams, &self.outbox);
+        let mut client = Http2Client::new(halves, at_upstreams, outbox, stalled, idle, length);
         match self.app.forward(decision, &request, &mut client).await {
             Carried::Complete => await_body_end(session, IDLE_BEFORE).await,
             Carried::Cut => {
