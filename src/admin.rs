@@ -7,6 +7,7 @@
 //! | `GET /metrics` | every metric in Prometheus's text format |
 //! | `GET /api/v1/status` `/sites` `/upstreams` `/certificates` | what is running, as JSON; never a private key |
 //! | `GET /api/v1/certificates/NAME` | the certificate for a name, with its chain |
+//! | `POST /api/v1/upstreams/NAME/servers/ADDRESS/drain` `/resume` | lets a server get no new requests, or get them again |
 //! | `POST /api/v1/certificates/NAME/renew` `/obtain` | requests it now; `obtain` only if none is valid |
 //! | `POST /api/v1/certificates/NAME/check` | checks whether it would get one, without requesting it |
 //! | `POST /api/v1/certificates/NAME/revoke` | has it revoked and replaced |
@@ -48,7 +49,7 @@ pub use events::EventView;
 pub use listener::{BindError, Listener, serve};
 pub use preflight::{IssuerPreflight, PreflightView};
 pub use problem::Problem;
-pub use upstream::{ServerView, UpstreamView};
+pub use upstream::{DrainView, ServerView, UpstreamView};
 pub use view::{LastReload, ReloadSummary, RouteView, SiteView, Status, time};
 
 use crate::event::EventBus;
@@ -74,6 +75,10 @@ pub trait Control: Send + Sync {
 
     /// Every upstream, by name, with the state of its servers.
     fn upstreams(&self) -> Vec<UpstreamView>;
+
+    /// Drains a server of an upstream, by its name in the configuration or an address, or resumes
+    /// it. Returns whether there is one.
+    fn set_drained(&self, upstream: &str, server: &str, is_drained: bool) -> bool;
 
     /// Every certificate that is or should be served. May block for as long as a reload takes.
     fn certificates(&self) -> Vec<CertificateView>;
@@ -162,6 +167,14 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/status", get(api::status))
         .route("/api/v1/sites", get(api::sites))
         .route("/api/v1/upstreams", get(upstream::upstreams))
+        .route(
+            "/api/v1/upstreams/{name}/servers/{address}/drain",
+            post(upstream::drain),
+        )
+        .route(
+            "/api/v1/upstreams/{name}/servers/{address}/resume",
+            post(upstream::resume),
+        )
         .route("/api/v1/certificates", get(api::certificates))
         .route("/api/v1/certificates/{name}", get(api::certificate))
         .route("/api/v1/certificates/{name}/renew", post(api::renew))

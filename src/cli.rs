@@ -16,6 +16,7 @@ mod generate;
 mod output;
 mod remote;
 mod trust;
+mod upstreams;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ use client::Address;
 use explain::{Field, RequestLine};
 use failure::Failure;
 use output::Output;
+use upstreams::UpstreamsArgs;
 
 use crate::proxy;
 use crate::service::signals::Blocked;
@@ -93,6 +95,9 @@ Examples:
     /// The certificates of the running gateway: list, show, check, obtain, renew, revoke
     #[command(subcommand)]
     Certs(CertsVerb),
+    /// The upstreams of the running gateway: list, drain, resume
+    #[command(after_long_help = upstreams::HELP)]
+    Upstreams(UpstreamsArgs),
     /// The accounts at CAs of the running gateway
     #[command(subcommand)]
     Acme(AcmeVerb),
@@ -289,6 +294,7 @@ fn perform(output: &Output, verb: Verb, blocked: Blocked) -> Result<(), Failure>
             remote::status(output, &connect(output, arguments.remote)?, arguments.json)
         }
         Verb::Certs(verb) => certs::certs(output, verb),
+        Verb::Upstreams(arguments) => upstreams::upstreams(output, arguments),
         Verb::Acme(verb) => acme::acme(output, verb),
         Verb::Ca(CaVerb::Root(arguments)) => ca::root(
             output,

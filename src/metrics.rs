@@ -51,6 +51,8 @@ pub struct Metrics {
     pub upstream_ejections: IntCounterVec,
     /// 1 for each address that health checks have found to work, 0 for the others.
     pub upstream_healthy: IntGaugeVec,
+    /// 1 for each address that is drained.
+    pub upstream_drained: IntGaugeVec,
     /// Configuration reloads by result.
     pub reloads: IntCounterVec,
     /// 1 if the last reload succeeded, 0 if it was rejected.
@@ -200,6 +202,11 @@ impl Metrics {
             upstream_healthy: gauges(
                 "snigate_upstream_healthy",
                 "1 for a server's address whose health checks succeed, 0 if they fail.",
+                &["upstream", "server"],
+            )?,
+            upstream_drained: gauges(
+                "snigate_upstream_drained",
+                "1 for a server's address that is drained.",
                 &["upstream", "server"],
             )?,
             reloads: counters(

@@ -17,6 +17,7 @@ mod connection_limit;
 mod deadline;
 mod decision;
 mod dial;
+mod drain;
 mod endpoint;
 mod explain;
 mod failure;

@@ -60,6 +60,10 @@ impl Control for Fake {
         Vec::new()
     }
 
+    fn set_drained(&self, _: &str, _: &str, _: bool) -> bool {
+        false
+    }
+
     async fn preflight(&self, name: Pattern, ports: Ports) -> PreflightView {
         PreflightView {
             name: name.to_string(),

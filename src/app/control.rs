@@ -193,6 +193,12 @@ impl Control for AppControl {
         views
     }
 
+    fn set_drained(&self, upstream: &str, server: &str, is_drained: bool) -> bool {
+        let sites = self.state.sites();
+        let mut pools = sites.pools().filter(|pool| &**pool.name() == upstream);
+        pools.any(|pool| pool.set_drained(server, is_drained))
+    }
+
     fn certificates(&self) -> Vec<CertificateView> {
         let now = self.engine.clock().now();
         let current = self.state.current();

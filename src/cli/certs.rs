@@ -15,8 +15,8 @@ use http::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::json as value;
 
-pub(super) use self::arguments::{AskArgs, CertsVerb, Name};
-use self::arguments::{ListArgs, RevokeArgs, ShowArgs, Within};
+pub(super) use self::arguments::{AskArgs, CertsVerb, Name, Within};
+use self::arguments::{ListArgs, RevokeArgs, ShowArgs};
 use self::watch::Question;
 use super::client::{self, Client};
 use super::failure::Failure;

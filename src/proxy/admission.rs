@@ -18,27 +18,29 @@ const MAX_WAITING: usize = 100;
 #[derive(Debug)]
 pub(crate) struct Admission {
     endpoint: Arc<Endpoint>,
-    /// Whether the request is counted.
-    is_counted: bool,
     trial: Option<Trial>,
     queue: Option<Arc<Queue>>,
 }
 
 impl Admission {
-    /// The use of `endpoint` by a request that it has counted, if `is_counted`. Its end wakes the
-    /// next request in `queue`.
+    /// The use of `endpoint` by a request that it has counted. Its end wakes the next request in
+    /// `queue`.
     pub(super) fn new(
         endpoint: &Arc<Endpoint>,
-        is_counted: bool,
         trial: Option<Trial>,
         queue: Option<&Arc<Queue>>,
     ) -> Self {
         Self {
             endpoint: Arc::clone(endpoint),
-            is_counted,
             trial,
             queue: queue.cloned(),
         }
+    }
+
+    /// Whether the request is the trial of an ejected address.
+    #[cfg(test)]
+    pub(super) fn is_trial(&self) -> bool {
+        self.trial.is_some()
     }
 
     /// The trial that the request is, whose result the caller knows.
@@ -52,11 +54,9 @@ impl Drop for Admission {
         if let Some(trial) = self.trial {
             self.endpoint.availability.release_trial(trial);
         }
-        if self.is_counted {
-            self.endpoint.leave();
-            if let Some(queue) = &self.queue {
-                queue.wake_next();
-            }
+        self.endpoint.leave();
+        if let Some(queue) = &self.queue {
+            queue.wake_next();
         }
     }
 }

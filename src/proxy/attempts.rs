@@ -13,6 +13,7 @@ pub(crate) struct Attempts {
     pub(crate) reused: IntCounter,
     pub(crate) unresolved: IntCounter,
     pub(crate) down: IntCounter,
+    pub(crate) drained: IntCounter,
     pub(crate) full: IntCounter,
     /// Addresses that were ejected.
     pub(super) ejected: IntCounter,
@@ -23,8 +24,10 @@ pub(crate) struct Attempts {
 pub(crate) enum NoServer {
     /// No server's name has been looked up successfully.
     Unresolved,
-    /// Health checks of every address fail.
+    /// Health checks of every address that is not drained fail.
     Down,
+    /// Every address is drained.
+    Drained,
     /// Every address has as many requests as it may have.
     Full,
 }
@@ -43,6 +46,7 @@ impl Attempts {
             reused: of("reused"),
             unresolved: of("unresolved"),
             down: of("down"),
+            drained: of("drained"),
             full: of("full"),
             ejected: metrics.upstream_ejections.with_label_values(&[upstream]),
         }
@@ -60,6 +64,11 @@ impl Attempts {
                 &self.down,
                 503,
                 "the health checks of all servers of the upstream fail",
+            ),
+            NoServer::Drained => (
+                &self.drained,
+                503,
+                "all servers of the upstream are drained",
             ),
             NoServer::Full => (
                 &self.full,

@@ -1,4 +1,5 @@
-//! Whether an address gets requests: it may be avoided, ejected, or found down by health checks.
+//! Whether an address gets requests: it may be avoided, ejected, drained, or found down by health
+//! checks.
 //!
 //! Requests only read atomics; what changes them is rare. Times are milliseconds of the pool's
 //! time, and come in as arguments.
@@ -27,6 +28,8 @@ pub(super) struct Availability {
     ejections: AtomicU32,
     /// Whether health checks have found that it does not work.
     is_down: AtomicBool,
+    /// Whether people have drained it.
+    is_drained: AtomicBool,
     /// When its last failures were, while it is in use.
     failures: Mutex<VecDeque<u64>>,
 }
@@ -69,6 +72,8 @@ pub enum Standing {
     Ejected,
     /// Health checks of it fail.
     Down,
+    /// People have drained it.
+    Drained,
 }
 
 impl Standing {
@@ -79,13 +84,16 @@ impl Standing {
             Self::Avoided => "avoided",
             Self::Ejected => "ejected",
             Self::Down => "down",
+            Self::Drained => "drained",
         }
     }
 }
 
 impl Availability {
     pub(super) fn standing(&self, now: u64) -> Standing {
-        if self.is_down() {
+        if self.is_drained() {
+            Standing::Drained
+        } else if self.is_down() {
             Standing::Down
         } else if self.is_ejected() {
             Standing::Ejected
@@ -100,7 +108,7 @@ impl Availability {
     /// `lease` milliseconds for it.
     pub(super) fn admit(&self, now: u64, lease: u64) -> Admittance {
         let until = self.out_until();
-        if until > now || self.is_down() {
+        if until > now || self.is_out() {
             return Admittance::Refused;
         }
         if !self.is_ejected() {
@@ -126,7 +134,12 @@ impl Availability {
 
     /// Whether requests would be admitted.
     pub(super) fn is_in_use(&self, now: u64) -> bool {
-        self.out_until() <= now && !self.is_down()
+        self.out_until() <= now && !self.is_out()
+    }
+
+    /// Whether it gets nothing even if no other address is in use.
+    pub(super) fn is_out(&self) -> bool {
+        self.is_down() || self.is_drained()
     }
 
     pub(super) fn is_down(&self) -> bool {
@@ -136,6 +149,15 @@ impl Availability {
     /// Sets what health checks have found.
     pub(super) fn set_down(&self, is_down: bool) {
         self.is_down.store(is_down, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.is_drained.load(Ordering::Relaxed)
+    }
+
+    /// Stops requests from getting the address, or lets them get it again.
+    pub(super) fn set_drained(&self, is_drained: bool) {
+        self.is_drained.store(is_drained, Ordering::Relaxed);
     }
 
     /// Avoids the address until a time.
@@ -283,5 +305,19 @@ mod tests {
         assert_eq!(address.standing(1), Standing::Down);
         address.set_down(false);
         assert!(address.is_in_use(1));
+    }
+
+    #[test]
+    fn an_address_that_is_drained_gets_nothing_until_it_is_resumed() {
+        let address = Availability::default();
+        address.eject(1, &RULE);
+        address.set_drained(true);
+        assert_eq!(address.standing(1), Standing::Drained);
+        // No trial either.
+        assert_eq!(address.admit(30_000, LEASE), Admittance::Refused);
+        assert!(address.is_out());
+        address.set_drained(false);
+        assert_eq!(address.standing(1), Standing::Ejected);
+        trial(address.admit(30_000, LEASE));
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Endpoint {
     /// As it is logged.
     pub(crate) text: Box<str>,
     pub(super) availability: Availability,
-    /// Requests that use it, if its pool counts them.
+    /// Requests that use it.
     in_flight: AtomicUsize,
     /// Connections that wait for their next request.
     pub(super) idle: Arc<IdleConnections>,
@@ -70,7 +70,7 @@ impl Endpoint {
         self.resting.lock_unpoisoned()
     }
 
-    /// How many requests use it, if its pool counts them.
+    /// How many requests use it.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }

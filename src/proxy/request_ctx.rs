@@ -155,7 +155,7 @@ impl RequestCtx {
     }
 
     fn use_server(&mut self, picked: Picked) -> &Choice {
-        self.admission = picked.admission;
+        self.admission = Some(picked.admission);
         self.choice.insert(picked.choice)
     }
 
@@ -292,7 +292,7 @@ impl RequestCtx {
             return false;
         };
         self.retries += u32::from(is_retry);
-        self.admission = next.admission;
+        self.admission = Some(next.admission);
         self.next = Some(next.choice);
         true
     }

@@ -110,10 +110,11 @@ impl SiteTable {
             ..Self::default()
         };
         for (name, upstream) in &config.upstreams {
-            let kept = previous
-                .and_then(|table| table.pools.get(name))
-                .filter(|pool| pool.is_for(upstream));
-            let pool = kept.map_or_else(|| Arc::new(Pool::new(upstream, metrics)), Arc::clone);
+            let pool = match previous.and_then(|table| table.pools.get(name)) {
+                Some(pool) if pool.is_for(upstream) => Arc::clone(pool),
+                Some(pool) => Arc::new(Pool::new(upstream, metrics).succeed(pool)),
+                None => Arc::new(Pool::new(upstream, metrics)),
+            };
             table.pools.insert(Arc::clone(name), pool);
         }
         table.add(&config.sites, metrics);

@@ -20,6 +20,7 @@ use crate::proxy::attempts::Attempts;
 use crate::proxy::availability::{Standing, Trial};
 use crate::proxy::connection_limit::ConnectionLimit;
 use crate::proxy::dial::{Dialer, Duplex};
+use crate::proxy::drain::DrainList;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::flow::Flow;
 use crate::proxy::hash;
@@ -42,12 +43,12 @@ pub struct Pool {
     servers: Box<[Server]>,
     /// Those that are no backups, then the backups.
     groups: Vec<Group>,
-    /// Whether requests in flight are counted, which costs as much as choosing a server.
-    counts_requests: bool,
     /// Requests that wait for room, if there is a limit.
     queue: Option<Arc<Queue>>,
     /// Held while an address is ejected, so that not too many are.
     ejecting: Mutex<()>,
+    /// What people have drained.
+    drain_list: Arc<DrainList>,
     started: Instant,
     pub(crate) attempts: Attempts,
     pub(crate) failures: Throttle,
@@ -62,15 +63,15 @@ pub struct EndpointView {
     pub weight: u32,
     pub backup: bool,
     pub standing: Standing,
-    /// Requests in flight, if the pool counts them.
-    pub requests: Option<usize>,
+    /// Requests in flight.
+    pub requests: usize,
 }
 
 /// A server for a request, and what the request holds while it uses it.
 #[derive(Debug)]
 pub(crate) struct Picked {
     pub(crate) choice: Choice,
-    pub(crate) admission: Option<Admission>,
+    pub(crate) admission: Admission,
 }
 
 impl Pool {
@@ -89,15 +90,22 @@ impl Pool {
                 .map(|server| Server::new(server, &upstream.tls, roots.as_deref()))
                 .collect(),
             groups: [group(false), group(true)].into_iter().flatten().collect(),
-            counts_requests: has_limit || upstream.balance == Balance::LeastRequests,
             queue: has_limit.then(Arc::default),
             ejecting: Mutex::default(),
+            drain_list: DrainList::new(&upstream.name, metrics),
             started: Instant::now(),
             attempts: Attempts::new(&upstream.name, metrics),
             failures: Throttle::default(),
             roots,
             upstream: Arc::clone(upstream),
         }
+    }
+
+    /// This pool in the place of `previous`: what is drained there is drained here.
+    pub(crate) fn succeed(self, previous: &Self) -> Self {
+        let drain_list = Arc::clone(&previous.drain_list);
+        drain_list.carry_over(previous.named_servers(), self.named_servers());
+        Self { drain_list, ..self }
     }
 
     /// Whether [`Pool::new`] would make the same pool of `upstream`.
@@ -119,17 +127,30 @@ impl Pool {
     pub fn endpoints(&self) -> Vec<EndpointView> {
         let now = self.now();
         let mut views = Vec::new();
-        for (server, configured) in self.servers.iter().zip(&self.upstream.servers) {
+        for (name, server) in self.named_servers() {
             views.extend(server.endpoints().iter().map(|endpoint| EndpointView {
-                server: configured.to_string(),
+                server: name.clone(),
                 address: endpoint.text.clone(),
                 weight: server.weight,
                 backup: server.is_backup,
                 standing: endpoint.availability.standing(now),
-                requests: self.counts_requests.then(|| endpoint.in_flight()),
+                requests: endpoint.in_flight() + self.drain_list.earlier_requests(endpoint),
             }));
         }
         views
+    }
+
+    /// The servers with their names in the configuration.
+    fn named_servers(&self) -> impl Iterator<Item = (String, &Server)> {
+        let names = self.upstream.servers.iter().map(ToString::to_string);
+        names.zip(&self.servers)
+    }
+
+    /// Drains a server by its name in the configuration, or one of its addresses, or resumes it.
+    /// Returns whether there is one.
+    pub fn set_drained(&self, server: &str, is_drained: bool) -> bool {
+        self.drain_list
+            .set_drained(self.named_servers(), server, is_drained)
     }
 
     /// The key of a request for the choice of its server, if its server depends on one.
@@ -280,6 +301,9 @@ impl Pool {
         let (mut all, mut ejected) = (0_usize, 0_usize);
         for server in &self.servers {
             for endpoint in server.endpoints().iter() {
+                if endpoint.availability.is_drained() {
+                    continue;
+                }
                 all += 1;
                 ejected += usize::from(endpoint.availability.is_ejected());
             }
@@ -310,7 +334,9 @@ impl Pool {
 
     /// Records the result of looking up a server's name, and returns whether that is a change.
     pub(crate) fn set_addresses(&self, server: &Server, addresses: &[SocketAddr]) -> bool {
-        server.set_addresses(self.now(), addresses)
+        let is_change = server.set_addresses(self.now(), addresses);
+        self.drain_list.mark_again(self.named_servers());
+        is_change
     }
 
     /// Milliseconds since the pool was made, from 1.

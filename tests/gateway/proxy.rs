@@ -6,6 +6,7 @@ mod balancing;
 mod bodies;
 mod conditions;
 mod direct_responses;
+mod draining;
 mod endings;
 mod failures;
 mod fields;

@@ -189,7 +189,7 @@ impl Within {
         i64::from(self.0) * length
     }
 
-    pub(super) fn duration(self) -> Duration {
+    pub(in crate::cli) fn duration(self) -> Duration {
         Duration::from_secs(self.seconds().unsigned_abs())
     }
 }

@@ -51,6 +51,14 @@ impl Progress {
         self.tick();
     }
 
+    /// Changes the text of the current step, which only a terminal shows.
+    pub(in crate::cli) fn update(&mut self, text: impl AsRef<str>) {
+        if let Some(step) = &mut self.current {
+            step.text = clean(&text.as_ref().replace('\n', " "));
+        }
+        self.tick();
+    }
+
     /// Shows that time passes.
     pub(in crate::cli) fn tick(&mut self) {
         if let (true, Some(step)) = (self.live, &self.current) {

@@ -260,7 +260,7 @@ impl Pool {
     }
 
     /// An address that is avoided or ejected, since none is in use: of ejected ones that which has
-    /// been out for longest. None that health checks have found down.
+    /// been out for longest. None that health checks have found down, and none that is drained.
     fn pick_least_bad(
         &self,
         turn: usize,
@@ -270,7 +270,7 @@ impl Pool {
         if is_full {
             return Err(NoServer::Full);
         }
-        let mut is_known = false;
+        let mut why = NoServer::Unresolved;
         let mut best: Option<(usize, Arc<Endpoint>, u64)> = None;
         let order = self.groups().flat_map(|group| group.members_from(turn));
         for index in order {
@@ -278,8 +278,12 @@ impl Pool {
                 continue;
             };
             server.find_in_turn(tried, |endpoint| {
-                is_known = true;
-                if endpoint.availability.is_down() {
+                match endpoint.availability.is_drained() {
+                    false => why = NoServer::Down,
+                    true if why == NoServer::Unresolved => why = NoServer::Drained,
+                    true => {}
+                }
+                if endpoint.availability.is_out() {
                     return None;
                 }
                 let until = match endpoint.availability.is_ejected() {
@@ -293,10 +297,7 @@ impl Pool {
             });
         }
         let Some((index, endpoint, until)) = best else {
-            return Err(match is_known {
-                true => NoServer::Down,
-                false => NoServer::Unresolved,
-            });
+            return Err(why);
         };
         let trial = (until != 0).then_some(Trial::SHARED);
         self.enter(index, &endpoint, trial, &mut is_full)
@@ -327,19 +328,15 @@ impl Pool {
         trial: Option<Trial>,
         is_full: &mut bool,
     ) -> Option<Picked> {
-        if self.counts_requests {
-            let most = self.servers.get(server)?.max_connections;
-            if !endpoint.try_enter(most) {
-                if let Some(trial) = trial {
-                    endpoint.availability.release_trial(trial);
-                }
-                *is_full = true;
-                return None;
+        let most = self.servers.get(server)?.max_connections;
+        if !endpoint.try_enter(most) {
+            if let Some(trial) = trial {
+                endpoint.availability.release_trial(trial);
             }
+            *is_full = true;
+            return None;
         }
-        let counted = self.counts_requests;
-        let admission = (counted || trial.is_some())
-            .then(|| Admission::new(endpoint, counted, trial, self.queue.as_ref()));
+        let admission = Admission::new(endpoint, trial, self.queue.as_ref());
         let choice = Choice {
             server,
             endpoint: Arc::clone(endpoint),

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::{run, snigate, stderr, stdout};
 
-const VERBS: [&[&str]; 18] = [
+const VERBS: [&[&str]; 22] = [
     &[],
     &["run"],
     &["demo"],
@@ -18,6 +18,10 @@ const VERBS: [&[&str]; 18] = [
     &["certs", "show"],
     &["certs", "obtain"],
     &["certs", "renew"],
+    &["upstreams"],
+    &["upstreams", "list"],
+    &["upstreams", "drain"],
+    &["upstreams", "resume"],
     &["ca"],
     &["ca", "root"],
     &["ca", "trust"],
