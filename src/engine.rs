@@ -290,6 +290,11 @@ impl Engine {
         self.deps.events()
     }
 
+    /// Where state is kept that outlives the process.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
     /// The time by which certificates are judged.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock

@@ -46,6 +46,7 @@ mod response_head;
 mod rewriting;
 mod route;
 mod server;
+mod sticky;
 mod template;
 mod upstream;
 
@@ -73,6 +74,7 @@ pub use self::request::{Fields, Request};
 pub use self::resolve::{resolve_due, resolve_loop};
 pub(crate) use self::response::{BODY_END, DRAIN_LIMIT, DRAIN_TIMEOUT, IDLE_AFTER, IDLE_BEFORE};
 pub use self::route::{Site, SiteTable};
+pub use self::sticky::StickyKey;
 pub use self::upstream::{EndpointView, Pool};
 
 use self::connection_limit::ConnectionLimit;

@@ -11,6 +11,7 @@ mod route_match;
 #[cfg(test)]
 mod sample;
 mod site;
+mod sticky;
 mod template;
 mod upstream;
 
@@ -29,6 +30,7 @@ pub use dns::*;
 pub use rewrite::*;
 pub use route_match::*;
 pub use site::*;
+pub use sticky::*;
 pub use template::*;
 pub use upstream::*;
 

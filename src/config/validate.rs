@@ -24,6 +24,7 @@ mod rewrite;
 mod route_match;
 mod server;
 mod site;
+mod sticky;
 mod template;
 mod unavailable;
 mod upstream;

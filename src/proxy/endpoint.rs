@@ -1,7 +1,7 @@
 //! One address of a server: whether it gets requests, how many it has, and its open connections.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use pingora_core::protocols::l4::socket::SocketAddr;
 
@@ -18,6 +18,8 @@ pub(crate) struct Endpoint {
     /// As it is logged.
     pub(crate) text: Box<str>,
     pub(super) availability: Availability,
+    /// The value of the cookie that names it, once it has been computed; `None` if it cannot be.
+    pub(super) cookie_value: OnceLock<Option<Box<str>>>,
     /// Requests that use it.
     in_flight: AtomicUsize,
     /// Connections that wait for their next request.
@@ -32,6 +34,7 @@ impl Endpoint {
             address,
             text: text.into(),
             availability: Availability::default(),
+            cookie_value: OnceLock::new(),
             in_flight: AtomicUsize::new(0),
             idle: IdleConnections::new(),
             resting: Mutex::default(),

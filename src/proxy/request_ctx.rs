@@ -1,6 +1,7 @@
 //! The context of one request on its way through the gateway, whichever lane carries it.
 
 mod changes;
+mod report;
 
 use std::mem;
 use std::net::IpAddr;
@@ -17,12 +18,13 @@ use super::attempts::NoServer;
 use super::connection_limit::{ConnectionLimit, UpstreamPermit};
 use super::decision::Decision;
 use super::endpoint::Endpoint;
-use super::failure::{self, CLIENT_GONE, ErrorSummary, Failure};
+use super::failure::{self, CLIENT_GONE, Failure};
 use super::request::Request;
 use super::request_id;
 use super::response::LocalResponse;
 use super::rewriting::Rewritten;
 use super::route::{Proxy, Site};
+use super::sticky::Session;
 use super::upstream::{Choice, Picked};
 use crate::access_log::{AccessLog, Entry};
 use crate::clock::UnixTime;
@@ -48,6 +50,8 @@ pub(crate) struct RequestCtx {
     next: Option<Choice>,
     /// What the choice of a server depends on, if it does.
     key: Option<u64>,
+    /// What keeps the client at its server, if the upstream has that.
+    session: Option<Box<Session>>,
     /// Whether the result of the attempt at the chosen server has been recorded.
     is_judged: bool,
     /// Addresses that have failed.
@@ -76,6 +80,7 @@ impl RequestCtx {
             admission: None,
             next: None,
             key: None,
+            session: None,
             is_judged: false,
             tried: Vec::new(),
             retries: 0,
@@ -119,10 +124,10 @@ impl RequestCtx {
 
     /// Takes from the request what the choice of its server depends on.
     pub(crate) fn set_balance_key(&mut self, request: &Request<'_>) {
-        let key = self
-            .proxy()
-            .and_then(|proxy| proxy.pool.balance_key(request, self.client));
-        self.key = key;
+        let pool = self.proxy().map(|proxy| &proxy.pool);
+        let key = pool.and_then(|pool| pool.balance_key(request, self.client));
+        let session = pool.and_then(|pool| pool.session(request));
+        (self.key, self.session) = (key, session);
     }
 
     /// Chooses the server to try.
@@ -132,12 +137,16 @@ impl RequestCtx {
     pub(crate) fn choose_server(&mut self) -> Result<&Choice, NoServer> {
         self.is_judged = false;
         if let Some(next) = self.next.take() {
-            return Ok(self.choice.insert(next));
+            return Ok(self.set_choice(next));
         }
         // The request no longer uses the last one.
         self.admission = None;
         let proxy = self.proxy().ok_or(NoServer::Unresolved)?;
-        let picked = proxy.pool.next_server(self.key)?;
+        let session = self.session.as_ref();
+        let picked = match session.and_then(|session| proxy.pool.home_server(session)) {
+            Some(picked) => picked,
+            None => proxy.pool.next_server(self.key)?,
+        };
         Ok(self.use_server(picked))
     }
 
@@ -156,7 +165,17 @@ impl RequestCtx {
 
     fn use_server(&mut self, picked: Picked) -> &Choice {
         self.admission = Some(picked.admission);
-        self.choice.insert(picked.choice)
+        self.set_choice(picked.choice)
+    }
+
+    fn set_choice(&mut self, choice: Choice) -> &Choice {
+        if let Some(mut session) = self.session.take() {
+            if let Some(proxy) = self.proxy() {
+                proxy.pool.settle(&mut session, &choice, self.is_tls);
+            }
+            self.session = Some(session);
+        }
+        self.choice.insert(choice)
     }
 
     /// Records that there is no server to try, and returns the error that the request fails with.
@@ -300,30 +319,9 @@ impl RequestCtx {
     /// Records and logs how the request failed.
     pub(crate) fn record_failure(&mut self, failure: Failure, error: &Error) {
         self.failure = Some(failure);
-        let site = self.site().map_or("-", |site| &site.name);
-        let upstream = self.upstream().unwrap_or("-");
-        let request_id = self.request_id();
-        match failure {
-            Failure::Client(status, _) => {
-                tracing::debug!(site, request_id, status = status.as_u16(), %error, "refused");
-            }
-            Failure::Gone => {
-                tracing::debug!(site, upstream, request_id, %error, "the client went away");
-            }
-            Failure::Gateway(status, _) => tracing::error!(
-                site, upstream, request_id, status = status.as_u16(), error = %ErrorSummary(error),
-                "a request failed",
-            ),
-            Failure::Upstream(status, _) => {
-                let failures = self.proxy().map(|proxy| &proxy.pool.failures);
-                if let Some(suppressed) = failures.map_or(Some(0), |failures| failures.admit()) {
-                    tracing::warn!(
-                        site, upstream, request_id, status = status.as_u16(), suppressed,
-                        error = %ErrorSummary(error), "an upstream failed",
-                    );
-                }
-            }
-        }
+        // A page of the gateway gets no cookie.
+        self.session = None;
+        report::log_failure(self, failure, error);
     }
 
     /// The status that the request ends with. `written` is that of the response, if one was begun.

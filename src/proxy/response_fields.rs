@@ -17,6 +17,8 @@ pub(crate) struct ResponseFields<'a> {
     pub(crate) changes: FieldChanges<'a>,
     /// `Strict-Transport-Security`, if the site has it and the client speaks TLS.
     pub(crate) hsts: Option<&'a HeaderValue>,
+    /// The cookie that keeps the client at its server, if it needs one.
+    pub(crate) cookie: Option<&'a HeaderValue>,
 }
 
 /// The same, for as long as it is of use.
@@ -24,6 +26,7 @@ pub(crate) struct KeptResponseFields {
     request_id: HeaderValue,
     changes: KeptFieldChanges,
     hsts: Option<HeaderValue>,
+    cookie: Option<HeaderValue>,
 }
 
 impl KeptResponseFields {
@@ -32,6 +35,7 @@ impl KeptResponseFields {
             request_id: &self.request_id,
             changes: self.changes.as_changes(),
             hsts: self.hsts.as_ref(),
+            cookie: self.cookie.as_ref(),
         }
     }
 }
@@ -43,6 +47,7 @@ impl<'a> ResponseFields<'a> {
             request_id,
             changes: FieldChanges::default(),
             hsts: None,
+            cookie: None,
         }
     }
 
@@ -52,6 +57,7 @@ impl<'a> ResponseFields<'a> {
             request_id: self.request_id.clone(),
             changes: self.changes.keep(),
             hsts: self.hsts.cloned(),
+            cookie: self.cookie.cloned(),
         }
     }
 
@@ -66,7 +72,8 @@ impl<'a> ResponseFields<'a> {
     /// The fields that are written, apart from the id of the request.
     pub(crate) fn written(self) -> impl Iterator<Item = (&'a str, &'a HeaderValue)> {
         let hsts = self.hsts.map(|value| ("Strict-Transport-Security", value));
-        self.changes.written().chain(hsts)
+        let cookie = self.cookie.map(|value| ("Set-Cookie", value));
+        self.changes.written().chain(hsts).chain(cookie)
     }
 
     /// Changes the fields of a server's response, unless it is an interim one.

@@ -4,6 +4,8 @@
 //! up by hash. Its routes are tried in their order, which the configuration has sorted, without a
 //! lock.
 
+mod pools;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use ahash::RandomState;
 use http::HeaderValue;
 
+use self::pools::Pools;
 use crate::config::model::{self, Config, SiteTls};
 use crate::host::{self, Host, HostName, NameBuffer, Pattern};
 use crate::metrics::{Metrics, SiteMetrics};
@@ -24,6 +27,7 @@ use crate::proxy::refusal::Refusal;
 use crate::proxy::request::{Fields, Request};
 use crate::proxy::response::LocalResponse;
 use crate::proxy::rewriting::Rewriting;
+use crate::proxy::sticky::StickyKey;
 use crate::proxy::upstream::Pool;
 
 /// Every site of a configuration, by host.
@@ -34,7 +38,7 @@ pub struct SiteTable {
     wildcard: HashMap<HostName, Arc<Site>, RandomState>,
     addresses: HashMap<IpAddr, Arc<Site>, RandomState>,
     any: Option<Arc<Site>>,
-    pools: HashMap<Arc<str>, Arc<Pool>, RandomState>,
+    pools: Pools,
     /// The port that plain requests are redirected to, `None` if TLS is not served.
     pub(crate) https_port: Option<u16>,
     /// Whether a plain request is served if there is no certificate for its host yet.
@@ -45,6 +49,8 @@ pub struct SiteTable {
     pub(crate) upstream_connections: usize,
     /// The most octets of a request's body where the route does not say, 0 for any number.
     max_body: u64,
+    /// The key of the cookies that keep clients at their servers, if it has been needed.
+    sticky_key: Option<StickyKey>,
 }
 
 /// A site, ready for requests.
@@ -101,22 +107,31 @@ pub(crate) enum Admission<'a> {
 impl SiteTable {
     /// Builds the table for `config`. Upstreams that are the same as in `previous` keep their state.
     pub fn build(config: &Config, metrics: &Metrics, previous: Option<&Self>) -> Self {
+        Self::build_with_key(config, metrics, previous, None)
+    }
+
+    /// The same with the key of the cookies that keep clients at their servers. Without one, that of
+    /// `previous` or a new one is used.
+    pub fn build_with_key(
+        config: &Config,
+        metrics: &Metrics,
+        previous: Option<&Self>,
+        sticky_key: Option<StickyKey>,
+    ) -> Self {
+        let known = previous.map(|table| &table.pools);
+        let known_key = sticky_key.or_else(|| previous?.sticky_key.clone());
+        let sticky_key = pools::sticky_key(config, known_key);
         let mut table = Self {
             https_port: config.server.https.first().map(|address| address.port()),
             https_optional: config.server.https_optional,
             idle: config.server.limits.idle,
             upstream_connections: config.server.limits.upstream_connections,
             max_body: config.server.limits.max_body,
+            sticky_key,
             ..Self::default()
         };
-        for (name, upstream) in &config.upstreams {
-            let pool = match previous.and_then(|table| table.pools.get(name)) {
-                Some(pool) if pool.is_for(upstream) => Arc::clone(pool),
-                Some(pool) => Arc::new(Pool::new(upstream, metrics).succeed(pool)),
-                None => Arc::new(Pool::new(upstream, metrics)),
-            };
-            table.pools.insert(Arc::clone(name), pool);
-        }
+        let key = table.sticky_key.as_ref();
+        table.pools = pools::pools(config, metrics, known, key);
         table.add(&config.sites, metrics);
         table
     }
@@ -145,6 +160,11 @@ impl SiteTable {
             .normalize(host)
             .and_then(|host| self.lookup(host))
             .is_some_and(|site| matches!(site.find_route(&request), Ok(Some(_))))
+    }
+
+    /// Whether it has a key of the cookies that keep clients at their servers.
+    pub fn has_sticky_key(&self) -> bool {
+        self.sticky_key.is_some()
     }
 
     fn add(&mut self, sites: &[Arc<model::Site>], metrics: &Metrics) {
@@ -224,7 +244,7 @@ impl SiteTable {
                 pool: self
                     .pools
                     .get(&proxy.upstream.name)
-                    .map_or_else(|| Arc::new(Pool::new(&proxy.upstream, metrics)), Arc::clone),
+                    .map_or_else(|| pools::own_pool(&proxy.upstream, metrics), Arc::clone),
                 connect_timeout: proxy.connect_timeout,
                 read_timeout: proxy.read_timeout,
                 send_timeout: proxy.send_timeout,

@@ -2,6 +2,7 @@
 //!
 //! Choosing a server takes an atomic addition and reads, see [`selection`].
 
+mod ejection;
 mod selection;
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,8 +13,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 
 use self::selection::Group;
-use crate::config::model::{Balance, Eject, HashKey, HealthCheck, Upstream};
-use crate::lock::MutexExt as _;
+use crate::config::model::{Balance, HashKey, HealthCheck, Upstream};
 use crate::metrics::Metrics;
 use crate::proxy::admission::{Admission, Queue};
 use crate::proxy::attempts::Attempts;
@@ -27,6 +27,7 @@ use crate::proxy::hash;
 use crate::proxy::link::Link;
 use crate::proxy::request::Request;
 use crate::proxy::server::{Server, read_roots};
+use crate::proxy::sticky::{Session, Sticky, StickyKey};
 use crate::throttle::Throttle;
 
 /// How long a server is avoided after a connection to it failed.
@@ -47,6 +48,8 @@ pub struct Pool {
     queue: Option<Arc<Queue>>,
     /// Held while an address is ejected, so that not too many are.
     ejecting: Mutex<()>,
+    /// What keeps clients at their servers, if they stay there.
+    sticky: Option<Sticky>,
     /// What people have drained.
     drain_list: Arc<DrainList>,
     started: Instant,
@@ -92,6 +95,7 @@ impl Pool {
             groups: [group(false), group(true)].into_iter().flatten().collect(),
             queue: has_limit.then(Arc::default),
             ejecting: Mutex::default(),
+            sticky: None,
             drain_list: DrainList::new(&upstream.name, metrics),
             started: Instant::now(),
             attempts: Attempts::new(&upstream.name, metrics),
@@ -99,6 +103,13 @@ impl Pool {
             roots,
             upstream: Arc::clone(upstream),
         }
+    }
+
+    /// This pool with the key of its cookies, if it has any.
+    pub(crate) fn with_sticky_key(self, key: Option<&StickyKey>) -> Self {
+        let sticky = self.upstream.sticky.as_ref().zip(key);
+        let sticky = sticky.map(|(sticky, key)| Sticky::new(sticky, self.name(), key.clone()));
+        Self { sticky, ..self }
     }
 
     /// This pool in the place of `previous`: what is drained there is drained here.
@@ -169,6 +180,24 @@ impl Pool {
             }
             HashKey::Cookie(name) => request.cookie(name).map(hash::of),
         }
+    }
+
+    /// What keeps a request at a server, if clients stay at theirs.
+    pub(crate) fn session(&self, request: &Request<'_>) -> Option<Box<Session>> {
+        let sticky = self.sticky.as_ref()?;
+        Some(Box::new(sticky.session(request, &self.servers)))
+    }
+
+    /// Decides whether the response of the chosen server gets a cookie.
+    pub(crate) fn settle(&self, session: &mut Session, choice: &Choice, is_tls: bool) {
+        let Some(sticky) = &self.sticky else {
+            return;
+        };
+        // It has too many requests for now.
+        let keeps_home = session
+            .home()
+            .is_some_and(|home| home.endpoint.availability.is_in_use(self.now()));
+        sticky.settle(session, &choice.endpoint, keeps_home, is_tls);
     }
 
     /// A connection to a server for one request, or a link for a `fresh` one. `flow` bounds what is
@@ -260,67 +289,9 @@ impl Pool {
 
     /// Records how an address has treated a request, which was its trial if `trial` is given.
     pub(crate) fn record_result(&self, choice: &Choice, trial: Option<Trial>, has_failed: bool) {
-        let Some(rule) = &self.upstream.eject else {
-            return;
-        };
-        let (upstream, server) = (self.name(), &*choice.endpoint.text);
-        let availability = &choice.endpoint.availability;
-        let now = self.now();
-        match (trial, has_failed) {
-            (Some(_), false) if availability.is_ejected() => {
-                availability.restore();
-                tracing::info!(
-                    upstream = &**upstream,
-                    server,
-                    "an ejected upstream server works again"
-                );
-            }
-            (Some(trial), true) => {
-                if trial.is_exclusive() {
-                    let time = availability.eject(now, rule);
-                    tracing::warn!(
-                        upstream = &**upstream,
-                        server,
-                        ?time,
-                        "an upstream server has failed again and stays ejected",
-                    );
-                }
-            }
-            (_, false) => {}
-            (None, true) => {
-                if availability.count_failure(now, rule) {
-                    self.eject(choice, now, rule);
-                }
-            }
+        if let Some(rule) = &self.upstream.eject {
+            ejection::record_result(self, rule, &choice.endpoint, trial, has_failed);
         }
-    }
-
-    /// Ejects an address, unless that would leave fewer than half of the pool's.
-    fn eject(&self, choice: &Choice, now: u64, rule: &Eject) {
-        let _guard = self.ejecting.lock_unpoisoned();
-        let (mut all, mut ejected) = (0_usize, 0_usize);
-        for server in &self.servers {
-            for endpoint in server.endpoints().iter() {
-                if endpoint.availability.is_drained() {
-                    continue;
-                }
-                all += 1;
-                ejected += usize::from(endpoint.availability.is_ejected());
-            }
-        }
-        let availability = &choice.endpoint.availability;
-        if availability.is_ejected() || (ejected + 1) * 2 > all {
-            return;
-        }
-        let time = availability.eject(now, rule);
-        self.attempts.ejected.inc();
-        tracing::warn!(
-            upstream = &**self.name(),
-            server = &*choice.endpoint.text,
-            failures = rule.failures,
-            ?time,
-            "an upstream server is ejected because requests to it fail",
-        );
     }
 
     /// The servers whose names should be looked up when the last look-up is `age` old; those never

@@ -10,7 +10,7 @@ use super::state::GatewayState;
 use crate::config;
 use crate::config::model::Config;
 use crate::engine::{ConfigFiles, ManagerGuard, log_problems};
-use crate::proxy::{self, SiteTable};
+use crate::proxy::{self, SiteTable, StickyKey};
 
 /// How often a reload begins anew if files change while they are read.
 const MAX_RESTARTS: usize = 3;
@@ -180,10 +180,32 @@ impl GatewayState {
     /// next.
     pub(super) fn replace_sites(&self, config: &Config) -> Arc<SiteTable> {
         let previous = self.sites.load();
-        let sites = Arc::new(SiteTable::build(config, &self.metrics, Some(&previous)));
+        let key = self.open_sticky_key(config, &previous);
+        let sites = SiteTable::build_with_key(config, &self.metrics, Some(&previous), key);
+        let sites = Arc::new(sites);
         resolve_upstreams(&sites);
         self.sites.store(Arc::clone(&sites));
         sites
+    }
+
+    /// The key of the cookies that keep clients at their servers, if an upstream needs it for the
+    /// first time. Blocks on the storage.
+    fn open_sticky_key(&self, config: &Config, previous: &SiteTable) -> Option<StickyKey> {
+        let is_needed = config.upstreams.values().any(|one| one.sticky.is_some());
+        if !is_needed || previous.has_sticky_key() {
+            return None;
+        }
+        let opened = StickyKey::open(&**self.engine.storage());
+        opened
+            .inspect_err(|error| {
+                tracing::error!(
+                    %error,
+                    "the key of sticky cookies cannot be read from the storage, or stored there: \
+                     until the next start this process has a key of its own, and cookies of others \
+                     are replaced",
+                );
+            })
+            .ok()
     }
 }
 

@@ -19,6 +19,7 @@
 //! | `limits/CA.json` | the limits that a CA has stated |
 //! | `locks/NAME` | the lock for work on a certificate |
 //! | `local_ca/..` | the roots of the local CA |
+//! | `sticky/key.json` | the key of the cookies that keep clients at their servers; locked while it is made |
 //!
 //! CA comes from the URL of the CA's directory, so that a certificate is found again after its issuer
 //! was renamed in the configuration, and never mistaken for one of another CA. NAME comes from the
@@ -304,6 +305,14 @@ pub fn on_demand(subject: &str) -> Result<Key, StorageError> {
 /// Never for segments made here.
 pub fn limits(ca: &str) -> Result<Key, StorageError> {
     format!("limits/{ca}.json").parse()
+}
+
+/// The key of the cookies that keep clients at their servers.
+///
+/// # Errors
+/// Never.
+pub fn sticky() -> Result<Key, StorageError> {
+    "sticky/key.json".parse()
 }
 
 /// The lock for work on something.

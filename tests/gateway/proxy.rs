@@ -19,6 +19,7 @@ mod responses;
 mod rewriting;
 mod route_limits;
 mod routing;
+mod sticky;
 mod uploads;
 mod upstreams;
 mod websocket;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    Balance, Conditions, Eject, HealthCheck, Hsts, Origin, PathMatch, Rewriting, Template,
+    Balance, Conditions, Eject, HealthCheck, Hsts, Origin, PathMatch, Rewriting, Sticky, Template,
 };
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
@@ -21,6 +21,7 @@ pub struct Upstream {
     /// Never empty.
     pub servers: Vec<UpstreamServer>,
     pub balance: Balance,
+    pub sticky: Option<Sticky>,
     pub tls: UpstreamTls,
     pub health: Option<HealthCheck>,
     pub eject: Option<Eject>,
@@ -33,6 +34,7 @@ impl Upstream {
             name: name.into(),
             servers,
             balance: Balance::RoundRobin,
+            sticky: None,
             tls: UpstreamTls::Off,
             health: None,
             eject: None,

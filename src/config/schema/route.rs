@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rewrite::{HeaderEdits, Hsts};
+use super::sticky::Sticky;
 use super::text::{Duration, Size, Switch};
 use super::upstream::{Balance, Eject, Health};
 
@@ -21,6 +22,8 @@ pub(crate) struct Upstream {
     /// How a server is chosen: `round_robin`, in turn; `least_requests`, the one with the fewest
     /// requests in flight; or `{ hash: … }`, the same one for the same key.
     pub(crate) balance: Balance,
+    /// A cookie that keeps a client at its server, whatever `balance` says.
+    pub(crate) sticky: Option<Sticky>,
     /// How servers that do not work are found before requests are sent to them.
     pub(crate) health: Option<Health>,
     /// When a server that fails requests is left out.
@@ -37,6 +40,7 @@ impl Default for Upstream {
         Self {
             servers: Vec::new(),
             balance: Balance::default(),
+            sticky: None,
             health: None,
             eject: None,
             max_connections: 0,

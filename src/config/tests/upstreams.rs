@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::config::model::{Balance, Eject, HashKey, HealthCheck, Probe, Upstream};
+use crate::config::model::{Balance, Eject, HashKey, HealthCheck, Probe, Sticky, Upstream};
 
 /// The upstream `app` with these keys besides its servers.
 fn upstream(keys: &str) -> Arc<Upstream> {
@@ -35,6 +35,21 @@ fn a_server_is_chosen_as_configured() {
     );
     let cookie = HashKey::Cookie("id".into());
     assert_eq!(balance("{ hash: { cookie: id } }"), Balance::Hash(cookie));
+}
+
+#[test]
+fn clients_stay_at_their_server_by_a_cookie() {
+    assert_eq!(upstream("max_connections: 1").sticky, None);
+    let sticky = |keys: &str| upstream(&format!("sticky: {{ {keys} }}")).sticky.clone();
+    let of = |max_age| {
+        Some(Sticky {
+            cookie: "snigate".into(),
+            max_age,
+        })
+    };
+    assert_eq!(sticky("cookie: snigate"), of(None));
+    let hour = Duration::from_secs(3600);
+    assert_eq!(sticky("cookie: snigate, max_age: 1h"), of(Some(hour)));
 }
 
 #[test]
@@ -106,6 +121,11 @@ balance.hash | exclude each other | balance: { hash: { header: a, cookie: b } }
 balance.hash | nothing is chosen | balance: { hash: {} }
 balance.hash.header | not the name of a header field | balance: { hash: { header: "a b" } }
 balance.hash.cookie | not the name of a cookie | balance: { hash: { cookie: "a;b" } }
+sticky | the key 'cookie' is missing | sticky: {}
+sticky.cookie | not the name of a cookie | sticky: { cookie: "a;b" }
+sticky.cookie | not the name of a cookie | sticky: { cookie: "" }
+sticky.max_age | is too short | sticky: { cookie: a, max_age: 10ms }
+sticky.max_age | is too long | sticky: { cookie: a, max_age: 500d }
 health.path | not a path to request | health: { path: healthz }
 health.path | not a path to request | health: { path: "/a b" }
 health.every | is too short | health: { every: 1ms }

@@ -9,6 +9,7 @@ use super::client::named_address;
 use super::context::Context;
 use super::health;
 use super::references::Upstreams;
+use super::sticky;
 use crate::config::model::{
     Balance, HashKey, Upstream, UpstreamAddress, UpstreamServer, UpstreamTls,
 };
@@ -43,6 +44,10 @@ fn upstream(
         .as_ref()
         .map(|eject| health::eject(ctx, eject, &at.key("eject")));
     let balance = balance(ctx, &raw.balance, &at.key("balance"));
+    let sticky = raw
+        .sticky
+        .as_ref()
+        .map(|sticky| sticky::sticky(ctx, sticky, &at.key("sticky")));
     let tls = upstream_tls(ctx, &raw.tls, &at.key("tls"));
     let named = !matches!(
         tls,
@@ -90,6 +95,7 @@ fn upstream(
         name,
         servers,
         balance,
+        sticky,
         tls,
         health,
         eject,
@@ -119,13 +125,7 @@ fn balance(ctx: &mut Context<'_>, raw: &schema::Balance, at: &At<'_>) -> Balance
                 parsed.map_or(HashKey::ClientIp, HashKey::Header)
             }
             (None, Some(name)) => {
-                // RFC 6265, section 4.1.1: the name of a cookie is a token, as that of a field is.
-                if name.parse::<HeaderName>().is_err() {
-                    let at = at.key("cookie");
-                    let message = format!("{} is not the name of a cookie", at.quoted());
-                    let hint = "use letters, digits, '-' and '_', such as session";
-                    ctx.problems.error(&at, message, hint);
-                }
+                sticky::check_cookie_name(ctx, name, &at.key("cookie"));
                 HashKey::Cookie(name.as_str().into())
             }
             (None, None) => HashKey::ClientIp,

@@ -73,6 +73,7 @@ impl RequestCtx {
         };
         ResponseFields {
             changes,
+            cookie: self.session.as_ref().and_then(|session| session.cookie()),
             hsts: self.site().filter(|_| self.is_tls).and_then(Site::hsts),
             ..ResponseFields::of_request(&self.request_id)
         }

@@ -15,6 +15,7 @@ use crate::proxy::availability::{Admittance, Trial};
 use crate::proxy::balance::{self, Ring};
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::hash;
+use crate::proxy::sticky::Session;
 
 /// Up to so many servers, the one with the fewest requests is found by looking at all. Among more it
 /// is the better of two at random, which is nearly as good.
@@ -141,6 +142,12 @@ impl Pool {
         };
         let waited = queue.wait(patience, admit).await;
         waited.unwrap_or(Err(NoServer::Full))
+    }
+
+    /// The use of the address that a client's cookie names, if requests get it.
+    pub(crate) fn home_server(&self, session: &Session) -> Option<Picked> {
+        let home = session.home()?;
+        self.admit(home.server, &home.endpoint, self.now(), &mut false)
     }
 
     /// Another address of the same server that is in use and not in `tried`.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use http::HeaderMap;
 
 use super::*;
-use crate::config::model::{UpstreamAddress, UpstreamServer};
+use crate::config::model::{Eject, UpstreamAddress, UpstreamServer};
 use crate::proxy::attempts::NoServer;
 use crate::proxy::request::Fields;
 

@@ -1,0 +1,72 @@
+//! Which addresses are left out because requests to them fail.
+
+use std::sync::Arc;
+
+use super::Pool;
+use crate::config::model::Eject;
+use crate::lock::MutexExt as _;
+use crate::proxy::availability::Trial;
+use crate::proxy::endpoint::Endpoint;
+
+/// Records how an address has treated a request, which was its trial if `trial` is given.
+pub(super) fn record_result(
+    pool: &Pool,
+    rule: &Eject,
+    endpoint: &Arc<Endpoint>,
+    trial: Option<Trial>,
+    has_failed: bool,
+) {
+    let (upstream, server) = (&**pool.name(), &*endpoint.text);
+    let availability = &endpoint.availability;
+    let now = pool.now();
+    match (trial, has_failed) {
+        (Some(_), false) if availability.is_ejected() => {
+            availability.restore();
+            tracing::info!(upstream, server, "an ejected upstream server works again");
+        }
+        (Some(trial), true) => {
+            if trial.is_exclusive() {
+                let time = availability.eject(now, rule);
+                tracing::warn!(
+                    upstream,
+                    server,
+                    ?time,
+                    "an upstream server has failed again and stays ejected",
+                );
+            }
+        }
+        (_, false) => {}
+        (None, true) => {
+            if availability.count_failure(now, rule) {
+                eject(pool, rule, endpoint, now);
+            }
+        }
+    }
+}
+
+/// Ejects an address, unless that would leave fewer than half of the pool's that are not drained.
+fn eject(pool: &Pool, rule: &Eject, endpoint: &Arc<Endpoint>, now: u64) {
+    let _guard = pool.ejecting.lock_unpoisoned();
+    let (mut all, mut ejected) = (0_usize, 0_usize);
+    for server in &pool.servers {
+        for endpoint in server.endpoints().iter() {
+            if !endpoint.availability.is_drained() {
+                all += 1;
+                ejected += usize::from(endpoint.availability.is_ejected());
+            }
+        }
+    }
+    let availability = &endpoint.availability;
+    if availability.is_ejected() || (ejected + 1) * 2 > all {
+        return;
+    }
+    let time = availability.eject(now, rule);
+    pool.attempts.ejected.inc();
+    tracing::warn!(
+        upstream = &**pool.name(),
+        server = &*endpoint.text,
+        failures = rule.failures,
+        ?time,
+        "an upstream server is ejected because requests to it fail",
+    );
+}
