@@ -47,6 +47,8 @@ pub struct Metrics {
     pub refused: IntCounterVec,
     /// Attempts at an upstream by result.
     pub upstream_attempts: IntCounterVec,
+    /// Retries of requests to an upstream by result.
+    pub upstream_retries: IntCounterVec,
     /// Addresses of upstream servers that were ejected because requests to them failed.
     pub upstream_ejections: IntCounterVec,
     /// 1 for each address that health checks have found to work, 0 for the others.
@@ -192,6 +194,11 @@ impl Metrics {
             upstream_attempts: counters(
                 "snigate_upstream_attempts_total",
                 "Attempts at an upstream by result.",
+                &["upstream", "result"],
+            )?,
+            upstream_retries: counters(
+                "snigate_upstream_retries_total",
+                "Retries of requests to an upstream: sent, or not because the budget was used up.",
                 &["upstream", "result"],
             )?,
             upstream_ejections: counters(

@@ -43,6 +43,8 @@ mod resolve;
 mod response;
 mod response_fields;
 mod response_head;
+mod retry;
+mod retry_budget;
 mod rewriting;
 mod route;
 mod server;

@@ -6,6 +6,7 @@
 
 mod acme;
 mod dns;
+mod retries;
 mod rewrite;
 mod route_match;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::secret::Secret;
 
 pub use acme::*;
 pub use dns::*;
+pub use retries::*;
 pub use rewrite::*;
 pub use route_match::*;
 pub use site::*;

@@ -7,6 +7,7 @@
 mod dns;
 mod issuer;
 mod on_demand;
+mod retries;
 mod rewrite;
 mod route;
 mod server;
@@ -27,6 +28,7 @@ use serde_json::Value;
 pub(crate) use dns::*;
 pub(crate) use issuer::*;
 pub(crate) use on_demand::*;
+pub(crate) use retries::*;
 pub(crate) use rewrite::*;
 pub(crate) use route::*;
 pub(crate) use server::*;

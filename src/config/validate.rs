@@ -20,6 +20,7 @@ mod order;
 mod preset;
 mod redirect;
 mod references;
+mod retries;
 mod rewrite;
 mod route_match;
 mod server;

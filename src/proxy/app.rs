@@ -96,10 +96,12 @@ impl ProxyApp {
         let refusal = match decision.step() {
             Step::Respond(_) | Step::Redirect(_) => None,
             Step::Refuse(refusal) => Some(refusal),
-            Step::Pass(_) => {
+            Step::Pass(proxy) => {
+                // Pingora's proxy cannot take a response back.
+                let needs_own_lane = proxy.retries.on.has_statuses();
                 return match self.lane {
-                    Lane::Own => Routed::Forward(decision),
-                    Lane::Pingora => Routed::Process(decision),
+                    Lane::Pingora if !needs_own_lane => Routed::Process(decision),
+                    Lane::Own | Lane::Pingora => Routed::Forward(decision),
                 };
             }
         };

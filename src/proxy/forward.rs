@@ -9,6 +9,7 @@ mod download;
 mod exchange;
 #[cfg(test)]
 mod fake;
+mod holdback;
 mod request;
 mod response;
 mod upload;
@@ -26,6 +27,7 @@ pub use self::client::Client;
 pub use self::response::{Body as ResponseBody, ResponseHead};
 
 use self::exchange::{Exchange, Patience, overrun_error};
+use self::holdback::Holdback;
 use self::request::{Body, write_head};
 use self::response::Asked;
 use self::upload::{Replay, Upload};
@@ -137,8 +139,10 @@ impl<C: Client> Passage<'_, C> {
             };
             let upload = Upload::new(head.clone(), body, &replay, max_body);
             let patience = self.patience(until)?;
+            let retry = self.ctx.status_retry().filter(|_| is_idempotent);
+            let mut client = Holdback::new(self.client, retry, replay.room());
             let mut exchange = Exchange::new(
-                self.client,
+                &mut client,
                 &mut connection,
                 asked,
                 patience,
@@ -158,6 +162,7 @@ impl<C: Client> Passage<'_, C> {
             (self.sent.status, self.sent.octets) = (download.status, download.octets);
             let is_untouched = !download.has_begun;
             let leaves_connection = exchange.leaves_connection();
+            let next = client.into_next();
             let Err(error) = carried else {
                 if leaves_connection {
                     let limit = &self.gateway.connection_limit;
@@ -168,6 +173,11 @@ impl<C: Client> Passage<'_, C> {
             if self.client.has_cancelled() {
                 // Its port is free at once, and the server learns that nobody waits.
                 connection.reset_on_close();
+            }
+            if let Some(next) = next {
+                self.ctx.retry_at(next);
+                may_reuse = true;
+                continue;
             }
             let repeatable = is_idempotent && is_untouched && replay.is_complete();
             // The exchange knows whose time was up.

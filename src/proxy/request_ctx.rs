@@ -17,17 +17,18 @@ use super::admission::Admission;
 use super::attempts::NoServer;
 use super::connection_limit::{ConnectionLimit, UpstreamPermit};
 use super::decision::Decision;
-use super::endpoint::Endpoint;
 use super::failure::{self, CLIENT_GONE, Failure};
 use super::request::Request;
 use super::request_id;
 use super::response::LocalResponse;
+use super::retry::{Retrying, StatusRetry};
 use super::rewriting::Rewritten;
 use super::route::{Proxy, Site};
 use super::sticky::Session;
 use super::upstream::{Choice, Picked};
 use crate::access_log::{AccessLog, Entry};
 use crate::clock::UnixTime;
+use crate::config::model::RetryCause;
 
 /// The context of one request.
 pub(crate) struct RequestCtx {
@@ -54,10 +55,8 @@ pub(crate) struct RequestCtx {
     session: Option<Box<Session>>,
     /// Whether the result of the attempt at the chosen server has been recorded.
     is_judged: bool,
-    /// Addresses that have failed.
-    tried: Vec<Arc<Endpoint>>,
-    /// How many of the route's retries are used up.
-    retries: u32,
+    /// The servers that have failed.
+    retrying: Retrying,
     /// The request's permit to use an upstream connection.
     pub(crate) upstream_permit: Option<UpstreamPermit>,
     /// Whether the request was repeated because its kept-alive connection was dead.
@@ -82,8 +81,7 @@ impl RequestCtx {
             key: None,
             session: None,
             is_judged: false,
-            tried: Vec::new(),
-            retries: 0,
+            retrying: Retrying::default(),
             repeated: false,
             upstream_permit: None,
             failure: None,
@@ -242,7 +240,7 @@ impl RequestCtx {
             proxy.pool.attempts.connect_failed.inc();
         }
         self.judge_server(true);
-        self.avoid_server()
+        self.retry(RetryCause::Connect)
     }
 
     /// Has the chosen server tried once more.
@@ -278,39 +276,58 @@ impl RequestCtx {
         if is_to_blame && !(died && is_reused) {
             self.judge_server(true);
         }
-        if !died || !repeatable {
-            return false;
-        }
-        if is_reused && !self.repeated {
+        let is_late = is_to_blame
+            && matches!(
+                error.etype(),
+                ErrorType::ReadTimedout | ErrorType::WriteTimedout
+            );
+        let cause = match (died, is_late) {
+            _ if !repeatable || self.is_overdue() => return false,
+            (true, _) => RetryCause::Reset,
+            (false, true) => RetryCause::Timeout,
+            (false, false) => return false,
+        };
+        if died && is_reused && !self.repeated {
             self.repeated = true;
             return true;
         }
-        self.avoid_server()
+        self.retry(cause)
     }
 
-    /// Avoids the chosen server for a while, and returns whether to try another: another address of
-    /// the same server in any case, another server as often as the route allows.
-    fn avoid_server(&mut self) -> bool {
-        let Some(choice) = self.choice.clone() else {
-            return false;
-        };
-        self.tried.push(Arc::clone(&choice.endpoint));
+    /// Whether the request has taken as long as its route allows.
+    fn is_overdue(&self) -> bool {
+        let total = self.proxy().and_then(|proxy| proxy.total_timeout);
+        total.is_some_and(|total| self.elapsed() >= total)
+    }
+
+    /// What makes the request try another server instead of getting a response, if any status does.
+    pub(crate) fn status_retry(&self) -> Option<StatusRetry> {
+        let (proxy, choice) = (self.proxy()?, self.choice.as_ref()?);
+        self.retrying.by_status(proxy, choice, self.key)
+    }
+
+    /// Has the request retried at the server that a [`StatusRetry`] has picked.
+    pub(crate) fn retry_at(&mut self, next: Picked) {
+        self.judge_server(true);
+        if let Some(choice) = &self.choice {
+            self.retrying.record_by_status(choice);
+        }
+        self.admission = Some(next.admission);
+        self.next = Some(next.choice);
+    }
+
+    /// Records that the chosen server has failed, and returns whether to try another one.
+    fn retry(&mut self, cause: RetryCause) -> bool {
         self.admission = None;
-        let Some(proxy) = self.proxy() else {
-            return false;
-        };
-        proxy.pool.avoid_server(&choice);
-        let may_retry = self.retries < proxy.retries;
-        let same = proxy.pool.same_server(&choice, &self.tried);
-        let is_retry = same.is_none();
-        let next = match same {
-            None if may_retry => proxy.pool.other_server(self.key, &self.tried),
-            same => same,
-        };
+        let mut retrying = mem::take(&mut self.retrying);
+        let next = self.choice.as_ref().and_then(|choice| {
+            let proxy = self.proxy()?;
+            retrying.pick_next(proxy, choice, self.key, cause)
+        });
+        self.retrying = retrying;
         let Some(next) = next else {
             return false;
         };
-        self.retries += u32::from(is_retry);
         self.admission = Some(next.admission);
         self.next = Some(next.choice);
         true

@@ -90,7 +90,7 @@ pub(crate) struct Proxy {
     pub(crate) total_timeout: Option<Duration>,
     /// The most octets of a request's body, 0 for any number.
     pub(crate) max_body: u64,
-    pub(crate) retries: u32,
+    pub(crate) retries: model::Retries,
 }
 
 /// Whether a host is served on a connection.

@@ -26,6 +26,7 @@ use crate::proxy::flow::Flow;
 use crate::proxy::hash;
 use crate::proxy::link::Link;
 use crate::proxy::request::Request;
+use crate::proxy::retry_budget::RetryBudget;
 use crate::proxy::server::{Server, read_roots};
 use crate::proxy::sticky::{Session, Sticky, StickyKey};
 use crate::throttle::Throttle;
@@ -53,6 +54,7 @@ pub struct Pool {
     /// What people have drained.
     drain_list: Arc<DrainList>,
     started: Instant,
+    pub(crate) retry_budget: RetryBudget,
     pub(crate) attempts: Attempts,
     pub(crate) failures: Throttle,
 }
@@ -98,6 +100,7 @@ impl Pool {
             sticky: None,
             drain_list: DrainList::new(&upstream.name, metrics),
             started: Instant::now(),
+            retry_budget: RetryBudget::new(&upstream.name, metrics),
             attempts: Attempts::new(&upstream.name, metrics),
             failures: Throttle::default(),
             roots,
@@ -292,6 +295,12 @@ impl Pool {
         if let Some(rule) = &self.upstream.eject {
             ejection::record_result(self, rule, &choice.endpoint, trial, has_failed);
         }
+    }
+
+    /// Counts a retry, if no more than so many percent of the requests are retries. Returns whether
+    /// it may be sent.
+    pub(crate) fn try_retry(&self, percent: u32) -> bool {
+        self.retry_budget.try_retry(self.now(), percent)
     }
 
     /// The servers whose names should be looked up when the last look-up is `age` old; those never

@@ -16,6 +16,7 @@ mod interim;
 mod log;
 mod redirects;
 mod responses;
+mod retries;
 mod rewriting;
 mod route_limits;
 mod routing;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    Balance, Conditions, Eject, HealthCheck, Hsts, Origin, PathMatch, Rewriting, Sticky, Template,
+    Balance, Conditions, Eject, HealthCheck, Hsts, Origin, PathMatch, Retries, Rewriting, Sticky, Template,
 };
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
@@ -169,6 +169,6 @@ pub struct Proxy {
     pub total_timeout: Option<Duration>,
     /// The most octets of a request's body, 0 for any number; `None` for the limit of the server.
     pub max_body: Option<u64>,
-    /// How many times a request is retried at another server.
-    pub retries: u32,
+    /// When and how often a request is retried at another server.
+    pub retries: Retries,
 }

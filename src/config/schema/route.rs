@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::retries::Retries;
 use super::rewrite::{HeaderEdits, Hsts};
 use super::sticky::Sticky;
 use super::text::{Duration, Size, Switch};
@@ -172,9 +173,9 @@ pub(crate) struct Route {
     pub(crate) respond: Option<Respond>,
     /// How long to wait for the upstream; with `upstream`.
     pub(crate) timeout: Option<Timeout>,
-    /// How often a request is retried at another server; with `upstream`. 1 by default.
-    #[schemars(range(max = 10))]
-    pub(crate) retries: Option<u64>,
+    /// How often a request is retried at another server, 1 by default, or when and how often; with
+    /// `upstream`.
+    pub(crate) retries: Option<Retries>,
     /// The size of a request's body, 0 for no limit; with `upstream`. By default that of the
     /// server's limits.
     pub(crate) max_body: Option<Size>,

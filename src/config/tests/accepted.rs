@@ -99,7 +99,7 @@ fn a_site_may_be_short() {
     ));
     assert_eq!(proxy.connect_timeout, Duration::from_secs(5));
     assert_eq!(proxy.read_timeout, Duration::from_secs(60));
-    assert_eq!(proxy.retries, 1);
+    assert_eq!(proxy.retries, Retries::new(1));
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn upstreams_have_servers_of_all_kinds() {
     };
     assert_eq!(proxy.connect_timeout, Duration::from_secs(5));
     assert_eq!(proxy.read_timeout, Duration::from_millis(500));
-    assert_eq!(proxy.retries, 0);
+    assert_eq!(proxy.retries, Retries::new(0));
 }
 
 #[test]

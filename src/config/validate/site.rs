@@ -10,6 +10,7 @@ use super::coverage::check_provable;
 use super::hsts::hsts;
 use super::redirect;
 use super::references::{self, Upstreams};
+use super::retries::retries;
 use super::rewrite::rewriting;
 use super::route_match::{SeenRoutes, conditions, route_path, sort_routes, warn_unreachable};
 use super::value::{FOREVER, MOMENT};
@@ -238,7 +239,7 @@ fn action(
                 name,
                 upstreams,
                 timeout,
-                route.retries,
+                route.retries.as_ref(),
                 at,
             );
             if let Some(Action::Proxy(proxy)) = &mut action {
@@ -269,7 +270,7 @@ fn proxy(
     name: &str,
     upstreams: &Upstreams,
     timeout: &schema::Timeout,
-    retries: Option<u64>,
+    retries: Option<&schema::Retries>,
     route: &At<'_>,
 ) -> Option<Action> {
     let timeout_at = route.key("timeout");
@@ -290,7 +291,7 @@ fn proxy(
         send_timeout: send,
         total_timeout: Some(total).filter(|total| !total.is_zero()),
         max_body: None,
-        retries: retries.map_or(1, |retries| u32::try_from(retries).unwrap_or(1)),
+        retries: self::retries(ctx, retries, &route.key("retries")),
     }))
 }
 

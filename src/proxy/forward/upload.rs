@@ -32,6 +32,11 @@ impl Replay {
         }
     }
 
+    /// How many more octets are kept; `None` if something that was sent is not kept.
+    pub(super) fn room(&self) -> Option<usize> {
+        (!self.is_cut).then(|| MAX_REPLAY.saturating_sub(self.octets.len()))
+    }
+
     /// Whether everything that was sent is kept.
     pub(super) fn is_complete(&self) -> bool {
         !self.is_cut

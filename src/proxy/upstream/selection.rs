@@ -121,7 +121,9 @@ impl Pool {
         if self.queue.as_ref().is_some_and(|queue| queue.is_used()) {
             return Err(NoServer::Full);
         }
-        self.pick(key, &[])
+        let now = self.now();
+        self.retry_budget.record_request(now);
+        self.pick(key, &[], now)
     }
 
     /// The same once there is room, for which the request waits in line.
@@ -134,9 +136,9 @@ impl Pool {
         patience: Duration,
     ) -> Result<Picked, NoServer> {
         let Some(queue) = &self.queue else {
-            return self.pick(key, &[]);
+            return self.pick(key, &[], self.now());
         };
-        let admit = || match self.pick(key, &[]) {
+        let admit = || match self.pick(key, &[], self.now()) {
             Err(NoServer::Full) => None,
             decided => Some(decided),
         };
@@ -146,8 +148,10 @@ impl Pool {
 
     /// The use of the address that a client's cookie names, if requests get it.
     pub(crate) fn home_server(&self, session: &Session) -> Option<Picked> {
-        let home = session.home()?;
-        self.admit(home.server, &home.endpoint, self.now(), &mut false)
+        let (home, now) = (session.home()?, self.now());
+        let picked = self.admit(home.server, &home.endpoint, now, &mut false)?;
+        self.retry_budget.record_request(now);
+        Some(picked)
     }
 
     /// Another address of the same server that is in use and not in `tried`.
@@ -162,11 +166,15 @@ impl Pool {
 
     /// A server with an address that is not in `tried`: one in use, else one that is avoided.
     pub(crate) fn other_server(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Option<Picked> {
-        self.pick(key, tried).ok()
+        self.pick(key, tried, self.now()).ok()
     }
 
-    fn pick(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Result<Picked, NoServer> {
-        let now = self.now();
+    fn pick(
+        &self,
+        key: Option<u64>,
+        tried: &[Arc<Endpoint>],
+        now: u64,
+    ) -> Result<Picked, NoServer> {
         let mut is_full = false;
         let mut first_turn = None;
         for group in self.groups() {

@@ -43,7 +43,7 @@ pub(crate) fn pass_to(upstream: Arc<Upstream>) -> Action {
         send_timeout: Duration::from_secs(60),
         total_timeout: None,
         max_body: None,
-        retries: 1,
+        retries: Retries::new(1),
     })
 }
 

@@ -1,0 +1,103 @@
+//! Which server a request is sent to after another one has failed it, if to any.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use super::endpoint::Endpoint;
+use super::route::Proxy;
+use super::upstream::{Choice, Picked, Pool};
+use crate::config::model::{RetryCause, RetryCauses};
+
+/// What a request has tried.
+#[derive(Default)]
+pub(super) struct Retrying {
+    /// Addresses that have failed.
+    tried: Vec<Arc<Endpoint>>,
+    /// How many of the route's retries are used up.
+    used: u32,
+}
+
+/// What makes a request try another server instead of getting a response.
+pub(crate) struct StatusRetry {
+    pool: Arc<Pool>,
+    on: RetryCauses,
+    budget: u32,
+    key: Option<u64>,
+    /// Addresses that have failed, the current one included.
+    tried: Vec<Arc<Endpoint>>,
+}
+
+impl Retrying {
+    /// Records that the chosen server has failed, and picks the one to try next: another address of
+    /// the same server if it cannot be reached or breaks, else another server as often as the route
+    /// allows.
+    pub(super) fn pick_next(
+        &mut self,
+        proxy: &Proxy,
+        choice: &Choice,
+        key: Option<u64>,
+        cause: RetryCause,
+    ) -> Option<Picked> {
+        let (pool, rules) = (&proxy.pool, &proxy.retries);
+        self.tried.push(Arc::clone(&choice.endpoint));
+        let is_broken = matches!(cause, RetryCause::Connect | RetryCause::Reset);
+        if is_broken {
+            pool.avoid_server(choice);
+        }
+        let is_named = rules.on.contains(cause);
+        let same = match is_broken && (is_named || cause == RetryCause::Connect) {
+            true => pool.same_server(choice, &self.tried),
+            false => None,
+        };
+        let is_retry = same.is_none();
+        let may_retry = is_named && self.used < rules.attempts;
+        let next = match same {
+            None if may_retry => pool.other_server(key, &self.tried),
+            same => same,
+        }?;
+        if cause == RetryCause::Connect {
+            pool.retry_budget.record_free_retry();
+        } else if !pool.try_retry(rules.budget) {
+            return None;
+        }
+        self.used += u32::from(is_retry);
+        Some(next)
+    }
+
+    /// What makes the request try another server instead of getting the response of the chosen one,
+    /// if any status does.
+    pub(super) fn by_status(
+        &self,
+        proxy: &Proxy,
+        choice: &Choice,
+        key: Option<u64>,
+    ) -> Option<StatusRetry> {
+        let rules = &proxy.retries;
+        let may_retry = rules.on.has_statuses() && self.used < rules.attempts;
+        may_retry.then(|| StatusRetry {
+            pool: Arc::clone(&proxy.pool),
+            on: rules.on,
+            budget: rules.budget,
+            key,
+            tried: [&*self.tried, &[Arc::clone(&choice.endpoint)]].concat(),
+        })
+    }
+
+    /// Records a retry that a [`StatusRetry`] has picked a server for.
+    pub(super) fn record_by_status(&mut self, choice: &Choice) {
+        self.tried.push(Arc::clone(&choice.endpoint));
+        self.used += 1;
+    }
+}
+
+impl StatusRetry {
+    /// The server to try instead of passing on a response with this status.
+    pub(crate) fn pick(&self, status: StatusCode) -> Option<Picked> {
+        if !self.on.contains(RetryCause::Status(status)) {
+            return None;
+        }
+        let next = self.pool.other_server(self.key, &self.tried)?;
+        self.pool.try_retry(self.budget).then_some(next)
+    }
+}
