@@ -51,6 +51,7 @@ mod server;
 mod sticky;
 mod template;
 mod upstream;
+mod warm_up;
 
 use std::sync::Arc;
 

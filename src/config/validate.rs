@@ -25,6 +25,7 @@ mod rewrite;
 mod route_match;
 mod server;
 mod site;
+mod slow_start;
 mod sticky;
 mod template;
 mod unavailable;

@@ -9,6 +9,7 @@ use super::availability::Availability;
 use super::connection::IdleConnections;
 use super::connection_limit::ConnectionLimit;
 use super::link::Link;
+use super::warm_up::WarmUp;
 use crate::lock::MutexExt as _;
 
 /// One address of a server.
@@ -18,6 +19,7 @@ pub(crate) struct Endpoint {
     /// As it is logged.
     pub(crate) text: Box<str>,
     pub(super) availability: Availability,
+    pub(super) warm_up: WarmUp,
     /// The value of the cookie that names it, once it has been computed; `None` if it cannot be.
     pub(super) cookie_value: OnceLock<Option<Box<str>>>,
     /// Requests that use it.
@@ -34,6 +36,7 @@ impl Endpoint {
             address,
             text: text.into(),
             availability: Availability::default(),
+            warm_up: WarmUp::default(),
             cookie_value: OnceLock::new(),
             in_flight: AtomicUsize::new(0),
             idle: IdleConnections::new(),

@@ -174,6 +174,9 @@ impl Watchdog {
         let change = count_result(is_down, is_good, check, &mut watch.contradictions);
         if let Some(is_down) = change {
             watch.endpoint.availability.set_down(is_down);
+            if !is_down {
+                watch.pool.begin_warm_up(&watch.endpoint);
+            }
             watch.show(&self.metrics);
             self.events.emit(watch.event(finished.result.err()));
         }

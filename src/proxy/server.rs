@@ -39,6 +39,8 @@ pub(crate) struct Server {
     looked_up: AtomicU64,
     /// Whether the last look-up found nothing.
     lost: AtomicBool,
+    /// Whether a reload has added it to others.
+    pub(super) is_added: AtomicBool,
     /// Whether it is used only while no other server is available.
     pub(super) is_backup: bool,
     pub(super) weight: u32,
@@ -69,6 +71,7 @@ impl Server {
             turn: AtomicUsize::new(0),
             looked_up: AtomicU64::new(0),
             lost: AtomicBool::new(false),
+            is_added: AtomicBool::new(false),
             is_backup: server.backup,
             weight: server.weight,
             max_connections: server.max_connections,

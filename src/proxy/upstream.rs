@@ -3,7 +3,9 @@
 //! Choosing a server takes an atomic addition and reads, see [`selection`].
 
 mod ejection;
+mod group;
 mod selection;
+mod warm_up;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 
-use self::selection::Group;
+use self::group::Group;
 use crate::config::model::{Balance, HashKey, HealthCheck, Upstream};
 use crate::metrics::Metrics;
 use crate::proxy::admission::{Admission, Queue};
@@ -115,10 +117,12 @@ impl Pool {
         Self { sticky, ..self }
     }
 
-    /// This pool in the place of `previous`: what is drained there is drained here.
+    /// This pool in the place of `previous`: what is drained there is drained here, and servers that
+    /// are not there begin with a small share.
     pub(crate) fn succeed(self, previous: &Self) -> Self {
         let drain_list = Arc::clone(&previous.drain_list);
         drain_list.carry_over(previous.named_servers(), self.named_servers());
+        warm_up::begin_added(&self, previous);
         Self { drain_list, ..self }
     }
 
@@ -163,8 +167,23 @@ impl Pool {
     /// Drains a server by its name in the configuration, or one of its addresses, or resumes it.
     /// Returns whether there is one.
     pub fn set_drained(&self, server: &str, is_drained: bool) -> bool {
-        self.drain_list
-            .set_drained(self.named_servers(), server, is_drained)
+        let drained = warm_up::drained_endpoints(self);
+        let is_known = self
+            .drain_list
+            .set_drained(self.named_servers(), server, is_drained);
+        for endpoint in drained {
+            if !endpoint.availability.is_drained() {
+                self.begin_warm_up(&endpoint);
+            }
+        }
+        is_known
+    }
+
+    /// Begins to give an address that has come up its share, if that is to rise slowly.
+    pub(super) fn begin_warm_up(&self, endpoint: &Endpoint) {
+        if self.upstream.slow_start.is_some() {
+            endpoint.warm_up.begin(self.now());
+        }
     }
 
     /// The key of a request for the choice of its server, if its server depends on one.
@@ -314,7 +333,9 @@ impl Pool {
 
     /// Records the result of looking up a server's name, and returns whether that is a change.
     pub(crate) fn set_addresses(&self, server: &Server, addresses: &[SocketAddr]) -> bool {
+        let before = server.endpoints();
         let is_change = server.set_addresses(self.now(), addresses);
+        warm_up::begin_found(self, server, &before);
         self.drain_list.mark_again(self.named_servers());
         is_change
     }

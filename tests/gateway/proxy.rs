@@ -20,6 +20,7 @@ mod retries;
 mod rewriting;
 mod route_limits;
 mod routing;
+mod slow_start;
 mod sticky;
 mod uploads;
 mod upstreams;

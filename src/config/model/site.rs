@@ -9,7 +9,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    Balance, Conditions, Eject, HealthCheck, Hsts, Origin, PathMatch, Retries, Rewriting, Sticky, Template,
+    Balance, Conditions, Eject, HealthCheck, Hsts, Origin, PathMatch, Retries, Rewriting, Sticky,
+    Template,
 };
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
@@ -25,6 +26,8 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     pub health: Option<HealthCheck>,
     pub eject: Option<Eject>,
+    /// How long the share of a server that comes back rises.
+    pub slow_start: Option<Duration>,
 }
 
 impl Upstream {
@@ -38,6 +41,7 @@ impl Upstream {
             tls: UpstreamTls::Off,
             health: None,
             eject: None,
+            slow_start: None,
         }
     }
 }

@@ -29,6 +29,9 @@ pub(crate) struct Upstream {
     pub(crate) health: Option<Health>,
     /// When a server that fails requests is left out.
     pub(crate) eject: Option<Eject>,
+    /// How long the share of a server that comes back, or is added by a reload, rises from a tenth to
+    /// what `balance` gives it. Not with `hash`. By default it has its share at once.
+    pub(crate) slow_start: Option<Duration>,
     /// The maximum number of requests in flight at each address, 0 for no limit.
     #[schemars(range(max = 1_000_000))]
     pub(crate) max_connections: u64,
@@ -44,6 +47,7 @@ impl Default for Upstream {
             sticky: None,
             health: None,
             eject: None,
+            slow_start: None,
             max_connections: 0,
             tls: UpstreamTls::Switch(Switch::Off),
         }

@@ -55,6 +55,13 @@ fn clients_stay_at_their_server_by_a_cookie() {
 }
 
 #[test]
+fn servers_that_come_up_may_begin_slowly() {
+    assert_eq!(upstream("max_connections: 1").slow_start, None);
+    let half_a_minute = Some(Duration::from_secs(30));
+    assert_eq!(upstream("slow_start: 30s").slow_start, half_a_minute);
+}
+
+#[test]
 fn servers_have_limits_of_their_own() {
     let servers = "servers: [\"a:1\", { address: \"b:1\", backup: true }, \
                    { address: \"c:1\", max_connections: 7 }], max_connections: 3";
@@ -200,6 +207,9 @@ sticky.cookie | not the name of a cookie | sticky: { cookie: "a;b" }
 sticky.cookie | not the name of a cookie | sticky: { cookie: "" }
 sticky.max_age | is too short | sticky: { cookie: a, max_age: 10ms }
 sticky.max_age | is too long | sticky: { cookie: a, max_age: 500d }
+slow_start | is too short | slow_start: 1ms
+slow_start | is too long | slow_start: 2h
+slow_start | has no meaning with 'hash' | slow_start: 30s, balance: { hash: client_ip }
 health.path | not a path to request | health: { path: healthz }
 health.path | not a path to request | health: { path: "/a b" }
 health.every | is too short | health: { every: 1ms }

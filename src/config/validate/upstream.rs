@@ -9,6 +9,7 @@ use super::client::named_address;
 use super::context::Context;
 use super::health;
 use super::references::Upstreams;
+use super::slow_start::slow_start;
 use super::sticky;
 use crate::config::model::{
     Balance, HashKey, Upstream, UpstreamAddress, UpstreamServer, UpstreamTls,
@@ -44,6 +45,12 @@ fn upstream(
         .as_ref()
         .map(|eject| health::eject(ctx, eject, &at.key("eject")));
     let balance = balance(ctx, &raw.balance, &at.key("balance"));
+    let slow_start = slow_start(
+        ctx,
+        raw.slow_start.as_ref(),
+        &balance,
+        &at.key("slow_start"),
+    );
     let sticky = raw
         .sticky
         .as_ref()
@@ -99,6 +106,7 @@ fn upstream(
         tls,
         health,
         eject,
+        slow_start,
     }
 }
 

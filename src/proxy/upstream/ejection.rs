@@ -22,6 +22,7 @@ pub(super) fn record_result(
     match (trial, has_failed) {
         (Some(_), false) if availability.is_ejected() => {
             availability.restore();
+            pool.begin_warm_up(endpoint);
             tracing::info!(upstream, server, "an ejected upstream server works again");
         }
         (Some(trial), true) => {

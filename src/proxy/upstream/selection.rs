@@ -3,111 +3,42 @@
 //! First come the servers that are no backups, in the order that the pool's method gives, then the
 //! backups. If none of them is in use, the least bad of those that are avoided or ejected is tried.
 
+use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{Choice, Picked, Pool};
-use crate::config::model::{Balance, UpstreamServer};
+use super::group::{Group, Method};
+use super::{Choice, Picked, Pool, millis};
 use crate::proxy::admission::Admission;
 use crate::proxy::attempts::NoServer;
 use crate::proxy::availability::{Admittance, Trial};
-use crate::proxy::balance::{self, Ring};
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::hash;
 use crate::proxy::sticky::Session;
 
-/// Up to so many servers, the one with the fewest requests is found by looking at all. Among more it
-/// is the better of two at random, which is nearly as good.
-const FEW: usize = 8;
-
 /// How long the only request that tries an ejected address keeps others from trying it.
 const TRIAL: u64 = 60_000;
 
-/// Servers among which a request's is chosen: those that are backups, or the others.
-pub(super) struct Group {
-    /// Indices of its servers.
-    members: Box<[u16]>,
-    /// The same in the order of their turns; each may occur several times.
-    round: Box<[u16]>,
-    turn: AtomicUsize,
-    method: Method,
+/// What a server is picked by.
+struct Search<'a> {
+    key: Option<u64>,
+    tried: &'a [Arc<Endpoint>],
+    now: u64,
+    /// How long the share of an address rises that has come up, in milliseconds.
+    slow_start: Option<u64>,
+    /// Whether an address has as many requests as it may have.
+    is_full: bool,
 }
 
-enum Method {
-    InTurn,
-    LeastRequests {
-        are_many: bool,
-    },
-    /// The ring has places in `members`.
-    ByKey(Ring),
-}
-
-impl Group {
-    /// Those of `servers` that are backups, or the others; `None` if there are none.
-    pub(super) fn new(
-        servers: &[UpstreamServer],
-        balance: &Balance,
-        is_backup: bool,
-    ) -> Option<Self> {
-        let members: Vec<(u16, &UpstreamServer)> = (0..=u16::MAX)
-            .zip(servers)
-            .filter(|(_, server)| server.backup == is_backup)
-            .collect();
-        let indices: Box<[u16]> = members.iter().map(|(index, _)| *index).collect();
-        let weights: Vec<u32> = members.iter().map(|(_, server)| server.weight).collect();
-        let turns = balance::round(&weights);
-        let round = turns
-            .iter()
-            .filter_map(|turn| indices.get(usize::from(*turn)).copied());
-        let method = match balance {
-            Balance::RoundRobin => Method::InTurn,
-            Balance::LeastRequests => Method::LeastRequests {
-                are_many: members.len() > FEW,
-            },
-            Balance::Hash(_) => {
-                let names: Vec<String> = members
-                    .iter()
-                    .map(|(_, server)| server.to_string())
-                    .collect();
-                let named = names
-                    .iter()
-                    .map(String::as_str)
-                    .zip(weights.iter().copied());
-                Method::ByKey(Ring::new(named))
-            }
+impl Search<'_> {
+    /// Whether an address does not get this request because it has come up a moment ago. Such an
+    /// address gets requests in its turn only, and not all of those.
+    fn holds_back(&self, endpoint: &Endpoint, has_turn: bool) -> bool {
+        let Some(time) = self.slow_start else {
+            return false;
         };
-        let round: Box<[u16]> = round.collect();
-        (!round.is_empty()).then(|| Self {
-            members: indices,
-            round,
-            turn: AtomicUsize::new(0),
-            method,
-        })
-    }
-
-    fn next_turn(&self) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A server at random, by weight.
-    fn random(&self) -> usize {
-        let at = fastrand::usize(..self.round.len().max(1));
-        self.round.get(at).map_or(0, |index| usize::from(*index))
-    }
-
-    /// All servers, that of a turn first.
-    fn members_from(&self, turn: usize) -> impl Iterator<Item = usize> {
-        let first = self.round_from(turn).next();
-        let members = self.members.iter().map(|index| usize::from(*index));
-        first.into_iter().chain(members)
-    }
-
-    /// The servers from a turn on; each may occur several times.
-    fn round_from(&self, turn: usize) -> impl Iterator<Item = usize> {
-        let start = turn.checked_rem(self.round.len()).unwrap_or(0);
-        let (before, after) = self.round.split_at_checked(start).unwrap_or_default();
-        after.iter().chain(before).map(|index| usize::from(*index))
+        let (warm_up, now) = (&endpoint.warm_up, self.now);
+        warm_up.is_running(now, time) && !(has_turn && warm_up.takes_turn(now, time))
     }
 }
 
@@ -175,44 +106,69 @@ impl Pool {
         tried: &[Arc<Endpoint>],
         now: u64,
     ) -> Result<Picked, NoServer> {
-        let mut is_full = false;
+        let slow_start = self.upstream.slow_start.map(millis);
+        let mut search = Search {
+            key,
+            tried,
+            now,
+            slow_start,
+            is_full: false,
+        };
         let mut first_turn = None;
         for group in self.groups() {
             let turn = group.next_turn();
             first_turn = first_turn.or(Some(turn));
-            let picked = match &group.method {
-                Method::InTurn => group.round_from(turn).find_map(|index| {
-                    let server = self.servers.get(index)?;
-                    server.find_in_turn(tried, |endpoint| {
-                        self.admit(index, endpoint, now, &mut is_full)
-                    })
-                }),
-                Method::ByKey(ring) => {
-                    // A request without the key goes to any server.
-                    let key = key.unwrap_or_else(|| hash::of(&turn.to_be_bytes()));
-                    ring.order(key).find_map(|member| {
-                        let index = usize::from(*group.members.get(usize::from(member))?);
-                        let server = self.servers.get(index)?;
-                        server.find_by_key(key, tried, |endpoint| {
-                            self.admit(index, endpoint, now, &mut is_full)
-                        })
-                    })
-                }
-                Method::LeastRequests { are_many } => {
-                    let two = are_many.then(|| {
-                        let at_random = [(); 2].map(|()| group.random());
-                        self.pick_least_busy(|| at_random.into_iter(), tried, now, &mut is_full)
-                    });
-                    let order = || group.members_from(turn);
-                    two.flatten()
-                        .or_else(|| self.pick_least_busy(order, tried, now, &mut is_full))
-                }
-            };
+            search.slow_start = slow_start;
+            let mut picked = self.pick_of(group, turn, &mut search);
+            if picked.is_none() && search.slow_start.take().is_some() {
+                // Those with a small share are better than none.
+                picked = self.pick_of(group, turn, &mut search);
+            }
             if let Some(picked) = picked {
                 return Ok(picked);
             }
         }
-        self.pick_least_bad(first_turn.unwrap_or(0), tried, is_full)
+        self.pick_least_bad(first_turn.unwrap_or(0), tried, search.is_full)
+    }
+
+    /// The use of a server of a group, which has the turn of this number.
+    fn pick_of(&self, group: &Group, turn: usize, search: &mut Search<'_>) -> Option<Picked> {
+        let tried = search.tried;
+        match &group.method {
+            Method::InTurn => group
+                .round_from(turn)
+                .enumerate()
+                .find_map(|(place, index)| {
+                    let server = self.servers.get(index)?;
+                    let mut has_turn = place == 0;
+                    server.find_in_turn(tried, |endpoint| {
+                        if search.holds_back(endpoint, mem::take(&mut has_turn)) {
+                            return None;
+                        }
+                        self.admit(index, endpoint, search.now, &mut search.is_full)
+                    })
+                }),
+            Method::ByKey(ring) => {
+                // A request without the key goes to any server.
+                let key = search.key.unwrap_or_else(|| hash::of(&turn.to_be_bytes()));
+                ring.order(key).find_map(|member| {
+                    let index = usize::from(*group.members.get(usize::from(member))?);
+                    let server = self.servers.get(index)?;
+                    server.find_by_key(key, tried, |endpoint| {
+                        self.admit(index, endpoint, search.now, &mut search.is_full)
+                    })
+                })
+            }
+            Method::LeastRequests { are_many } => {
+                let two = are_many.then(|| {
+                    let at_random = [(); 2].map(|()| group.random());
+                    self.pick_least_busy(|| at_random.into_iter(), search)
+                });
+                let order = || group.members_from(turn);
+                two.flatten()
+                    .or_else(|| self.pick_least_busy(order, search))
+            }
+        }
     }
 
     /// The use of the address with the fewest requests in flight for its weight, among the servers of
@@ -220,15 +176,13 @@ impl Pool {
     fn pick_least_busy<I: Iterator<Item = usize>>(
         &self,
         order: impl Fn() -> I,
-        tried: &[Arc<Endpoint>],
-        now: u64,
-        is_full: &mut bool,
+        search: &mut Search<'_>,
     ) -> Option<Picked> {
         // Those that another request was faster at.
         let mut lost = Vec::new();
         loop {
-            let (index, endpoint) = self.least_busy(order(), tried, &lost, now, is_full)?;
-            if let Some(picked) = self.admit(index, &endpoint, now, is_full) {
+            let (index, endpoint) = self.least_busy(order(), &lost, search)?;
+            if let Some(picked) = self.admit(index, &endpoint, search.now, &mut search.is_full) {
                 return Some(picked);
             }
             lost.push(endpoint);
@@ -239,25 +193,28 @@ impl Pool {
     fn least_busy(
         &self,
         order: impl Iterator<Item = usize>,
-        tried: &[Arc<Endpoint>],
         lost: &[Arc<Endpoint>],
-        now: u64,
-        is_full: &mut bool,
+        search: &mut Search<'_>,
     ) -> Option<(usize, Arc<Endpoint>)> {
         let mut best: Option<(usize, Arc<Endpoint>, u64, u64)> = None;
-        for index in order {
+        for (place, index) in order.enumerate() {
             let Some(server) = self.servers.get(index) else {
                 continue;
             };
             let weight = u64::from(server.weight);
-            server.find_in_turn(tried, |endpoint| {
+            let mut has_turn = place == 0;
+            server.find_in_turn(search.tried, |endpoint| {
+                let has_turn = mem::take(&mut has_turn);
                 let is_lost = lost.iter().any(|lost| Arc::ptr_eq(lost, endpoint));
-                if is_lost || !endpoint.availability.is_in_use(now) {
+                if is_lost
+                    || !endpoint.availability.is_in_use(search.now)
+                    || search.holds_back(endpoint, has_turn)
+                {
                     return None;
                 }
                 let requests = endpoint.in_flight();
                 if server.max_connections != 0 && requests >= server.max_connections {
-                    *is_full = true;
+                    search.is_full = true;
                     return None;
                 }
                 let requests = requests as u64;

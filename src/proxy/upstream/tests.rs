@@ -1,6 +1,7 @@
 //! Pools by themselves, in a time that the tests make pass.
 
 mod draining;
+mod slow_start;
 
 use std::collections::HashMap;
 
