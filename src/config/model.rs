@@ -5,6 +5,7 @@
 //! zero means nothing. Only `config::validate` makes them.
 
 mod acme;
+mod compress;
 mod dns;
 mod retries;
 mod rewrite;
@@ -27,6 +28,7 @@ use crate::host::{Identifier, Pattern};
 use crate::secret::Secret;
 
 pub use acme::*;
+pub use compress::*;
 pub use dns::*;
 pub use retries::*;
 pub use rewrite::*;

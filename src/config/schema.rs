@@ -4,6 +4,7 @@
 //! `Default` its defaults. The types hold what the file says, not whether it makes sense: each
 //! missing or odd value is found by `check` (from the schema) or by `build` (from the meaning).
 
+mod compress;
 mod dns;
 mod issuer;
 mod on_demand;
@@ -25,6 +26,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use compress::*;
 pub(crate) use dns::*;
 pub(crate) use issuer::*;
 pub(crate) use on_demand::*;

@@ -3,6 +3,7 @@
 mod accepted;
 mod acme;
 mod challenges;
+mod compress;
 mod dns;
 mod files;
 mod hostile;

@@ -9,6 +9,7 @@ mod acme;
 mod certificate;
 mod challenge;
 mod client;
+mod compress;
 mod context;
 mod coverage;
 mod dns;

@@ -98,7 +98,7 @@ impl ProxyApp {
             Step::Refuse(refusal) => Some(refusal),
             Step::Pass(proxy) => {
                 // Pingora's proxy cannot take a response back.
-                let needs_own_lane = proxy.retries.on.has_statuses();
+                let needs_own_lane = proxy.retries.on.has_statuses() || decision.needs_own_lane();
                 return match self.lane {
                     Lane::Pingora if !needs_own_lane => Routed::Process(decision),
                     Lane::Own | Lane::Pingora => Routed::Forward(decision),

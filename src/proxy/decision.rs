@@ -21,6 +21,7 @@ use super::rewriting::Rewriting;
 use super::route::{Action, Admission, Ambiguous, Proxy, Site, SiteTable};
 use crate::certificate::sni::CertificateSet;
 use crate::clock::UnixTime;
+use crate::config::model::Compression;
 use crate::host::{Host, NameBuffer};
 use crate::tls::GlobalCertificate;
 
@@ -236,6 +237,19 @@ impl Decision {
             Outcome::Route(index) => self.site()?.rewriting(*index),
             Outcome::Respond(_) | Outcome::Refuse(_) => None,
         }
+    }
+
+    /// How the response is compressed, if it is.
+    pub(super) fn compression(&self) -> Option<&Arc<Compression>> {
+        match &self.outcome {
+            Outcome::Route(index) => self.site()?.compression(*index),
+            Outcome::Respond(_) | Outcome::Refuse(_) => None,
+        }
+    }
+
+    /// Whether the request needs what only the gateway's own lane does.
+    pub(super) fn needs_own_lane(&self) -> bool {
+        self.compression().is_some()
     }
 }
 

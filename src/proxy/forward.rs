@@ -5,6 +5,7 @@
 //! shared with Pingora's lane, see [`super::phases`].
 
 mod client;
+mod compress;
 mod download;
 mod exchange;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod response;
 mod upload;
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -26,6 +28,7 @@ use tokio::time::Instant;
 pub use self::client::Client;
 pub use self::response::{Body as ResponseBody, ResponseHead};
 
+use self::compress::Compressing;
 use self::exchange::{Exchange, Patience, overrun_error};
 use self::holdback::Holdback;
 use self::request::{Body, write_head};
@@ -73,6 +76,20 @@ struct Passage<'a, C> {
 
 /// Passes a request on, as `decision` says, and its response to the client.
 pub(super) async fn forward<C: Client>(
+    gateway: &Gateway,
+    decision: Decision,
+    request: &Request<'_>,
+    client: &mut C,
+) -> Carried {
+    let Some(compression) = decision.compression().map(Arc::clone) else {
+        return pass_on(gateway, decision, request, client).await;
+    };
+    // In a box, since few routes have it.
+    let mut client = Box::new(Compressing::new(client, compression, request));
+    Box::pin(pass_on(gateway, decision, request, &mut *client)).await
+}
+
+async fn pass_on<C: Client>(
     gateway: &Gateway,
     decision: Decision,
     request: &Request<'_>,
@@ -163,6 +180,7 @@ impl<C: Client> Passage<'_, C> {
             let is_untouched = !download.has_begun;
             let leaves_connection = exchange.leaves_connection();
             let next = client.into_next();
+            self.sent.octets = self.client.recoded_octets().unwrap_or(self.sent.octets);
             let Err(error) = carried else {
                 if leaves_connection {
                     let limit = &self.gateway.connection_limit;

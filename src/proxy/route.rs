@@ -71,6 +71,7 @@ struct Route {
     matcher: Matcher,
     action: Action,
     rewriting: Option<Box<Rewriting>>,
+    compression: Option<Arc<model::Compression>>,
 }
 
 /// What a route does with a request.
@@ -233,6 +234,7 @@ impl SiteTable {
                 .rewriting
                 .as_deref()
                 .map(|rewriting| Box::new(Rewriting::new(rewriting))),
+            compression: route.compression.clone(),
         });
         routes.collect()
     }
@@ -351,6 +353,11 @@ impl Site {
         self.routes.get(index)?.rewriting.as_deref()
     }
 
+    /// How responses to requests of the route at an index are compressed, if they are.
+    pub(crate) fn compression(&self, index: usize) -> Option<&Arc<model::Compression>> {
+        self.routes.get(index)?.compression.as_ref()
+    }
+
     /// `Strict-Transport-Security`, for responses over TLS.
     pub(crate) fn hsts(&self) -> Option<&HeaderValue> {
         self.hsts.as_ref()
@@ -427,6 +434,7 @@ mod tests {
                     conditions: None,
                     action: action.clone(),
                     rewriting: None,
+                    compression: None,
                 })
                 .collect(),
             hsts: None,

@@ -4,6 +4,7 @@
 mod authority;
 mod balancing;
 mod bodies;
+mod compression;
 mod conditions;
 mod direct_responses;
 mod draining;

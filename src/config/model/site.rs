@@ -9,8 +9,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    Balance, Conditions, Eject, HealthCheck, Hsts, Origin, PathMatch, Retries, Rewriting, Sticky,
-    Template,
+    Balance, Compression, Conditions, Eject, HealthCheck, Hsts, Origin, PathMatch, Retries,
+    Rewriting, Sticky, Template,
 };
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
@@ -140,6 +140,8 @@ pub struct Route {
     pub conditions: Option<Arc<Conditions>>,
     pub action: Action,
     pub rewriting: Option<Box<Rewriting>>,
+    /// How responses of servers are compressed, if they are.
+    pub compression: Option<Arc<Compression>>,
 }
 
 /// What to do with a request.

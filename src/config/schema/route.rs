@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::compress::Compress;
 use super::retries::Retries;
 use super::rewrite::{HeaderEdits, Hsts};
 use super::sticky::Sticky;
@@ -139,6 +140,9 @@ pub(crate) struct Site {
     pub(crate) upstream: Option<String>,
     /// Tells browsers to use HTTPS only: `Strict-Transport-Security` on every response over TLS.
     pub(crate) hsts: Option<Hsts>,
+    /// Whether responses of servers are compressed: `off`, `on`, or how. A route's own `compress`
+    /// takes precedence.
+    pub(crate) compress: Option<Compress>,
 }
 
 impl Default for Site {
@@ -149,6 +153,7 @@ impl Default for Site {
             routes: None,
             upstream: None,
             hsts: None,
+            compress: None,
         }
     }
 }
@@ -194,6 +199,9 @@ pub(crate) struct Route {
     pub(crate) request_headers: Option<HeaderEdits>,
     /// Changes to the fields of responses to clients, whoever responds.
     pub(crate) response_headers: Option<HeaderEdits>,
+    /// Whether responses of the server are compressed: `off`, `on`, or how; with `upstream`. By
+    /// default as its site says.
+    pub(crate) compress: Option<Compress>,
 }
 
 impl Default for Route {
@@ -214,6 +222,7 @@ impl Default for Route {
             host: None,
             request_headers: None,
             response_headers: None,
+            compress: None,
         }
     }
 }

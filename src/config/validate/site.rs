@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::compress::compression;
 use super::context::Context;
 use super::coverage::check_provable;
 use super::hsts::hsts;
@@ -35,6 +36,7 @@ impl SharedRoutes {
             route.path.hash(&mut hasher);
             route.conditions.hash(&mut hasher);
             route.rewriting.hash(&mut hasher);
+            route.compression.hash(&mut hasher);
             match &route.action {
                 Action::Proxy(proxy) => proxy.upstream.name.hash(&mut hasher),
                 Action::Redirect { to, .. } => to.hash(&mut hasher),
@@ -124,6 +126,8 @@ fn routes(
     upstreams: &Upstreams,
     at: &At<'_>,
 ) -> Vec<(usize, Route)> {
+    let compress = site.compress.as_ref();
+    let compress = compress.and_then(|raw| compression(ctx, raw, &at.key("compress")));
     let raw = match (&site.routes, &site.upstream) {
         (Some(routes), None) => routes,
         (None, Some(name)) => {
@@ -135,6 +139,7 @@ fn routes(
                 conditions: None,
                 action,
                 rewriting: None,
+                compression: compress.clone(),
             };
             return proxy.map(|action| (0, route(action))).into_iter().collect();
         }
@@ -172,11 +177,17 @@ fn routes(
         }
         let rewriting = rewriting(ctx, route, path.as_ref(), site.hsts.is_some(), &at);
         if let (Some(action), Some(path)) = (action(ctx, route, upstreams, &at), path) {
+            let compression = match &route.compress {
+                Some(raw) => compression(ctx, raw, &at.key("compress")),
+                None => compress.clone(),
+            };
+            let is_proxy = matches!(action, Action::Proxy(_));
             let route = Route {
                 path,
                 conditions,
                 action,
                 rewriting,
+                compression: compression.filter(|_| is_proxy),
             };
             routes.push((index, route));
         }
@@ -217,6 +228,7 @@ fn action(
             ("rewrite", route.rewrite.is_some()),
             ("host", route.host.is_some()),
             ("request_headers", route.request_headers.is_some()),
+            ("compress", route.compress.is_some()),
         ];
         for (key, given) in others {
             if given {

@@ -52,4 +52,9 @@ pub trait Client: Send {
 
     /// Ready once everything that was accepted is on its way.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
+
+    /// How many octets of the body the client has got, if they are others than the server's.
+    fn recoded_octets(&self) -> Option<usize> {
+        None
+    }
 }

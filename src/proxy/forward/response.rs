@@ -190,6 +190,20 @@ impl ResponseHead<'_> {
         pairs().filter(is_kept).chain(written)
     }
 
+    /// This head with other fields, which reach the client as they are, and another body.
+    pub(super) fn with_fields<'b>(
+        &'b self,
+        fields: &'b [httparse::Header<'b>],
+        body: Body,
+    ) -> ResponseHead<'b> {
+        ResponseHead {
+            fields,
+            gateway: ResponseFields::of_request(self.gateway.request_id),
+            body,
+            ..*self
+        }
+    }
+
     /// The id of the request, which a final response carries.
     pub fn request_id(&self) -> &HeaderValue {
         self.gateway.request_id

@@ -69,6 +69,7 @@ pub(crate) fn site(hosts: &[&str], tls: SiteTls, routes: Vec<(&str, Action)>) ->
                 conditions: None,
                 action,
                 rewriting: None,
+                compression: None,
             })
             .collect(),
         hsts: None,

@@ -1,0 +1,448 @@
+//! Compressed responses: a client in front of the edge's own, which encodes what it is sent.
+//!
+//! It decides when the head of a response arrives. An encoder exists while the server sends the
+//! body. What comes out of it is held until the client accepts it, and meanwhile nothing more is
+//! read from the server. While the server has nothing to send, nothing stays in the encoder, so
+//! slow streams are not delayed.
+
+mod accept;
+mod encoder;
+mod head;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use pingora_core::{Error, ErrorType, Result};
+
+use self::accept::{Preference, choose_coding};
+use self::encoder::Encoder;
+use self::head::{Change, members, plan, send_changed};
+use super::client::Client;
+use super::response::{Body, ResponseHead};
+use crate::config::model::Compression;
+use crate::proxy::request::Request;
+
+/// The most octets that are encoded at once, before other tasks have their turn.
+const PIECE: usize = 64 * 1024;
+
+/// A client whose response is compressed if it may be.
+pub(super) struct Compressing<'a> {
+    client: &'a mut dyn Client,
+    request: &'a Request<'a>,
+    compression: Arc<Compression>,
+    preference: Preference,
+    /// Whether the client wants no changes.
+    is_final: bool,
+    state: State,
+    /// What has been encoded and the client has not accepted.
+    encoded: Bytes,
+    /// Octets that have been encoded since other tasks had their turn.
+    burst: usize,
+    /// Octets of the encoded body that the client has accepted.
+    sent: usize,
+}
+
+/// How far a body is encoded.
+enum State {
+    /// It is sent as it is.
+    AsItIs,
+    /// In a box, since most time is spent before and after.
+    Encoding(Box<Encoder>),
+    /// The rest of it waits for the client.
+    Encoded,
+    /// The client has all of it.
+    Sent,
+}
+
+impl<'a> Compressing<'a> {
+    pub(super) fn new(
+        client: &'a mut dyn Client,
+        compression: Arc<Compression>,
+        request: &'a Request<'a>,
+    ) -> Self {
+        // What has no length ends with the connection of a client of HTTP/1.0, and so could not be
+        // distinguished from a response that is cut.
+        let preference = match request.version {
+            "HTTP/1.0" => Preference::default(),
+            _ => choose_coding(request.fields, &compression.codings),
+        };
+        let no_transform = |value| {
+            let mut directives = members(value);
+            directives.any(|directive| directive.eq_ignore_ascii_case(b"no-transform"))
+        };
+        Self {
+            client,
+            request,
+            preference,
+            is_final: values(request, "cache-control").any(no_transform),
+            compression,
+            state: State::AsItIs,
+            encoded: Bytes::new(),
+            burst: 0,
+            sent: 0,
+        }
+    }
+
+    /// Prepares for the body of the response with this head. Returns what becomes of the head.
+    fn begin_body(&mut self, head: &ResponseHead<'_>) -> Result<Change> {
+        if self.is_final {
+            return Ok(Change::None);
+        }
+        let change = plan(head, &self.compression, self.preference);
+        if let (Change::Encode(coding), Body::Length(_) | Body::Chunked | Body::UntilClose) =
+            (change, head.body)
+        {
+            let length = head.body.declared_length();
+            let encoder = Encoder::new(coding, self.compression.level, length);
+            let Some(encoder) = encoder.map_err(encode_error)? else {
+                return Ok(Change::Vary);
+            };
+            self.state = State::Encoding(Box::new(encoder));
+        }
+        Ok(change)
+    }
+
+    /// Sends what has been encoded. Ready once the client has accepted it.
+    fn poll_encoded(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let is_last = matches!(self.state, State::Encoded);
+        if self.encoded.is_empty() && !is_last {
+            return Poll::Ready(Ok(()));
+        }
+        let before = self.encoded.len();
+        let sent = self.client.poll_send(cx, &mut self.encoded, is_last);
+        self.sent += before - self.encoded.len();
+        ready!(sent)?;
+        if is_last {
+            self.state = State::Sent;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Encodes the beginning of `part`, with which the body ends if `is_last`.
+    fn encode(&mut self, part: &mut Bytes, is_last: bool) -> io::Result<()> {
+        let State::Encoding(encoder) = &mut self.state else {
+            return Ok(());
+        };
+        let piece = part.split_to(part.len().min(PIECE));
+        self.burst += piece.len();
+        encoder.encode(&piece)?;
+        self.encoded = encoder.take_output();
+        if is_last
+            && part.is_empty()
+            && let State::Encoding(encoder) = std::mem::replace(&mut self.state, State::Encoded)
+        {
+            let rest = encoder.finish()?;
+            self.encoded = match self.encoded.is_empty() {
+                true => rest,
+                false => [&*self.encoded, &*rest].concat().into(),
+            };
+        }
+        Ok(())
+    }
+
+    fn flush_encoder(&mut self) -> io::Result<()> {
+        if let State::Encoding(encoder) = &mut self.state {
+            encoder.flush()?;
+            self.encoded = encoder.take_output();
+        }
+        Ok(())
+    }
+}
+
+impl Client for Compressing<'_> {
+    fn at_upstreams(&self) -> Option<&Arc<AtomicUsize>> {
+        self.client.at_upstreams()
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        self.client.poll_body(cx)
+    }
+
+    fn is_body_done(&self) -> bool {
+        self.client.is_body_done()
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>> {
+        self.client.poll_gone(cx)
+    }
+
+    fn has_cancelled(&self) -> bool {
+        self.client.has_cancelled()
+    }
+
+    fn send_interim(&mut self, head: &ResponseHead<'_>) -> Result<()> {
+        self.client.send_interim(head)
+    }
+
+    fn send_head(&mut self, head: &ResponseHead<'_>) -> Result<()> {
+        let change = self.begin_body(head)?;
+        let known_tags = values(self.request, "if-none-match");
+        send_changed(head, change, known_tags, |head| self.client.send_head(head))
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
+        ready!(self.poll_encoded(cx))?;
+        if self.burst >= PIECE {
+            self.burst = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.client.poll_room(cx)
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        part: &mut Bytes,
+        is_last: bool,
+    ) -> Poll<Result<()>> {
+        loop {
+            match self.state {
+                State::AsItIs => return self.client.poll_send(cx, part, is_last),
+                State::Sent => return Poll::Ready(Ok(())),
+                State::Encoding(_) | State::Encoded => ready!(self.poll_encoded(cx))?,
+            }
+            if !matches!(self.state, State::Encoding(_)) {
+                continue;
+            }
+            if part.is_empty() && !is_last {
+                return Poll::Ready(Ok(()));
+            }
+            self.encode(part, is_last).map_err(encode_error)?;
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_encoded(cx))?;
+        self.flush_encoder().map_err(encode_error)?;
+        ready!(self.poll_encoded(cx))?;
+        self.client.poll_flush(cx)
+    }
+
+    fn recoded_octets(&self) -> Option<usize> {
+        (!matches!(self.state, State::AsItIs)).then_some(self.sent)
+    }
+}
+
+/// The values of a field of the request.
+fn values<'a>(request: &Request<'a>, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+    let fields = request.fields.iter();
+    fields
+        .filter(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
+        .map(|(_, value)| value)
+}
+
+fn encode_error(error: io::Error) -> Box<Error> {
+    let why = "while a response is compressed";
+    Error::because(ErrorType::InternalError, why, error).into_in()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Read as _;
+
+    use super::*;
+    use crate::config::model::{Coding, CompressionLevel, MediaTypes};
+    use crate::proxy::request::Fields;
+
+    /// A client that accepts so many octets.
+    #[derive(Default)]
+    struct Collector {
+        room: usize,
+        got: Vec<u8>,
+        is_ended: bool,
+    }
+
+    impl Collector {
+        fn eager() -> Self {
+            Self {
+                room: usize::MAX,
+                ..Self::default()
+            }
+        }
+    }
+
+    impl Client for Collector {
+        fn at_upstreams(&self) -> Option<&Arc<AtomicUsize>> {
+            None
+        }
+
+        fn poll_body(&mut self, _: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+            Poll::Ready(Ok(None))
+        }
+
+        fn is_body_done(&self) -> bool {
+            true
+        }
+
+        fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<Box<Error>> {
+            Poll::Pending
+        }
+
+        fn has_cancelled(&self) -> bool {
+            false
+        }
+
+        fn send_interim(&mut self, _: &ResponseHead<'_>) -> Result<()> {
+            Ok(())
+        }
+
+        fn send_head(&mut self, _: &ResponseHead<'_>) -> Result<()> {
+            Ok(())
+        }
+
+        fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<Result<usize>> {
+            Poll::Ready(Ok(1024))
+        }
+
+        fn poll_send(
+            &mut self,
+            _: &mut Context<'_>,
+            part: &mut Bytes,
+            is_last: bool,
+        ) -> Poll<Result<()>> {
+            let accepted = part.split_to(part.len().min(self.room));
+            self.room -= accepted.len();
+            self.got.extend_from_slice(&accepted);
+            if !part.is_empty() {
+                return Poll::Pending;
+            }
+            self.is_ended |= is_last;
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Has a response compressed by `play`.
+    async fn compress(collector: &mut Collector, play: impl AsyncFnOnce(&mut Compressing<'_>)) {
+        let compression = Arc::new(Compression {
+            codings: vec![Coding::Gzip],
+            types: vec![MediaTypes::Main("text/".into())],
+            min_size: 0,
+            level: CompressionLevel::Default,
+        });
+        let request = Request {
+            method: "GET",
+            target: b"/",
+            authority: b"a.test",
+            version: "HTTP/1.1",
+            fields: Fields::Lines(b"GET / HTTP/1.1\r\nAccept-Encoding: gzip\r\n\r\n"),
+            client: None,
+            port: None,
+            tls: None,
+        };
+        let mut client = Compressing::new(collector, compression, &request);
+        let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n";
+        let sent = ResponseHead::parse_sample(head, |head| client.send_head(head));
+        assert!(sent.is_ok());
+        play(&mut client).await;
+    }
+
+    /// Whether a step is done now.
+    async fn is_ready<T>(mut step: impl FnMut(&mut Context<'_>) -> Poll<Result<T>>) -> bool {
+        poll_fn(|cx| {
+            let polled = step(cx);
+            assert!(!matches!(polled, Poll::Ready(Err(_))));
+            Poll::Ready(polled.is_ready())
+        })
+        .await
+    }
+
+    fn unzip(octets: &[u8]) -> Vec<u8> {
+        let mut decoded = Vec::new();
+        // The beginning of a body has no end.
+        _ = flate2::read::GzDecoder::new(octets).read_to_end(&mut decoded);
+        decoded
+    }
+
+    /// Octets that cannot be made smaller.
+    fn noise(len: usize) -> Bytes {
+        let mut random = fastrand::Rng::with_seed(7);
+        (0..len).map(|_| random.u8(..)).collect()
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_while_the_client_accepts_nothing() {
+        let mut collector = Collector::default();
+        let mut part = noise(50_000);
+        let expected = part.clone();
+        compress(&mut collector, async |client| {
+            assert!(is_ready(|cx| client.poll_room(cx)).await);
+            while is_ready(|cx| client.poll_send(cx, &mut part, false)).await {
+                assert!(!is_ready(|cx| client.poll_flush(cx)).await);
+            }
+            assert!(!is_ready(|cx| client.poll_room(cx)).await);
+            assert!(part.is_empty());
+        })
+        .await;
+        assert!(collector.got.is_empty());
+
+        let mut collector = Collector::eager();
+        let mut part = expected.clone();
+        compress(&mut collector, async |client| {
+            assert!(is_ready(|cx| client.poll_send(cx, &mut part, false)).await);
+            assert!(is_ready(|cx| client.poll_flush(cx)).await);
+            assert!(is_ready(|cx| client.poll_room(cx)).await);
+            assert!(
+                client
+                    .recoded_octets()
+                    .is_some_and(|octets| octets > 50_000)
+            );
+        })
+        .await;
+        assert!(unzip(&collector.got) == expected);
+    }
+
+    #[tokio::test]
+    async fn other_tasks_have_their_turn() {
+        let mut collector = Collector::eager();
+        compress(&mut collector, async |client| {
+            for _ in 0..3 {
+                for _ in 0..4 {
+                    assert!(is_ready(|cx| client.poll_room(cx)).await);
+                    let mut part = noise(PIECE / 4);
+                    assert!(is_ready(|cx| client.poll_send(cx, &mut part, false)).await);
+                }
+                assert!(!is_ready(|cx| client.poll_room(cx)).await);
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_encoder_is_gone_before_a_slow_client_has_all() {
+        let mut collector = Collector::default();
+        let mut part = Bytes::from_static(b"hello, hello, hello");
+        compress(&mut collector, async |client| {
+            assert!(!is_ready(|cx| client.poll_send(cx, &mut part, true)).await);
+            assert!(part.is_empty() && matches!(client.state, State::Encoded));
+            assert!(!is_ready(|cx| client.poll_send(cx, &mut part, true)).await);
+        })
+        .await;
+        assert!(!collector.is_ended);
+
+        let mut collector = Collector::eager();
+        for parts in [&[&b"hello, "[..], b"hello"][..], &[b"hello, hello", b""]] {
+            collector.got.clear();
+            let count = parts.len();
+            compress(&mut collector, async |client| {
+                for (at, part) in parts.iter().enumerate() {
+                    let mut part = Bytes::copy_from_slice(part);
+                    let is_last = at + 1 == count;
+                    assert!(is_ready(|cx| client.poll_send(cx, &mut part, is_last)).await);
+                }
+                assert!(is_ready(|cx| client.poll_flush(cx)).await);
+            })
+            .await;
+            assert!(std::mem::take(&mut collector.is_ended));
+            assert_eq!(unzip(&collector.got), b"hello, hello");
+        }
+    }
+}
