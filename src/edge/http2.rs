@@ -13,6 +13,7 @@ mod outbox;
 mod session;
 mod stream;
 mod streams;
+mod websocket;
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -82,6 +83,7 @@ pub(super) async fn serve<A>(
     };
     let mut options = app.h2_options().unwrap_or_else(default_h2_options);
     options
+        .enable_connect_protocol()
         .max_concurrent_streams(limits.h2_streams)
         .max_header_list_size(octets(limits.max_header_bytes.saturating_add(HEAD_EXCESS)));
     let streams = Streams::new(

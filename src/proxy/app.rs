@@ -14,6 +14,7 @@ use pingora_proxy::HttpProxy;
 
 use super::decision::{Decision, Step};
 use super::forward::{Carried, Client, forward};
+use super::header::is_websocket;
 use super::prepared::Prepared;
 use super::request::Request;
 use super::request_ctx::RequestCtx;
@@ -98,7 +99,9 @@ impl ProxyApp {
             Step::Refuse(refusal) => Some(refusal),
             Step::Pass(proxy) => {
                 // Pingora's proxy cannot take a response back.
-                let needs_own_lane = proxy.retries.on.has_statuses() || decision.needs_own_lane();
+                let needs_own_lane = proxy.retries.on.has_statuses()
+                    || decision.needs_own_lane()
+                    || (request.is_http2() && is_websocket(request));
                 return match self.lane {
                     Lane::Pingora if !needs_own_lane => Routed::Process(decision),
                     Lane::Own | Lane::Pingora => Routed::Forward(decision),

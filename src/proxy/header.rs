@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, COOKIE, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, COOKIE, HeaderName, HeaderValue, UPGRADE};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
@@ -217,8 +217,13 @@ pub(crate) fn digits(text: &[u8]) -> Option<u64> {
 /// Whether a request asks for a WebSocket, in the only form that is passed on (RFC 6455, section
 /// 4.1).
 pub(crate) fn is_websocket(request: &Request<'_>) -> bool {
-    if request.version != "HTTP/1.1" || request.method != "GET" {
+    if request.version == "HTTP/1.0" || request.method != "GET" {
         return false;
+    }
+    if request.is_http2() {
+        // The field is not allowed there, so `edge` wrote it: the client asks for it in the manner
+        // of HTTP/2 (RFC 8441).
+        return !request.fields.get(&UPGRADE).is_empty();
     }
     let (mut asks, mut may) = (false, true);
     for (name, value) in request.fields.iter() {
@@ -309,6 +314,14 @@ mod tests {
         let connection = ("Connection", "keep-alive, Upgrade");
         let is_websocket = |head: &RequestHeader| is_websocket(&Request::of(head, None));
         assert!(is_websocket(&request("GET", "/", &[upgrade, connection])));
+        let mut http_10 = request("GET", "/", &[upgrade, connection]);
+        http_10.set_version(http::Version::HTTP_10);
+        assert!(!is_websocket(&http_10));
+        let mut http_2 = request("GET", "/", &[upgrade]);
+        http_2.set_version(http::Version::HTTP_2);
+        assert!(is_websocket(&http_2));
+        http_2.remove_header("Upgrade");
+        assert!(!is_websocket(&http_2));
         for (method, fields) in [
             ("POST", &[upgrade, connection][..]),
             ("GET", &[upgrade]),

@@ -26,6 +26,7 @@ mod sticky;
 mod uploads;
 mod upstreams;
 mod websocket;
+mod websocket_http2;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -40,7 +40,7 @@ pub use fake_ca::{Ask, FakeCa, Features, Reply as CaReply, csr, csr_key};
 pub use frames::{Frame, Frames, is_end};
 pub use gateway::{Builder, Gateway, children};
 pub use http1::{Response, connect, exchange, read_head, read_response};
-pub use http2::{H2, interim, next_interim, read, upload};
+pub use http2::{H2, H2Reply, interim, next_interim, read, upload};
 pub use knot::{KEY as TSIG_KEY, Knot, READER as TSIG_READER, TsigKey};
 pub use network::{TcpState, connections_to, in_own_network};
 pub use origin::{Act, Origin, Received};

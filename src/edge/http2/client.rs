@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, OrErr as _, Result};
 
 use super::halves::{FRAME, Halves};
 use super::outbox::Outbox;
+use super::websocket::is_of_http1;
 use crate::edge::pace::Pace;
 use crate::edge::timer::Timer;
 use crate::proxy::{Client, HeldBody, ResponseBody, ResponseHead};
@@ -40,6 +41,8 @@ pub(super) struct Http2Client<'a> {
     /// Whether all of the body has been handed on.
     is_body_done: bool,
     has_cancelled: bool,
+    /// Whether the stream has become a tunnel.
+    is_tunnel: bool,
 }
 
 impl<'a> Http2Client<'a> {
@@ -64,6 +67,7 @@ impl<'a> Http2Client<'a> {
             held: HeldBody::of(length),
             is_body_done,
             has_cancelled: false,
+            is_tunnel: false,
         }
     }
 
@@ -98,6 +102,9 @@ impl Client for Http2Client<'_> {
             return Poll::Ready(Ok(None));
         }
         let Poll::Ready(part) = self.halves.poll_body(cx) else {
+            if self.is_tunnel {
+                return Poll::Pending;
+            }
             ready!(self.pace.poll_too_slow(cx)).map_err(|error| {
                 let why = "while the request's body is awaited";
                 Error::because(ErrorType::ReadTimedout, why, error).into_down()
@@ -142,7 +149,13 @@ impl Client for Http2Client<'_> {
         let is_complete = matches!(head.body, ResponseBody::None(_));
         let (length, is_dated) = (head.body.declared_length(), head.is_dated());
         let id = head.request_id().clone();
-        let mut head = build_head(head)?;
+        if let Some(handshake) = &self.halves.handshake {
+            self.is_tunnel = handshake.check_response(head)?;
+        }
+        let mut head = match self.is_tunnel {
+            true => build_tunnel_head(head)?,
+            false => build_head(head)?,
+        };
         let fields = head.headers_mut();
         if let Some(length) = length {
             fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -184,7 +197,14 @@ impl Client for Http2Client<'_> {
         Poll::Ready(self.note_failure(stalled))
     }
 
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        // Nobody reads from the client of a tunnel while its server accepts nothing.
+        if self.is_tunnel
+            && !self.halves.is_ended
+            && let Poll::Ready(error) = self.poll_gone(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
         // The task of the connection sends what its streams have accepted.
         Poll::Ready(Ok(()))
     }
@@ -192,10 +212,23 @@ impl Client for Http2Client<'_> {
 
 /// A head with the server's fields.
 fn build_head(head: &ResponseHead<'_>) -> Result<Response<()>> {
+    build_with_fields(head.status, head.fields())
+}
+
+/// The head that opens a tunnel, with the server's fields.
+fn build_tunnel_head(head: &ResponseHead<'_>) -> Result<Response<()>> {
+    let fields = head.fields().filter(|(name, _)| !is_of_http1(name));
+    build_with_fields(StatusCode::OK, fields)
+}
+
+fn build_with_fields<'a>(
+    status: StatusCode,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+) -> Result<Response<()>> {
     let mut built = Response::new(());
-    *built.status_mut() = head.status;
+    *built.status_mut() = status;
     let invalid = "a field of a response is not valid in HTTP/2";
-    for (name, value) in head.fields() {
+    for (name, value) in fields {
         let name = HeaderName::from_bytes(name).or_err(ErrorType::InvalidHTTPHeader, invalid);
         let value = HeaderValue::from_bytes(value).or_err(ErrorType::InvalidHTTPHeader, invalid);
         let (name, value) = (

@@ -9,6 +9,7 @@ use http::Response;
 use pingora_core::{Error, ErrorType, OrErr as _, Result};
 
 use super::frames::FRAME_HEADER;
+use super::websocket::Handshake;
 
 /// The most octets of a frame of data: with its header it fills one record of TLS.
 pub(super) const FRAME: usize = 16 * 1024 - FRAME_HEADER;
@@ -24,6 +25,8 @@ pub(super) struct Halves {
     /// Octets of the request's body and of the response's.
     pub(super) read: usize,
     pub(super) sent: usize,
+    /// The handshake of a WebSocket, if the request asks for one.
+    pub(super) handshake: Option<Box<Handshake>>,
 }
 
 impl Halves {
@@ -35,6 +38,7 @@ impl Halves {
             is_ended: false,
             read: 0,
             sent: 0,
+            handshake: None,
         }
     }
 

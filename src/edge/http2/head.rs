@@ -6,6 +6,7 @@ use http::Method;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use pingora_http::RequestHeader;
 
+use super::websocket;
 use crate::edge::http1::{MAX_FIELDS, MAX_REQUEST_LINE};
 use crate::edge::refusal::{CONNECT, LINE_TOO_LONG, Refusal, TOO_LARGE, bad};
 use crate::host::NameBuffer;
@@ -23,7 +24,7 @@ const LINE: usize = " ".len() + " HTTP/1.1".len();
 /// If it is not that of a request that is served.
 pub(super) fn check_head(head: &RequestHeader, max: usize) -> Result<(), Refusal> {
     check_size(head, max)?;
-    if head.method == Method::CONNECT {
+    if head.method == Method::CONNECT && !websocket::is_asked_for(head) {
         return Err(CONNECT);
     }
     let target = head.raw_path();

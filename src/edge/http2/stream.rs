@@ -24,6 +24,8 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::time::timeout;
 
 use super::halves::Halves;
+use super::websocket::begin_handshake;
+use crate::edge::refusal::Refusal;
 
 /// How much of a body is kept for another attempt at an upstream, in octets.
 const RETRY: usize = 64 * 1024;
@@ -70,6 +72,17 @@ impl HttpSession {
             write_timeout: None,
             drain_timeout: None,
         }))
+    }
+
+    /// Makes a request for a WebSocket one of HTTP/1.1. Other requests stay as they are.
+    pub(super) fn begin_handshake(&mut self) -> std::result::Result<(), Refusal> {
+        self.halves.handshake = begin_handshake(&mut self.head)?.map(Box::new);
+        Ok(())
+    }
+
+    /// Whether the client waits for a WebSocket.
+    pub(super) fn is_websocket(&self) -> bool {
+        self.halves.handshake.is_some()
     }
 
     /// The next part of the body; `None` after the last.

@@ -30,6 +30,7 @@ use super::client::Http2Client;
 use super::head::check_head;
 use super::outbox::Outbox;
 use super::stream::HttpSession;
+use super::websocket::NOT_HERE;
 use crate::config::model::Limits;
 use crate::edge::refusal::Refusal;
 use crate::edge::report::Report;
@@ -247,7 +248,7 @@ where
 
     async fn answer_request(self: Arc<Self>, mut session: HttpSession) {
         let in_flight = self.slot.count_in_flight();
-        let routed = match self.route(&session) {
+        let routed = match self.route(&mut session) {
             Routed::Validation => {
                 let request = Request::of(session.req_header(), session.digest());
                 Box::pin(self.app.route_validation(&request)).await
@@ -255,6 +256,12 @@ where
             routed => routed,
         };
         let response = match routed {
+            // Any success would say that the WebSocket is open.
+            Routed::Respond(response)
+                if session.is_websocket() && response.status().is_success() =>
+            {
+                Box::new(self.prepare_refusal(&session, &NOT_HERE))
+            }
             Routed::Respond(response) => response,
             Routed::Forward(decision) => {
                 // Most requests are in a task of their own by then.
@@ -321,8 +328,9 @@ where
     }
 
     /// Has the application decide what to do with a request, unless its head is malformed.
-    fn route(&self, session: &HttpSession) -> Routed {
-        if let Err(refusal) = check_head(session.req_header(), self.max_head) {
+    fn route(&self, session: &mut HttpSession) -> Routed {
+        let checked = check_head(session.req_header(), self.max_head);
+        if let Err(refusal) = checked.and_then(|()| session.begin_handshake()) {
             return Routed::Respond(Box::new(self.prepare_refusal(session, &refusal)));
         }
         self.app

@@ -82,6 +82,11 @@ impl H2 {
         self.sender.current_max_send_streams()
     }
 
+    /// Whether the server has said that it takes extended CONNECT.
+    pub fn allows_extended_connect(&self) -> bool {
+        self.sender.is_extended_connect_protocol_enabled()
+    }
+
     /// A request to the host of this connection.
     pub fn request(&self, method: &str, path: &str) -> http::request::Builder {
         Request::builder()
