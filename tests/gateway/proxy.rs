@@ -23,6 +23,7 @@ mod route_limits;
 mod routing;
 mod slow_start;
 mod sticky;
+mod streams;
 mod uploads;
 mod upstreams;
 mod websocket;

@@ -43,7 +43,8 @@ pub(super) struct Download {
     pub(super) octets: usize,
     /// Whether the server is waited for.
     pub(super) is_waiting: bool,
-    /// Whether the server has sent something since this was last cleared.
+    /// Whether the server has sent a head or a part of the body since this was last cleared. A part
+    /// of a head does not count: a server that trickles one makes no progress.
     pub(super) has_moved: bool,
 }
 
@@ -162,6 +163,7 @@ impl Download {
         };
         connection.buffer.advance(parsed.len);
         self.has_begun = true;
+        self.has_moved = true;
         if parsed.status.is_informational() && parsed.body != Body::Tunnel {
             self.needs_more = connection.buffer.is_empty();
             self.interims += 1;
@@ -200,6 +202,7 @@ impl Download {
                 Error::because(ErrorType::InvalidHTTPHeader, why, error).into_up()
             })?;
             self.is_last = framing.is_done();
+            self.has_moved |= self.is_last || !self.part.is_empty();
         }
         if !self.part.is_empty() || self.is_last {
             let before = self.part.len();
@@ -234,10 +237,7 @@ impl Download {
         most: usize,
     ) -> Poll<Result<usize>> {
         match connection.poll_fill(cx, most) {
-            Poll::Ready(Ok(count)) => {
-                self.has_moved = true;
-                Poll::Ready(Ok(count))
-            }
+            Poll::Ready(Ok(count)) => Poll::Ready(Ok(count)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(read_error(error))),
             Poll::Pending => {
                 self.is_waiting = true;

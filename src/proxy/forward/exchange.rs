@@ -17,12 +17,16 @@ use crate::proxy::upstream::UPGRADED_IDLE;
 /// has ended its side.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// The least that a server must accept of a request, in octets per second, averaged over the time
+/// spent waiting for it.
+const MIN_RATE: u64 = 1024;
+
 /// How long a server may make no progress, and how long the whole may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// Between two parts of its response, and of the request that it waits for.
     pub(super) read: Duration,
-    /// While it accepts nothing of the request.
+    /// While it accepts nothing of the request, and while it is slower than [`MIN_RATE`].
     pub(super) send: Duration,
     /// By when the client must have the complete response.
     pub(super) until: Option<Instant>,
@@ -56,6 +60,10 @@ pub(super) struct Exchange<'a, C> {
     wait: Option<(Wait, Instant)>,
     /// How many octets of the request the server had not acknowledged when that began.
     unacknowledged: usize,
+    /// How long the server has been waited for to accept more of the request, without the current
+    /// time, and since when it is.
+    send_waited: Duration,
+    sending_since: Option<Instant>,
     /// Whether the client has the complete response.
     has_response: bool,
 }
@@ -79,6 +87,8 @@ impl<'a, C: Client> Exchange<'a, C> {
             replay,
             wait: None,
             unacknowledged: 0,
+            send_waited: Duration::ZERO,
+            sending_since: None,
             has_response: false,
         }
     }
@@ -130,7 +140,9 @@ impl<'a, C: Client> Exchange<'a, C> {
         // A tunnel has no end of its own.
         let is_open = !self.has_response && !self.download.is_tunnel();
         let until = self.patience.until.filter(|_| is_open);
-        let Some(wait) = self.current_wait() else {
+        let wait = self.current_wait();
+        self.note_sending(wait == Some(Wait::Send));
+        let Some(wait) = wait else {
             self.wait = None;
             let Some(until) = until else {
                 return Poll::Pending;
@@ -151,7 +163,11 @@ impl<'a, C: Client> Exchange<'a, C> {
             Wait::Send => self.patience.send,
             Wait::Read => self.patience.read,
         };
-        let deadline = until.map_or(since + limit, |until| until.min(since + limit));
+        let due = match wait {
+            Wait::Send => self.send_deadline().min(since + limit),
+            _ => since + limit,
+        };
+        let deadline = until.map_or(due, |until| until.min(due));
         ready!(self.connection.alarm.poll_at(cx, deadline));
         if until == Some(deadline) {
             return Poll::Ready(Err(overrun_error()));
@@ -160,13 +176,40 @@ impl<'a, C: Client> Exchange<'a, C> {
             self.upload.stop();
             return Poll::Ready(Ok(()));
         }
-        let before = self.unacknowledged;
-        if wait == Wait::Send && self.connection.unacknowledged() < before {
+        if wait == Wait::Send && Instant::now() < self.send_deadline() {
             // The kernel takes more only once there is room for much.
-            self.begin_wait(wait);
-            return self.poll_overdue(cx);
+            let has_progress = self.connection.unacknowledged() < self.unacknowledged;
+            if has_progress {
+                self.begin_wait(wait);
+            }
+            if has_progress || Instant::now() < since + limit {
+                return self.poll_overdue(cx);
+            }
         }
         Poll::Ready(Err(self.timeout_error(limit)))
+    }
+
+    /// Records whether the server is waited for to accept more of the request.
+    fn note_sending(&mut self, is_waiting: bool) {
+        if is_waiting {
+            self.sending_since.get_or_insert_with(Instant::now);
+        } else if let Some(since) = self.sending_since.take() {
+            self.send_waited += since.elapsed();
+        }
+    }
+
+    /// Until when the server may be waited for at least, with what it has accepted of the request.
+    fn send_deadline(&self) -> Instant {
+        let now = Instant::now();
+        let since = self.sending_since.unwrap_or(now);
+        let until = |allowed: Duration| since + allowed.saturating_sub(self.send_waited);
+        let earliest = until(self.patience.send);
+        if now < earliest {
+            return earliest;
+        }
+        let unacknowledged = self.connection.unacknowledged() as u64;
+        let accepted = self.upload.written.saturating_sub(unacknowledged);
+        earliest.max(until(Duration::from_secs(accepted / MIN_RATE)))
     }
 
     fn begin_wait(&mut self, wait: Wait) -> (Wait, Instant) {
@@ -197,7 +240,12 @@ impl<'a, C: Client> Exchange<'a, C> {
     /// The error of a wait of `limit`, with the side that was waited for.
     fn timeout_error(&self, limit: Duration) -> Box<Error> {
         if self.upload.is_blocked {
-            let why = format!("the server accepts nothing of the request for {limit:?}");
+            let why = match self.wait {
+                Some((_, since)) if since.elapsed() < limit => {
+                    "the server accepts the request too slowly".to_owned()
+                }
+                _ => format!("the server accepts nothing of the request for {limit:?}"),
+            };
             Error::explain(ErrorType::WriteTimedout, why).into_up()
         } else if self.upload.is_over() {
             let why = format!("the server sends nothing for {limit:?}");
@@ -419,13 +467,65 @@ mod tests {
                 person.send(part);
             }
             person.end();
-            for part in OK.chunks(OK.len() / 3 + 1) {
+            let (head, body) = OK.split_at(OK.len() - 3);
+            for part in [head, &body[..1], &body[1..]] {
                 sleep(READ - seconds(1)).await;
                 server.write_all(part).await.expect("open");
             }
             (person, server)
         });
         assert_eq!(outcome.await, complete(seconds(54), true, &response()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_trickles_is_waited_for_no_longer_than_any() {
+        let trickle = play(Body::Length(0), async |mut person, mut server| {
+            person.end();
+            for octet in OK.chunks(1) {
+                sleep(seconds(1)).await;
+                if server.write_all(octet).await.is_err() {
+                    break;
+                }
+            }
+            person
+        });
+        let expected = failed(ErrorSource::Upstream, ErrorType::ReadTimedout, READ);
+        assert_eq!(trickle.await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_has_to_accept_a_request_at_some_rate() {
+        const SIZE: usize = 26_000;
+        async fn accept(mut person: Person, mut server: DuplexStream, pause: Duration) -> Person {
+            person.send(&"a".repeat(SIZE));
+            person.end();
+            let mut left = HEAD.len() + SIZE;
+            let mut part = [0; 1000];
+            while left > 0 {
+                sleep(pause).await;
+                match server.read(&mut part).await {
+                    Ok(count @ 1..) => left -= count,
+                    _ => return person,
+                }
+            }
+            server.write_all(OK).await.expect("open");
+            sleep(seconds(1)).await;
+            person
+        }
+        let slow = play(Body::Length(SIZE as u64), |person, server| {
+            accept(person, server, seconds(2))
+        });
+        let expected = failed(ErrorSource::Upstream, ErrorType::WriteTimedout, SEND);
+        assert_eq!(slow.await, expected);
+        let steady = play(Body::Length(SIZE as u64), |person, server| {
+            accept(person, server, Duration::from_millis(700))
+        });
+        let outcome = steady.await;
+        assert_eq!(
+            (outcome.failed, outcome.received),
+            (None, response().into())
+        );
+        assert!(outcome.after > SEND * 3, "{:?}", outcome.after);
     }
 
     #[tokio::test(start_paused = true)]

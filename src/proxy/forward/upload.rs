@@ -66,6 +66,8 @@ pub(super) struct Upload {
     /// Octets of the body so far, and the most that it may have; 0 for as many as it has.
     octets: u64,
     most: u64,
+    /// Octets that have been written to the connection, with all that frames the body.
+    pub(super) written: u64,
     state: State,
     /// Whether the server accepts nothing more for now.
     pub(super) is_blocked: bool,
@@ -95,6 +97,7 @@ impl Upload {
             is_chunked: body == Body::Chunked,
             octets: replay.octets.len() as u64,
             most,
+            written: 0,
             state: State::Sending,
             is_blocked: false,
             has_moved: false,
@@ -259,6 +262,7 @@ impl Upload {
         }
         let slices = slices.get(..count).unwrap_or_default();
         connection.poll_write(cx, slices).map_ok(|written| {
+            self.written += written as u64;
             let mut left = written;
             for part in [&mut self.prefix, &mut self.part, &mut self.suffix] {
                 let here = left.min(part.len());
