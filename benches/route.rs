@@ -24,6 +24,7 @@ fn table(sites: usize) -> SiteTable {
             content_type: HeaderValue::from_static("text/plain"),
         },
         rewriting: None,
+        maintenance: None,
     };
     let regex = PathRegex::compile("^/u/[0-9]+$").expect("an expression");
     // Some sites have paths of all kinds.
@@ -43,6 +44,8 @@ fn table(sites: usize) -> SiteTable {
             tls: SiteTls::Auto(Vec::new()),
             routes: paths(&host).into_iter().map(respond).collect(),
             hsts: None,
+            error_pages: None,
+            maintenance: None,
             origin: Origin::default(),
         })
     };

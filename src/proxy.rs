@@ -19,6 +19,7 @@ mod decision;
 mod dial;
 mod drain;
 mod endpoint;
+mod error_page;
 mod explain;
 mod failure;
 mod flow;

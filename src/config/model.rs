@@ -7,6 +7,9 @@
 mod acme;
 mod compress;
 mod dns;
+mod error_page;
+mod media_type;
+mod network;
 mod retries;
 mod rewrite;
 mod route_match;
@@ -30,6 +33,9 @@ use crate::secret::Secret;
 pub use acme::*;
 pub use compress::*;
 pub use dns::*;
+pub use error_page::*;
+pub(crate) use media_type::*;
+pub use network::*;
 pub use retries::*;
 pub use rewrite::*;
 pub use route_match::*;
@@ -85,6 +91,8 @@ pub struct Server {
     pub limits: Limits,
     /// Whether sites without any certificate are served on the HTTP listeners meanwhile.
     pub https_optional: bool,
+    /// For requests without a site; sites have theirs.
+    pub error_pages: Option<Arc<ErrorPages>>,
 }
 
 /// Where the admin API listens.

@@ -6,6 +6,7 @@
 
 mod compress;
 mod dns;
+mod error_page;
 mod issuer;
 mod on_demand;
 mod retries;
@@ -28,6 +29,7 @@ use serde_json::Value;
 
 pub(crate) use compress::*;
 pub(crate) use dns::*;
+pub(crate) use error_page::*;
 pub(crate) use issuer::*;
 pub(crate) use on_demand::*;
 pub(crate) use retries::*;

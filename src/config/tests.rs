@@ -5,6 +5,7 @@ mod acme;
 mod challenges;
 mod compress;
 mod dns;
+mod error_pages;
 mod files;
 mod hostile;
 mod on_demand;

@@ -13,9 +13,11 @@ mod compress;
 mod context;
 mod coverage;
 mod dns;
+mod error_page;
 mod health;
 mod hsts;
 mod issuer;
+mod network;
 mod on_demand;
 mod order;
 mod preset;
@@ -62,6 +64,7 @@ pub(super) fn validate(
         problems,
         used: Used::default(),
         expressions: HashMap::new(),
+        pages: HashMap::new(),
         route_places,
     };
     let server = server::server(ctx, &raw.server, &root.key("server"));
@@ -74,7 +77,7 @@ pub(super) fn validate(
     let renewal = server::renewal(ctx, &raw.renewal, &root.key("renewal"));
     let on_demand = on_demand::on_demand(ctx, root);
     let upstreams = upstream::upstreams(ctx, &root.key("upstreams"));
-    let sites = site::sites(ctx, &upstreams, root);
+    let sites = site::sites(ctx, &upstreams, server.error_pages.as_ref(), root);
     let log = server::log(ctx, &raw.log, &root.key("log"));
     if raw.sites.is_empty() && raw.certificates.is_empty() && !raw.is_embedded {
         ctx.problems.error(

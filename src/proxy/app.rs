@@ -6,19 +6,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::ACCEPT;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_proxy::HttpProxy;
 
 use super::decision::{Decision, Step};
+use super::error_page::error_response;
 use super::forward::{Carried, Client, forward};
 use super::header::is_websocket;
 use super::prepared::Prepared;
 use super::request::Request;
 use super::request_ctx::RequestCtx;
-use super::response::LocalResponse;
 use super::{Gateway, http_proxy};
 use crate::config::model::Config;
 use crate::shutdown::ShutdownWatch;
@@ -98,8 +97,10 @@ impl ProxyApp {
             Step::Respond(_) | Step::Redirect(_) => None,
             Step::Refuse(refusal) => Some(refusal),
             Step::Pass(proxy) => {
-                // Pingora's proxy cannot take a response back.
+                // Pingora's proxy cannot take a response back, nor replace it.
+                let pages = decision.error_pages();
                 let needs_own_lane = proxy.retries.on.has_statuses()
+                    || pages.is_some_and(|pages| pages.has_upstream())
                     || decision.needs_own_lane()
                     || (request.is_http2() && is_websocket(request));
                 return match self.lane {
@@ -148,8 +149,9 @@ impl DirectResponder for ProxyApp {
             first.make_ascii_uppercase();
         }
         sentence.push('.');
-        let accept = request.fields.get(&ACCEPT);
-        let page = LocalResponse::error(status, &sentence, accept, ctx.request_id());
+        let pages = self.gateway.router.server_pages();
+        let id = ctx.request_id();
+        let page = error_response(pages.as_deref(), status, &sentence, request, id);
         Prepared::new(ctx, Some(page), request)
     }
 

@@ -22,6 +22,7 @@ use super::route::{Action, Admission, Ambiguous, Proxy, Site, SiteTable};
 use crate::certificate::sni::CertificateSet;
 use crate::clock::UnixTime;
 use crate::config::model::Compression;
+use crate::config::model::ErrorPages;
 use crate::host::{Host, NameBuffer};
 use crate::tls::GlobalCertificate;
 
@@ -42,6 +43,8 @@ pub(super) struct Router {
 pub struct Decision {
     site: Option<Arc<Site>>,
     outcome: Outcome,
+    /// The error pages of a request without a site.
+    server_pages: Option<Arc<ErrorPages>>,
     /// The host of a request that is passed on, in normal form, with the port if the client named
     /// one.
     pub(super) host: Option<HeaderValue>,
@@ -70,6 +73,11 @@ pub(super) enum Step<'a> {
 }
 
 impl Router {
+    /// The error pages for requests that are refused before they are routed.
+    pub(super) fn server_pages(&self) -> Option<Arc<ErrorPages>> {
+        self.sites.load().error_pages.clone()
+    }
+
     /// Routes requests to the sites that `sites` holds at the time. `certificates` holds pending
     /// validations, and knows which hosts can be reached by TLS.
     pub(super) fn new(sites: Arc<ArcSwap<SiteTable>>, certificates: GlobalCertificate) -> Self {
@@ -100,6 +108,10 @@ impl Router {
             None => (None, Outcome::Refuse(INVALID_HOST)),
         };
         let mut decision = Decision {
+            server_pages: match site {
+                Some(_) => None,
+                None => sites.error_pages.clone(),
+            },
             site,
             outcome,
             host: None,
@@ -137,7 +149,12 @@ impl Router {
             Admission::Misdirected => return (None, Outcome::Refuse(Refusal::Misdirected)),
             Admission::Unknown => return (None, Outcome::Refuse(Refusal::UnknownHost)),
         };
-        let outcome = match site.find_route(request) {
+        let found = site.find_route(request);
+        let index = found.as_ref().ok().copied().flatten();
+        let outcome = match found {
+            _ if is_maintained(site, index, request) => {
+                Outcome::Refuse(Refusal::Maintenance(index))
+            }
             Ok(Some(index)) if site.refuses_body(index, request) => {
                 Outcome::Refuse(Refusal::BodyTooLarge)
             }
@@ -223,6 +240,14 @@ impl Decision {
         self.site.as_deref()
     }
 
+    /// The error pages for the request.
+    pub(super) fn error_pages(&self) -> Option<&Arc<ErrorPages>> {
+        match self.site() {
+            Some(site) => site.error_pages(),
+            None => self.server_pages.as_ref(),
+        }
+    }
+
     /// The upstream that the request goes to, and how.
     pub(super) fn proxy(&self) -> Option<&Proxy> {
         match self.step() {
@@ -260,6 +285,16 @@ fn challenge_token<'a>(request: &Request<'a>) -> Option<&'a str> {
     let token = path::without_query(request.origin_form()).strip_prefix(CHALLENGES)?;
     let token = std::str::from_utf8(token).ok();
     token.filter(|_| request.is_read())
+}
+
+/// Whether a request gets the page of a maintenance. That of a CA does not: the server behind a route
+/// may obtain certificates itself.
+fn is_maintained(site: &Site, index: Option<usize>, request: &Request<'_>) -> bool {
+    let is_in_token = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
+    site.maintenance(index).is_some_and(|maintenance| {
+        !maintenance.admits(request.client)
+            && !challenge_token(request).is_some_and(|token| token.bytes().all(is_in_token))
+    })
 }
 
 /// The redirect of a plain request to TLS. It keeps the method (308).

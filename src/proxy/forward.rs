@@ -20,8 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::StatusCode;
-use http::header::ACCEPT;
+use http::{HeaderName, HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorType, Result};
 use tokio::time::Instant;
 
@@ -44,7 +43,6 @@ use super::prepared::Prepared;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::request_ctx::RequestCtx;
-use super::response::LocalResponse;
 use super::upstream::Choice;
 
 /// What became of a request that was to be passed on.
@@ -72,6 +70,8 @@ struct Passage<'a, C> {
     ctx: RequestCtx,
     client: &'a mut C,
     sent: Sent,
+    /// What is kept of the fields of a server's response, if the gateway responds in its place.
+    replaced: Option<Vec<(HeaderName, HeaderValue)>>,
 }
 
 /// Passes a request on, as `decision` says, and its response to the client.
@@ -111,6 +111,7 @@ async fn pass_on<C: Client>(
         ctx,
         client,
         sent: Sent::default(),
+        replaced: None,
     };
     let carried = passage.carry().await;
     passage.finish(carried)
@@ -140,6 +141,7 @@ impl<C: Client> Passage<'_, C> {
         let proxy = self.ctx.proxy().ok_or_else(no_route)?;
         let max_body = proxy.max_body;
         let until = proxy.total_timeout.map(|total| Instant::now() + total);
+        let replacements = self.ctx.replacements(self.request);
         let mut may_reuse = true;
         loop {
             let choice = self.choose_server().await?;
@@ -153,6 +155,7 @@ impl<C: Client> Passage<'_, C> {
                 head_alone: self.request.method == "HEAD",
                 upgrade: is_websocket,
                 gateway: gateway.as_fields(),
+                replacements: replacements.as_ref(),
             };
             let upload = Upload::new(head.clone(), body, &replay, max_body);
             let patience = self.patience(until)?;
@@ -175,7 +178,8 @@ impl<C: Client> Passage<'_, C> {
                 carried
             });
             let carried = carried.await;
-            let download = &exchange.download;
+            let download = &mut exchange.download;
+            self.replaced = download.replaced.take();
             (self.sent.status, self.sent.octets) = (download.status, download.octets);
             let is_untouched = !download.has_begun;
             let leaves_connection = exchange.leaves_connection();
@@ -293,14 +297,20 @@ impl<C: Client> Passage<'_, C> {
     /// Counts and logs the request, unless the gateway has to respond itself.
     fn finish(mut self, carried: Result<()>) -> Carried {
         self.ctx.release_upstream();
+        if let (Ok(()), Some(fields)) = (&carried, self.replaced.take())
+            && let (Some(status), Some(pages)) =
+                (self.sent.status, self.ctx.replacements(self.request))
+        {
+            let page = pages.respond(status, fields, self.request, self.ctx.request_id());
+            return Carried::Respond(Box::new(Prepared::new(self.ctx, Some(page), self.request)));
+        }
         let failed = carried.is_err();
         if let Err(error) = carried {
             // The exchange knows whose time was up.
             let failure = Failure::of(&error, true);
             self.ctx.record_failure(failure, &error);
             if let (None, Some((status, why))) = (self.sent.status, failure.response_status()) {
-                let accept = self.request.fields.get(&ACCEPT);
-                let page = LocalResponse::error(status, why, accept, self.ctx.request_id());
+                let page = self.ctx.error_page(status, why, self.request);
                 let page = Prepared::new(self.ctx, Some(page), self.request);
                 // If an upstream is to blame, the client keeps its connection.
                 let page = page.closing(!status.is_server_error());

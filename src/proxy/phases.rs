@@ -298,8 +298,8 @@ impl ProxyHttp for Gateway {
         if let Some((status, why)) = failure.response_status() {
             error_code = status.as_u16();
             if !begun {
-                let accept = response::accept_field(session);
-                let page = LocalResponse::error(status, why, accept, ctx.request.request_id());
+                let request = Request::of(session.req_header(), session.digest());
+                let page = ctx.request.error_page(status, why, &request);
                 // If an upstream is to blame, the client keeps its connection.
                 if !status.is_server_error() {
                     session.set_keepalive(None);

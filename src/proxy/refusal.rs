@@ -23,6 +23,8 @@ pub(crate) enum Refusal {
     NoRoom,
     /// The body is larger than the route allows.
     BodyTooLarge,
+    /// The site is maintained, or its route at this index.
+    Maintenance(Option<usize>),
 }
 
 impl Refusal {
@@ -52,6 +54,10 @@ impl Refusal {
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The request's body is larger than allowed here.",
+            ),
+            Self::Maintenance(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The site is under maintenance.",
             ),
         }
     }
@@ -88,7 +94,8 @@ impl RefusalCounters {
             | Refusal::Method
             | Refusal::AmbiguousPath
             | Refusal::Unfit(_)
-            | Refusal::BodyTooLarge => {}
+            | Refusal::BodyTooLarge
+            | Refusal::Maintenance(_) => {}
         }
     }
 }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use crate::config::model::Form;
 use crate::proxy::header::REQUEST_ID;
 use crate::proxy::response_fields::ResponseFields;
 
@@ -29,7 +30,7 @@ pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(5);
 /// After how many seconds a client may retry for which the gateway has no room.
 const RETRY: &str = "5";
 
-/// A response that does not depend on the request.
+/// A response of the gateway itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LocalResponse {
     status: StatusCode,
@@ -37,6 +38,10 @@ pub(crate) struct LocalResponse {
     location: Option<HeaderValue>,
     allow: Option<HeaderValue>,
     cacheable: bool,
+    /// Whether clients are told when to try again.
+    retries: bool,
+    /// More fields.
+    more: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
 }
 
@@ -49,6 +54,8 @@ impl LocalResponse {
             location: None,
             allow: None,
             cacheable: true,
+            retries: true,
+            more: Vec::new(),
             body,
         }
     }
@@ -69,6 +76,8 @@ impl LocalResponse {
             location: None,
             allow: None,
             cacheable: true,
+            retries: true,
+            more: Vec::new(),
             body: Bytes::new(),
         }
     }
@@ -85,6 +94,20 @@ impl LocalResponse {
     pub(crate) fn allowing(self, methods: Option<HeaderValue>) -> Self {
         Self {
             allow: methods,
+            ..self
+        }
+    }
+
+    /// This response with another field.
+    pub(crate) fn with_field(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.more.push((name, value));
+        self
+    }
+
+    /// This response, which does not say when clients may try again.
+    pub(crate) fn without_retry(self) -> Self {
+        Self {
+            retries: false,
             ..self
         }
     }
@@ -191,7 +214,9 @@ impl LocalResponse {
         // What describes an error page is not what the route says of its responses.
         let is_page = !self.cacheable;
         let is_kept = move |name: &HeaderName| is_page || !gateway.drops(name.as_str().as_bytes());
-        let own = self.fields().filter(move |(name, _)| is_kept(name));
+        let more = self.more.iter().cloned();
+        let own = self.fields().chain(more);
+        let own = own.filter(move |(name, _)| is_kept(name));
         let written = gateway.written().filter_map(move |(name, value)| {
             let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
             let is_own = is_page && self.fields().any(|(own, _)| own == name);
@@ -208,7 +233,8 @@ impl LocalResponse {
         let cache = (!self.cacheable).then(|| HeaderValue::from_static("no-store"));
         // Of the gateway's own responses, those that are not configured.
         let is_busy = !self.cacheable && self.status == StatusCode::SERVICE_UNAVAILABLE;
-        let retry = is_busy.then(|| HeaderValue::from_static(RETRY));
+        let is_told = !self.retries || self.more.iter().any(|(name, _)| name == RETRY_AFTER);
+        let retry = (is_busy && !is_told).then(|| HeaderValue::from_static(RETRY));
         [
             (CONTENT_TYPE, content_type),
             (CONTENT_LENGTH, length),
@@ -233,15 +259,6 @@ impl LocalResponse {
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
         )
     }
-}
-
-/// The field of a request that says which form of error page it prefers.
-pub(crate) fn accept_field(session: &Session) -> &[u8] {
-    session
-        .req_header()
-        .headers
-        .get(ACCEPT)
-        .map_or(b"", HeaderValue::as_bytes)
 }
 
 /// Whether a request came over HTTP/2.
@@ -317,54 +334,9 @@ fn waits_for_leave(session: &Session) -> bool {
     session.req_header().headers.contains_key(EXPECT)
 }
 
-/// The forms of an error page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Html,
-    Json,
-    Text,
-}
-
-impl Form {
-    /// The form that an `Accept` field names first.
-    fn wanted(accept: &[u8]) -> Self {
-        accept
-            .split(|&octet| octet == b',')
-            .find_map(|range| {
-                let media = range.split(|&octet| octet == b';').next()?.trim_ascii();
-                if media.eq_ignore_ascii_case(b"text/html") {
-                    Some(Self::Html)
-                } else if media.eq_ignore_ascii_case(b"application/json")
-                    || media.eq_ignore_ascii_case(b"application/problem+json")
-                {
-                    Some(Self::Json)
-                } else {
-                    None
-                }
-            })
-            .unwrap_or(Self::Text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn error_pages_take_the_form_that_is_asked_for() {
-        for (accept, form) in [
-            ("", Form::Text),
-            ("*/*", Form::Text),
-            (
-                "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8",
-                Form::Html,
-            ),
-            ("application/json", Form::Json),
-            ("application/problem+json;q=1, text/html", Form::Json),
-        ] {
-            assert_eq!(Form::wanted(accept.as_bytes()), form, "{accept}");
-        }
-    }
 
     #[test]
     fn a_problem_is_json() {

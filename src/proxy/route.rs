@@ -5,6 +5,7 @@
 //! lock.
 
 mod pools;
+mod site;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +16,8 @@ use ahash::RandomState;
 use http::HeaderValue;
 
 use self::pools::Pools;
-use crate::config::model::{self, Config, SiteTls};
+use self::site::site;
+use crate::config::model::{self, Config, ErrorPages, Maintenance};
 use crate::host::{self, Host, HostName, NameBuffer, Pattern};
 use crate::metrics::{Metrics, SiteMetrics};
 use crate::proxy::authority::Channel;
@@ -51,6 +53,8 @@ pub struct SiteTable {
     max_body: u64,
     /// The key of the cookies that keep clients at their servers, if it has been needed.
     sticky_key: Option<StickyKey>,
+    /// The error pages for requests without a site.
+    pub(crate) error_pages: Option<Arc<ErrorPages>>,
 }
 
 /// A site, ready for requests.
@@ -63,6 +67,9 @@ pub struct Site {
     routes: Arc<[Route]>,
     /// `Strict-Transport-Security`.
     hsts: Option<HeaderValue>,
+    error_pages: Option<Arc<ErrorPages>>,
+    /// For requests that no route is for.
+    maintenance: Option<Arc<Maintenance>>,
     pub(crate) metrics: SiteMetrics,
 }
 
@@ -72,6 +79,7 @@ struct Route {
     action: Action,
     rewriting: Option<Box<Rewriting>>,
     compression: Option<Arc<model::Compression>>,
+    maintenance: Option<Arc<Maintenance>>,
 }
 
 /// What a route does with a request.
@@ -129,6 +137,7 @@ impl SiteTable {
             upstream_connections: config.server.limits.upstream_connections,
             max_body: config.server.limits.max_body,
             sticky_key,
+            error_pages: config.server.error_pages.clone(),
             ..Self::default()
         };
         let key = table.sticky_key.as_ref();
@@ -235,6 +244,7 @@ impl SiteTable {
                 .as_deref()
                 .map(|rewriting| Box::new(Rewriting::new(rewriting))),
             compression: route.compression.clone(),
+            maintenance: route.maintenance.clone(),
         });
         routes.collect()
     }
@@ -358,40 +368,22 @@ impl Site {
         self.routes.get(index)?.compression.as_ref()
     }
 
+    /// The maintenance of the route at an index, or of the site for requests that no route is for.
+    pub(crate) fn maintenance(&self, index: Option<usize>) -> Option<&Maintenance> {
+        match index.and_then(|index| self.routes.get(index)) {
+            Some(route) => route.maintenance.as_deref(),
+            None => self.maintenance.as_deref(),
+        }
+    }
+
+    pub(crate) fn error_pages(&self) -> Option<&Arc<ErrorPages>> {
+        self.error_pages.as_ref()
+    }
+
     /// `Strict-Transport-Security`, for responses over TLS.
     pub(crate) fn hsts(&self) -> Option<&HeaderValue> {
         self.hsts.as_ref()
     }
-}
-
-/// A site with its routes.
-fn site(model: &model::Site, routes: Arc<[Route]>, metrics: &Metrics) -> Site {
-    let name = match model.hosts.first() {
-        Some(Pattern::Exact(name)) => name.to_shared(),
-        Some(other) => other.to_string().into(),
-        None => "".into(),
-    };
-    Site {
-        metrics: metrics.site(&name),
-        name,
-        tls: model.tls != SiteTls::Off,
-        routes,
-        hsts: model.hsts.map(hsts_field),
-    }
-}
-
-/// The value of `Strict-Transport-Security` (RFC 6797, section 6.1).
-fn hsts_field(hsts: model::Hsts) -> HeaderValue {
-    let mut text = format!("max-age={}", hsts.max_age.as_secs());
-    for (is_on, directive) in [
-        (hsts.subdomains, "; includeSubDomains"),
-        (hsts.preload, "; preload"),
-    ] {
-        if is_on {
-            text.push_str(directive);
-        }
-    }
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("max-age=0"))
 }
 
 /// A path that can be read in ways that lead to different routes.
@@ -406,7 +398,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::model::{UpstreamAddress, UpstreamServer};
+    use crate::config::model::{SiteTls, UpstreamAddress, UpstreamServer};
     use crate::tls::TlsInfo;
 
     fn upstream(port: u16) -> Arc<model::Upstream> {
@@ -435,9 +427,12 @@ mod tests {
                     action: action.clone(),
                     rewriting: None,
                     compression: None,
+                    maintenance: None,
                 })
                 .collect(),
             hsts: None,
+            error_pages: None,
+            maintenance: None,
             origin: model::Origin::default(),
         })
     }

@@ -16,6 +16,7 @@ impl Config {
                 grace_period: Duration::from_secs(1),
                 limits: Limits::sample(),
                 https_optional: false,
+                error_pages: None,
             },
             tls: Tls::sample(),
             storage: Storage::File {

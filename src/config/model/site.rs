@@ -9,8 +9,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    Balance, Compression, Conditions, Eject, HealthCheck, Hsts, Origin, PathMatch, Retries,
-    Rewriting, Sticky, Template,
+    Balance, Compression, Conditions, Eject, ErrorPages, HealthCheck, Hsts, Maintenance, Origin,
+    PathMatch, Retries, Rewriting, Sticky, Template,
 };
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
@@ -117,6 +117,10 @@ pub struct Site {
     pub routes: Arc<[Route]>,
     /// `Strict-Transport-Security` for responses over TLS.
     pub hsts: Option<Hsts>,
+    /// Its own, and those of the server for what its own are not for.
+    pub error_pages: Option<Arc<ErrorPages>>,
+    /// For requests that no route is for.
+    pub maintenance: Option<Arc<Maintenance>>,
     pub origin: Origin,
 }
 
@@ -142,6 +146,8 @@ pub struct Route {
     pub rewriting: Option<Box<Rewriting>>,
     /// How responses of servers are compressed, if they are.
     pub compression: Option<Arc<Compression>>,
+    /// Its own, or that of its site.
+    pub maintenance: Option<Arc<Maintenance>>,
 }
 
 /// What to do with a request.

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::compress::Compress;
+use super::error_page::{ErrorPage, Maintenance};
 use super::retries::Retries;
 use super::rewrite::{HeaderEdits, Hsts};
 use super::sticky::Sticky;
@@ -143,6 +144,12 @@ pub(crate) struct Site {
     /// Whether responses of servers are compressed: `off`, `on`, or how. A route's own `compress`
     /// takes precedence.
     pub(crate) compress: Option<Compress>,
+    /// Pages for errors, by status (`404`), class (`4xx`, `5xx`) or `default`: a file, or several
+    /// of different media types. Those of `server` are for what these are not for.
+    #[schemars(with = "BTreeMap<String, ErrorPage>")]
+    pub(crate) error_pages: IndexMap<String, ErrorPage>,
+    /// Whether clients get a page instead of what the site serves: `on`, `off`, or how.
+    pub(crate) maintenance: Option<Maintenance>,
 }
 
 impl Default for Site {
@@ -154,6 +161,8 @@ impl Default for Site {
             upstream: None,
             hsts: None,
             compress: None,
+            error_pages: IndexMap::new(),
+            maintenance: None,
         }
     }
 }
@@ -202,6 +211,8 @@ pub(crate) struct Route {
     /// Whether responses of the server are compressed: `off`, `on`, or how; with `upstream`. By
     /// default as its site says.
     pub(crate) compress: Option<Compress>,
+    /// Whether clients get a page instead: `on`, `off`, or how. By default that of the site.
+    pub(crate) maintenance: Option<Maintenance>,
 }
 
 impl Default for Route {
@@ -223,6 +234,7 @@ impl Default for Route {
             request_headers: None,
             response_headers: None,
             compress: None,
+            maintenance: None,
         }
     }
 }

@@ -1,8 +1,12 @@
 //! `server` and `log`.
 
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::error_page::ErrorPage;
 use super::text::{Duration, SecretText, Size};
 
 /// Where Snigate listens, and what one client may take.
@@ -33,6 +37,10 @@ pub(crate) struct Server {
     /// Whether sites that have no certificate yet are served on the HTTP listeners meanwhile,
     /// instead of being redirected to HTTPS.
     pub(crate) https_optional: bool,
+    /// Pages for errors, by status (`404`), class (`4xx`, `5xx`) or `default`: a file, or several
+    /// of different media types. Sites may have pages of their own.
+    #[schemars(with = "BTreeMap<String, ErrorPage>")]
+    pub(crate) error_pages: IndexMap<String, ErrorPage>,
 }
 
 impl Default for Server {
@@ -48,6 +56,7 @@ impl Default for Server {
             proxy_protocol: None,
             limits: Limits::default(),
             https_optional: false,
+            error_pages: IndexMap::new(),
         }
     }
 }

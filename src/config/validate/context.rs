@@ -1,9 +1,10 @@
 //! What the functions of the validation share: the configuration as written, and what is found.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::model::{Origin, PathRegex};
+use crate::config::model::{Origin, Page, PathRegex};
 use crate::config::problem::{At, Problems, quote};
 use crate::config::route_places::RoutePlaces;
 use crate::config::schema;
@@ -17,6 +18,8 @@ pub(super) struct Context<'c> {
     pub(super) used: Used,
     /// Regular expressions by their text, each compiled once.
     pub(super) expressions: HashMap<String, PathRegex>,
+    /// Pages by their files, each read once.
+    pub(super) pages: HashMap<PathBuf, Arc<Page>>,
     /// Where to note the places of routes, if somebody asks.
     pub(super) route_places: Option<&'c mut RoutePlaces>,
 }

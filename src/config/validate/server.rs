@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::Context;
+use super::error_page::error_pages;
 use super::unavailable;
 use super::value::{FOREVER, MOMENT};
 use crate::config::model::{
@@ -73,6 +75,7 @@ pub(super) fn server(ctx: &mut Context<'_>, raw: &schema::Server, at: &At<'_>) -
         ),
         limits: limits(ctx, &raw.limits, &at.key("limits")),
         https_optional: raw.https_optional,
+        error_pages: error_pages(ctx, &raw.error_pages, &at.key("error_pages")).map(Arc::new),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::compress::compression;
 use super::context::Context;
 use super::coverage::check_provable;
+use super::error_page::{error_pages, maintenance};
 use super::hsts::hsts;
 use super::redirect;
 use super::references::{self, Upstreams};
@@ -15,7 +16,9 @@ use super::retries::retries;
 use super::rewrite::rewriting;
 use super::route_match::{SeenRoutes, conditions, route_path, sort_routes, warn_unreachable};
 use super::value::{FOREVER, MOMENT};
-use crate::config::model::{Action, PathMatch, Proxy, Route, Site, SiteTls};
+use crate::config::model::{
+    Action, ErrorPages, Maintenance, PathMatch, Proxy, Route, Site, SiteTls,
+};
 use crate::config::problem::At;
 use crate::config::schema;
 use crate::config::yaml_tree::Place;
@@ -53,7 +56,13 @@ impl SharedRoutes {
     }
 }
 
-pub(super) fn sites(ctx: &mut Context<'_>, upstreams: &Upstreams, root: &At<'_>) -> Vec<Arc<Site>> {
+/// All sites. `server_pages` are the error pages of those that have none of their own.
+pub(super) fn sites(
+    ctx: &mut Context<'_>,
+    upstreams: &Upstreams,
+    server_pages: Option<&Arc<ErrorPages>>,
+    root: &At<'_>,
+) -> Vec<Arc<Site>> {
     let raw = ctx.raw;
     let at = root.key("sites");
     let mut shared = SharedRoutes::default();
@@ -88,13 +97,24 @@ pub(super) fn sites(ctx: &mut Context<'_>, upstreams: &Upstreams, root: &At<'_>)
             .hsts
             .as_ref()
             .map(|raw| hsts(ctx, raw, &tls, &at.key("hsts")));
-        let routes = routes(ctx, site, upstreams, &at);
+        let own_pages = error_pages(ctx, &site.error_pages, &at.key("error_pages"));
+        let maintenance = site
+            .maintenance
+            .as_ref()
+            .and_then(|raw| maintenance(ctx, raw, &at.key("maintenance")));
+        let routes = routes(ctx, site, upstreams, maintenance.as_ref(), &at);
         note_places(ctx, &routes, &at);
         let routes = routes.into_iter().map(|(_, route)| route).collect();
         sites.push(Arc::new(Site {
             hosts,
             tls,
             hsts,
+            error_pages: match (own_pages, server_pages) {
+                (Some(own), Some(others)) => Some(Arc::new(own.with_others(others))),
+                (Some(own), None) => Some(Arc::new(own)),
+                (None, others) => others.cloned(),
+            },
+            maintenance,
             routes: shared.share_routes(routes),
             origin: ctx.origin(&at),
         }));
@@ -120,10 +140,12 @@ fn site_tls(ctx: &mut Context<'_>, site: &schema::Site, at: &At<'_>) -> SiteTls 
 }
 
 /// The routes of a site in the order in which they are tried, with their indices in the file.
+/// `maintenance` is that of the site.
 fn routes(
     ctx: &mut Context<'_>,
     site: &schema::Site,
     upstreams: &Upstreams,
+    maintenance: Option<&Arc<Maintenance>>,
     at: &At<'_>,
 ) -> Vec<(usize, Route)> {
     let compress = site.compress.as_ref();
@@ -140,6 +162,7 @@ fn routes(
                 action,
                 rewriting: None,
                 compression: compress.clone(),
+                maintenance: maintenance.cloned(),
             };
             return proxy.map(|action| (0, route(action))).into_iter().collect();
         }
@@ -176,6 +199,10 @@ fn routes(
             seen.check(ctx, index, path, conditions.as_ref(), &routes_at);
         }
         let rewriting = rewriting(ctx, route, path.as_ref(), site.hsts.is_some(), &at);
+        let maintenance = match &route.maintenance {
+            Some(raw) => self::maintenance(ctx, raw, &at.key("maintenance")),
+            None => maintenance.cloned(),
+        };
         if let (Some(action), Some(path)) = (action(ctx, route, upstreams, &at), path) {
             let compression = match &route.compress {
                 Some(raw) => compression(ctx, raw, &at.key("compress")),
@@ -188,6 +215,7 @@ fn routes(
                 action,
                 rewriting,
                 compression: compression.filter(|_| is_proxy),
+                maintenance,
             };
             routes.push((index, route));
         }

@@ -3,9 +3,8 @@
 //! A configuration written ahead of a feature is therefore right when the feature arrives, and all
 //! its mistakes are reported at once. Each part moves to its place along with its feature.
 
-use std::net::IpAddr;
-
 use super::context::Context;
+use super::network::networks;
 use super::value::url;
 use crate::config::problem::{At, quote, suggest};
 use crate::config::schema;
@@ -24,23 +23,7 @@ fn refuse(ctx: &mut Context<'_>, at: &At<'_>) {
 }
 
 pub(super) fn proxy_protocol(ctx: &mut Context<'_>, raw: &schema::ProxyProtocol, at: &At<'_>) {
-    let trusted = at.key("trusted");
-    for (index, text) in raw.trusted.iter().enumerate() {
-        let at = trusted.index(index);
-        match network(text) {
-            Network::Good => {}
-            Network::HostBits => {
-                let message = format!("{} has bits beyond its length", at.quoted());
-                let hint = "give the first address of the network, such as 10.0.0.0/8";
-                ctx.problems.error(&at, message, hint);
-            }
-            Network::Bad => {
-                let message = format!("{} is not a network", at.quoted());
-                let hint = "write ADDRESS/LENGTH, such as 10.0.0.0/8, or one address";
-                ctx.problems.error(&at, message, hint);
-            }
-        }
-    }
+    networks(ctx, &at.key("trusted"), &raw.trusted);
     refuse(ctx, at);
 }
 
@@ -119,76 +102,6 @@ fn check_event_names(ctx: &mut Context<'_>, names: &[String], at: &At<'_>) {
             let message = format!("there is no event {}", at.quoted());
             let hint = suggest(name, known.clone());
             ctx.problems.error(&at, message, hint);
-        }
-    }
-}
-
-/// How a text reads as a network.
-#[derive(Debug, PartialEq, Eq)]
-enum Network {
-    Good,
-    /// The address has bits beyond the network's length.
-    HostBits,
-    Bad,
-}
-
-fn network(text: &str) -> Network {
-    let (address, length) = match text.split_once('/') {
-        Some((address, length)) => (address, Some(length)),
-        None => (text, None),
-    };
-    let Ok(address) = address.parse::<IpAddr>() else {
-        return Network::Bad;
-    };
-    let (bits, width) = match address {
-        IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, 32),
-        IpAddr::V6(v6) => (v6.to_bits(), 128),
-    };
-    let Some(length) = length else {
-        return Network::Good;
-    };
-    match length.parse::<u32>() {
-        Ok(length) if length <= width => {
-            if bits.checked_shl(length).unwrap_or(0) == 0 {
-                Network::Good
-            } else {
-                Network::HostBits
-            }
-        }
-        _ => Network::Bad,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn networks() {
-        for good in [
-            "10.0.0.0/8",
-            "0.0.0.0/0",
-            "192.0.2.1/32",
-            "192.0.2.1",
-            "2001:db8::/32",
-            "::/0",
-        ] {
-            assert_eq!(network(good), Network::Good, "{good}");
-        }
-        for odd in ["10.0.0.1/8", "2001:db8::1/32", "192.0.2.1/0"] {
-            assert_eq!(network(odd), Network::HostBits, "{odd}");
-        }
-        for bad in [
-            "",
-            "/8",
-            "10.0.0.0/",
-            "10.0.0.0/33",
-            "::/129",
-            "10.0/8",
-            "10.0.0.0/-1",
-            "lb.example",
-        ] {
-            assert_eq!(network(bad), Network::Bad, "{bad}");
         }
     }
 }

@@ -42,6 +42,8 @@ pub(super) fn site(hosts: &[&str], tls: SiteTls) -> Site {
         tls,
         routes: [].into(),
         hsts: None,
+        error_pages: None,
+        maintenance: None,
         origin: origin("sites[0]"),
     }
 }

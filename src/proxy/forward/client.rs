@@ -34,6 +34,11 @@ pub trait Client: Send {
     /// Takes the head of an interim response (1xx).
     fn send_interim(&mut self, head: &ResponseHead<'_>) -> Result<()>;
 
+    /// Fails if a response must not reach the client, whether as it is or with another body.
+    fn check_head(&mut self, _: &ResponseHead<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// Takes the head of the response. If it switches protocols, a tunnel follows.
     fn send_head(&mut self, head: &ResponseHead<'_>) -> Result<()>;
 

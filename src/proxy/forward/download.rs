@@ -4,7 +4,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorType, Result};
 
 use super::client::Client;
@@ -37,6 +37,9 @@ pub(super) struct Download {
     is_kept: bool,
     /// The status of the response, once its head is on its way.
     pub(super) status: Option<StatusCode>,
+    /// What is kept of the fields, if the response is replaced: then its head is not passed on, and
+    /// its body is not received.
+    pub(super) replaced: Option<Vec<(HeaderName, HeaderValue)>>,
     /// Whether anything, interim responses included, has been passed on.
     pub(super) has_begun: bool,
     /// Octets of the body that the client has accepted.
@@ -67,6 +70,7 @@ impl Download {
             interims: 0,
             is_kept: false,
             status: None,
+            replaced: None,
             has_begun: false,
             octets: 0,
             is_waiting: false,
@@ -145,11 +149,18 @@ impl Download {
                 }
             }
         }
-        let mut send = |head: &ResponseHead<'_>| match head.status.is_informational()
-            && head.body != Body::Tunnel
-        {
-            true => client.send_interim(head),
-            false => client.send_head(head),
+        let replaced = &mut self.replaced;
+        let is_replaced = |status| asked.replacements.is_some_and(|pages| pages.has(status));
+        let mut send = |head: &ResponseHead<'_>| {
+            if head.status.is_informational() && head.body != Body::Tunnel {
+                return client.send_interim(head);
+            }
+            if is_replaced(head.status) {
+                client.check_head(head)?;
+                *replaced = Some(head.fields_without_body());
+                return Ok(());
+            }
+            client.send_head(head)
         };
         let parsed = match parse_head(&connection.buffer, asked, &mut send) {
             Err(_) if unfold_lines(&mut connection.buffer) => {
@@ -176,6 +187,20 @@ impl Download {
         }
         self.status = Some(parsed.status);
         self.is_kept = parsed.is_kept;
+        if self.replaced.is_some() {
+            match parsed.body {
+                Body::None(_) => {}
+                // What has arrived of a body is dropped, and the connection with the rest of it.
+                Body::Length(length) if length == connection.buffer.len() as u64 => {
+                    connection.buffer.clear();
+                }
+                Body::Length(_) | Body::Chunked | Body::UntilClose | Body::Tunnel => {
+                    self.is_kept = false;
+                }
+            }
+            self.state = State::Ended;
+            return Poll::Ready(Ok(()));
+        }
         self.ends_with_connection = matches!(parsed.body, Body::UntilClose | Body::Tunnel);
         self.state = State::Body(match parsed.body {
             Body::None(_) => Framing::DONE,

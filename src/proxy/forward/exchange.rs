@@ -108,7 +108,9 @@ impl<'a, C: Client> Exchange<'a, C> {
             self.upload.begin_tunnel();
             self.poll_upload(cx)?;
         }
-        if received.is_ready() && (self.upload.is_over() || self.download.is_tunnel()) {
+        let is_over =
+            self.upload.is_over() || self.download.is_tunnel() || self.download.replaced.is_some();
+        if received.is_ready() && is_over {
             return Poll::Ready(Ok(()));
         }
         if (self.upload.is_over() || self.upload.is_blocked)

@@ -28,6 +28,7 @@ pub(super) fn asked() -> Asked<'static> {
         head_alone: false,
         upgrade: false,
         gateway: ResponseFields::of_request(&REQUEST_ID),
+        replacements: None,
     }
 }
 

@@ -80,7 +80,7 @@ impl<C: Client> Client for Holdback<'_, C> {
         self.client.send_interim(head)
     }
 
-    fn send_head(&mut self, head: &ResponseHead<'_>) -> Result<()> {
+    fn check_head(&mut self, head: &ResponseHead<'_>) -> Result<()> {
         if let Some(watch) = &mut self.watch {
             if watch.room.is_some() && watch.next.is_none() {
                 watch.next = watch.retry.pick(head.status);
@@ -90,6 +90,11 @@ impl<C: Client> Client for Holdback<'_, C> {
                 return Err(Error::explain(status, "another server is tried").into_up());
             }
         }
+        Ok(())
+    }
+
+    fn send_head(&mut self, head: &ResponseHead<'_>) -> Result<()> {
+        self.check_head(head)?;
         self.client.send_head(head)
     }
 

@@ -2,9 +2,10 @@
 
 use std::mem::MaybeUninit;
 
-use http::{HeaderValue, StatusCode, Version};
+use http::{HeaderName, HeaderValue, StatusCode, Version};
 use pingora_core::{Error, ErrorType, Result};
 
+use crate::proxy::error_page::{Replacements, describes_body};
 use crate::proxy::response_fields::ResponseFields;
 use crate::proxy::response_head::Meaning;
 
@@ -60,6 +61,8 @@ pub(super) struct Asked<'a> {
     pub(super) upgrade: bool,
     /// What the gateway changes in the fields of a final response.
     pub(super) gateway: ResponseFields<'a>,
+    /// The pages that replace bodies.
+    pub(super) replacements: Option<&'a Replacements>,
 }
 
 /// What remains of a head that was handed on.
@@ -178,6 +181,24 @@ impl ResponseHead<'_> {
     /// The fields that reach the client, without the request's id, what frames the body, and what
     /// is said of the connection unless it becomes a tunnel.
     pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let written = self.gateway.written();
+        let written = written.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        self.server_fields().chain(written)
+    }
+
+    /// Those of the server that reach the client with another body.
+    pub(super) fn fields_without_body(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let kept = self
+            .server_fields()
+            .filter(|(name, _)| !describes_body(name));
+        let kept = kept.filter_map(|(name, value)| {
+            let name = HeaderName::from_bytes(name).ok()?;
+            Some((name, HeaderValue::from_bytes(value).ok()?))
+        });
+        kept.collect()
+    }
+
+    fn server_fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let pairs = || {
             let fields = self.fields.iter();
             fields.map(|field| (field.name.as_bytes(), field.value))
@@ -185,9 +206,7 @@ impl ResponseHead<'_> {
         let is_kept = move |(name, _): &(&[u8], &[u8])| {
             !self.gateway.drops(name) && self.meaning.keeps_field(name, pairs())
         };
-        let written = self.gateway.written();
-        let written = written.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        pairs().filter(is_kept).chain(written)
+        pairs().filter(is_kept)
     }
 
     /// This head with other fields, which reach the client as they are, and another body.
@@ -226,6 +245,7 @@ impl ResponseHead<'_> {
             head_alone: false,
             upgrade: true,
             gateway: ResponseFields::of_request(&request_id),
+            replacements: None,
         };
         parse_head(octets, asked, send).map(|parsed| assert!(parsed.is_some(), "a whole head"))
     }

@@ -1,9 +1,10 @@
 //! What the route of a request changes in it, and what the gateway responds itself.
 
-use http::header::ACCEPT;
+use http::StatusCode;
 
 use super::RequestCtx;
 use crate::proxy::decision::{Decision, Step};
+use crate::proxy::error_page::{Replacements, error_response, maintenance_response};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::request::Request;
 use crate::proxy::response::LocalResponse;
@@ -48,13 +49,35 @@ impl RequestCtx {
     /// The page for a request that is not served.
     pub(crate) fn refusal_page(&self, refusal: Refusal, request: &Request<'_>) -> LocalResponse {
         let (status, why) = refusal.status();
-        let accept = request.fields.get(&ACCEPT);
-        let page = LocalResponse::error(status, why, accept, self.request_id());
-        let site = self.decision.as_ref().and_then(Decision::site);
-        match (refusal, site) {
-            (Refusal::Method, Some(site)) => page.allowing(site.allowed_methods(request)),
-            _ => page,
+        let page = || self.error_page(status, why, request);
+        match (refusal, self.decision.as_ref().and_then(Decision::site)) {
+            (Refusal::Method, Some(site)) => page().allowing(site.allowed_methods(request)),
+            (Refusal::Maintenance(index), Some(site)) => match site.maintenance(index) {
+                Some(maintenance) => {
+                    let pages = site.error_pages().map(|pages| &**pages);
+                    maintenance_response(maintenance, pages, request, self.request_id())
+                }
+                None => page(),
+            },
+            _ => page(),
         }
+    }
+
+    /// The page for an error of the gateway.
+    pub(crate) fn error_page(
+        &self,
+        status: StatusCode,
+        why: &str,
+        request: &Request<'_>,
+    ) -> LocalResponse {
+        let pages = self.decision.as_ref().and_then(Decision::error_pages);
+        let pages = pages.map(|pages| &**pages);
+        error_response(pages, status, why, request, self.request_id())
+    }
+
+    /// The pages that replace bodies of servers, if there are any.
+    pub(crate) fn replacements(&self, request: &Request<'_>) -> Option<Replacements> {
+        Replacements::of(self.decision.as_ref()?.error_pages()?, request)
     }
 
     /// What the route changes in the head of the request.

@@ -70,9 +70,12 @@ pub(crate) fn site(hosts: &[&str], tls: SiteTls, routes: Vec<(&str, Action)>) ->
                 action,
                 rewriting: None,
                 compression: None,
+                maintenance: None,
             })
             .collect(),
         hsts: None,
+        error_pages: None,
+        maintenance: None,
         origin: Place::default(),
     })
 }
@@ -110,6 +113,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
                 max_body: 0,
             },
             https_optional: false,
+            error_pages: None,
         },
         tls: Tls {
             profile: TlsProfile::Intermediate,
