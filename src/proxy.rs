@@ -22,6 +22,8 @@ mod endpoint;
 mod error_page;
 mod explain;
 mod failure;
+mod file_transfer;
+mod files;
 mod flow;
 mod forward;
 mod framing;
@@ -84,6 +86,7 @@ pub use self::upstream::{EndpointView, Pool};
 use self::connection_limit::ConnectionLimit;
 use self::decision::Router;
 use self::dial::Dialer;
+use self::file_transfer::FileReaders;
 use self::refusal::{Refusal, RefusalCounters};
 use self::request_ctx::RequestCtx;
 use crate::access_log::AccessLog;
@@ -119,6 +122,7 @@ pub struct Gateway {
     refused: RefusalCounters,
     connection_limit: Arc<ConnectionLimit>,
     dialer: Dialer,
+    file_readers: FileReaders,
 }
 
 impl Gateway {
@@ -137,6 +141,7 @@ impl Gateway {
             refused: RefusalCounters::new(metrics),
             connection_limit: Arc::default(),
             dialer: Dialer::default(),
+            file_readers: FileReaders::default(),
         }
     }
 

@@ -67,6 +67,9 @@ pub struct RouteView {
     /// The status of a fixed response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub respond: Option<u16>,
+    /// The directory of files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<String>,
 }
 
 /// The paths of a route, as they are configured.
@@ -115,6 +118,7 @@ impl From<&Site> for SiteView {
                         upstream: None,
                         redirect: None,
                         respond: None,
+                        files: None,
                     };
                     match &route.action {
                         Action::Proxy(proxy) => {
@@ -122,6 +126,9 @@ impl From<&Site> for SiteView {
                         }
                         Action::Redirect { to, .. } => view.redirect = Some(to.to_string()),
                         Action::Respond { status, .. } => view.respond = Some(status.as_u16()),
+                        Action::Files(files) => {
+                            view.files = Some(files.root.printable().to_string())
+                        }
                     }
                     view
                 })

@@ -246,6 +246,7 @@ fn answer(explained: &Explained) -> String {
         Answer::Route(_) => match explained.winner().map(|(route, _)| &route.action) {
             Some(Action::Proxy(proxy)) => format!("upstream {}", proxy.upstream.name),
             Some(Action::Redirect { status, .. }) => format!("redirect with status {status}"),
+            Some(Action::Files(files)) => format!("files in {}", files.root.printable()),
             Some(Action::Respond { status, .. }) => format!("response with status {status}"),
             None => "none".to_owned(),
         },

@@ -7,6 +7,7 @@
 mod compress;
 mod dns;
 mod error_page;
+mod files;
 mod issuer;
 mod on_demand;
 mod retries;
@@ -30,6 +31,7 @@ use serde_json::Value;
 pub(crate) use compress::*;
 pub(crate) use dns::*;
 pub(crate) use error_page::*;
+pub(crate) use files::*;
 pub(crate) use issuer::*;
 pub(crate) use on_demand::*;
 pub(crate) use retries::*;

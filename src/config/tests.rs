@@ -14,6 +14,7 @@ mod refusable;
 mod refused;
 mod rewriting;
 mod routes;
+mod served_files;
 mod unavailable;
 mod upstreams;
 mod zerossl;

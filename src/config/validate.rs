@@ -14,6 +14,7 @@ mod context;
 mod coverage;
 mod dns;
 mod error_page;
+mod files;
 mod health;
 mod hsts;
 mod issuer;

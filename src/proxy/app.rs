@@ -13,6 +13,7 @@ use pingora_proxy::HttpProxy;
 
 use super::decision::{Decision, Step};
 use super::error_page::error_response;
+use super::file_transfer::transfer_file;
 use super::forward::{Carried, Client, forward};
 use super::header::is_websocket;
 use super::prepared::Prepared;
@@ -95,6 +96,7 @@ impl ProxyApp {
         let decision = self.gateway.router.route(request);
         let refusal = match decision.step() {
             Step::Respond(_) | Step::Redirect(_) => None,
+            Step::Files(_) => return Routed::Forward(decision),
             Step::Refuse(refusal) => Some(refusal),
             Step::Pass(proxy) => {
                 // Pingora's proxy cannot take a response back, nor replace it.
@@ -138,7 +140,13 @@ impl DirectResponder for ProxyApp {
         request: &Request<'_>,
         client: &mut C,
     ) -> impl Future<Output = Carried> + Send {
-        forward(&self.gateway, decision, request, client)
+        async move {
+            match decision.files() {
+                // In a box, since it needs more room than what is passed on.
+                Some(_) => Box::pin(transfer_file(&self.gateway, decision, request, client)).await,
+                None => forward(&self.gateway, decision, request, client).await,
+            }
+        }
     }
 
     fn prepare_refusal(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Prepared {

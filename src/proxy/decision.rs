@@ -21,8 +21,7 @@ use super::rewriting::Rewriting;
 use super::route::{Action, Admission, Ambiguous, Proxy, Site, SiteTable};
 use crate::certificate::sni::CertificateSet;
 use crate::clock::UnixTime;
-use crate::config::model::Compression;
-use crate::config::model::ErrorPages;
+use crate::config::model::{Compression, ErrorPages, Files};
 use crate::host::{Host, NameBuffer};
 use crate::tls::GlobalCertificate;
 
@@ -70,6 +69,7 @@ pub(super) enum Step<'a> {
     Redirect(&'a Redirect),
     Refuse(Refusal),
     Pass(&'a Proxy),
+    Files(&'a Arc<Files>),
 }
 
 impl Router {
@@ -230,6 +230,7 @@ impl Decision {
                 Some(Action::Respond(response)) => Step::Respond(response),
                 Some(Action::Redirect(redirect)) => Step::Redirect(redirect),
                 Some(Action::Proxy(proxy)) => Step::Pass(proxy),
+                Some(Action::Files(files)) => Step::Files(files),
                 None => Step::Refuse(Refusal::NoRoute),
             },
         }
@@ -252,7 +253,15 @@ impl Decision {
     pub(super) fn proxy(&self) -> Option<&Proxy> {
         match self.step() {
             Step::Pass(proxy) => Some(proxy),
-            Step::Respond(_) | Step::Redirect(_) | Step::Refuse(_) => None,
+            Step::Respond(_) | Step::Redirect(_) | Step::Refuse(_) | Step::Files(_) => None,
+        }
+    }
+
+    /// The files that the request is for.
+    pub(super) fn files(&self) -> Option<&Arc<Files>> {
+        match self.step() {
+            Step::Files(files) => Some(files),
+            Step::Respond(_) | Step::Redirect(_) | Step::Refuse(_) | Step::Pass(_) => None,
         }
     }
 

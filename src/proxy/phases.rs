@@ -367,6 +367,8 @@ impl Gateway {
         let step = ctx.request.decision.as_ref()?.step();
         let refusal = match (refusal, step) {
             (Some(refusal), _) | (None, Step::Refuse(refusal)) => refusal,
+            // Pingora's proxy has no files.
+            (None, Step::Files(_)) => Refusal::NoRoute,
             (None, Step::Respond(_) | Step::Redirect(_)) => return ctx.request.response().cloned(),
             (None, Step::Pass(_)) => {
                 if ctx.acquire_upstream_permit(session.req_header(), &self.connection_limit) {

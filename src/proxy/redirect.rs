@@ -32,7 +32,7 @@ impl Redirect {
 
 /// The value of `Location` for a target. If it is a path, it stays on this host: browsers take what
 /// follows `//` or `/\` for a host.
-fn location(target: Vec<u8>) -> Option<HeaderValue> {
+pub(crate) fn location(target: Vec<u8>) -> Option<HeaderValue> {
     if !is_well_formed(&target) {
         return None;
     }

@@ -87,6 +87,7 @@ pub(crate) enum Action {
     Respond(LocalResponse),
     Redirect(Redirect),
     Proxy(Proxy),
+    Files(Arc<model::Files>),
 }
 
 /// How a request is passed on.
@@ -264,6 +265,7 @@ impl SiteTable {
                 max_body: proxy.max_body.unwrap_or(self.max_body),
                 retries: proxy.retries,
             }),
+            model::Action::Files(files) => Action::Files(Arc::clone(files)),
             // Only the target is sent: neither the request's path nor its query is added to it.
             model::Action::Redirect { to, status } => {
                 let fixed = to.as_literal().map(HeaderValue::from_str);

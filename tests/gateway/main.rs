@@ -24,6 +24,7 @@ mod cli;
 mod demo;
 mod dns;
 mod embedding;
+mod files;
 mod hot_reload;
 mod lifecycle;
 mod limits;

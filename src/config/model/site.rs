@@ -9,8 +9,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    Balance, Compression, Conditions, Eject, ErrorPages, HealthCheck, Hsts, Maintenance, Origin,
-    PathMatch, Retries, Rewriting, Sticky, Template,
+    Balance, Compression, Conditions, Eject, ErrorPages, Files, HealthCheck, Hsts, Maintenance,
+    Origin, PathMatch, Retries, Rewriting, Sticky, Template,
 };
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
@@ -154,6 +154,8 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     Proxy(Proxy),
+    /// Respond with a file.
+    Files(Arc<Files>),
     /// Respond with a `Location`.
     Redirect {
         /// A URL of `https` or `http`, or a path.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compress::Compress;
 use super::error_page::{ErrorPage, Maintenance};
+use super::files::Files;
 use super::retries::Retries;
 use super::rewrite::{HeaderEdits, Hsts};
 use super::sticky::Sticky;
@@ -167,7 +168,7 @@ impl Default for Site {
     }
 }
 
-/// What to do with some requests: one of `upstream`, `redirect` and `respond`.
+/// What to do with some requests: one of `upstream`, `redirect`, `respond` and `files`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Route {
@@ -189,6 +190,8 @@ pub(crate) struct Route {
     pub(crate) redirect: Option<Redirect>,
     /// Respond with a fixed text.
     pub(crate) respond: Option<Respond>,
+    /// Respond with files of a directory.
+    pub(crate) files: Option<Files>,
     /// How long to wait for the upstream; with `upstream`.
     pub(crate) timeout: Option<Timeout>,
     /// How often a request is retried at another server, 1 by default, or when and how often; with
@@ -197,10 +200,11 @@ pub(crate) struct Route {
     /// The size of a request's body, 0 for no limit; with `upstream`. By default that of the
     /// server's limits.
     pub(crate) max_body: Option<Size>,
-    /// Whether the path of the route is removed from the path that the server gets; with `upstream`.
+    /// Whether the path of the route is removed from the path that the server gets; with `upstream`
+    /// or `files`.
     pub(crate) strip_prefix: bool,
     /// The path that the server gets, with placeholders: `/static{path}`. The query stays, unless a
-    /// query is given here; with `upstream`.
+    /// query is given here; with `upstream` or `files`.
     pub(crate) rewrite: Option<String>,
     /// The `Host` that the server gets, with placeholders. By default the client's; with `upstream`.
     pub(crate) host: Option<String>,
@@ -225,6 +229,7 @@ impl Default for Route {
             upstream: None,
             redirect: None,
             respond: None,
+            files: None,
             timeout: None,
             retries: None,
             max_body: None,

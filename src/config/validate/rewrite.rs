@@ -60,7 +60,7 @@ pub(super) fn rewriting(
 }
 
 /// The path, or path and query, that a server gets.
-fn target(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<Template> {
+pub(super) fn target(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<Template> {
     let template = template(ctx, at, raw)?;
     let sample = sample(&template);
     let path = sample.split('?').next().unwrap_or(&sample);

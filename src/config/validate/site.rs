@@ -9,6 +9,7 @@ use super::compress::compression;
 use super::context::Context;
 use super::coverage::check_provable;
 use super::error_page::{error_pages, maintenance};
+use super::files::files;
 use super::hsts::hsts;
 use super::redirect;
 use super::references::{self, Upstreams};
@@ -44,6 +45,7 @@ impl SharedRoutes {
                 Action::Proxy(proxy) => proxy.upstream.name.hash(&mut hasher),
                 Action::Redirect { to, .. } => to.hash(&mut hasher),
                 Action::Respond { body, .. } => body.hash(&mut hasher),
+                Action::Files(files) => files.root.hash(&mut hasher),
             }
         }
         let alike = self.by_digest.entry(hasher.finish()).or_default();
@@ -258,16 +260,22 @@ fn action(
             ("request_headers", route.request_headers.is_some()),
             ("compress", route.compress.is_some()),
         ];
+        let is_rewritten = |key| matches!(key, "strip_prefix" | "rewrite");
         for (key, given) in others {
-            if given {
+            if given && !(is_rewritten(key) && route.files.is_some()) {
                 let message = format!("'{key}' has no meaning without 'upstream'");
                 ctx.problems
                     .error(&at.key(key).at_key(), message, "remove it");
             }
         }
     }
-    match (&route.upstream, &route.redirect, &route.respond) {
-        (Some(name), None, None) => {
+    match (
+        &route.upstream,
+        &route.redirect,
+        &route.respond,
+        &route.files,
+    ) {
+        (Some(name), None, None, None) => {
             let default = schema::Timeout::default();
             let timeout = route.timeout.as_ref().unwrap_or(&default);
             let max_body = route.max_body.as_ref();
@@ -287,16 +295,17 @@ fn action(
             }
             action
         }
-        (None, Some(redirect), None) => self::redirect(ctx, redirect, &at.key("redirect")),
-        (None, None, Some(respond)) => self::respond(ctx, respond, &at.key("respond")),
-        (None, None, None) => {
+        (None, None, None, Some(files)) => Some(self::files(ctx, files, &at.key("files"))),
+        (None, Some(redirect), None, None) => self::redirect(ctx, redirect, &at.key("redirect")),
+        (None, None, Some(respond), None) => self::respond(ctx, respond, &at.key("respond")),
+        (None, None, None, None) => {
             let message = "the route does nothing";
-            let hint = "give exactly one of 'upstream', 'redirect', 'respond'";
+            let hint = "give exactly one of 'upstream', 'redirect', 'respond', 'files'";
             ctx.problems.error(at, message, hint);
             None
         }
         _ => {
-            let message = "'upstream', 'redirect' and 'respond' exclude each other";
+            let message = "'upstream', 'redirect', 'respond' and 'files' exclude each other";
             ctx.problems
                 .error(at, message, "keep one, or make a separate route for each");
             None

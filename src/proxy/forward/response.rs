@@ -172,6 +172,25 @@ pub(super) fn unfold_lines(octets: &mut [u8]) -> bool {
     found
 }
 
+impl<'a> ResponseHead<'a> {
+    /// The head of a response that no server has sent.
+    pub(in crate::proxy) fn own(
+        status: StatusCode,
+        fields: &'a [httparse::Header<'a>],
+        gateway: ResponseFields<'a>,
+        body: Body,
+    ) -> Self {
+        Self {
+            status,
+            reason: status.canonical_reason().unwrap_or_default(),
+            fields,
+            meaning: Meaning::default(),
+            gateway,
+            body,
+        }
+    }
+}
+
 impl ResponseHead<'_> {
     /// Whether the response has a `Date`.
     pub fn is_dated(&self) -> bool {

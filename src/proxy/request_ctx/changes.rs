@@ -1,8 +1,13 @@
 //! What the route of a request changes in it, and what the gateway responds itself.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
 use http::StatusCode;
 
 use super::RequestCtx;
+use crate::config::model::Files;
+use crate::proxy::connection_limit::ConnectionLimit;
 use crate::proxy::decision::{Decision, Step};
 use crate::proxy::error_page::{Replacements, error_response, maintenance_response};
 use crate::proxy::refusal::Refusal;
@@ -42,8 +47,23 @@ impl RequestCtx {
         match self.decision.as_ref()?.step() {
             Step::Respond(response) => Some(response),
             Step::Redirect(_) => self.response.as_deref(),
-            Step::Refuse(_) | Step::Pass(_) => None,
+            Step::Refuse(_) | Step::Pass(_) | Step::Files(_) => None,
         }
+    }
+
+    /// Acquires a permit to open a file, and returns whether there is one.
+    pub(crate) fn acquire_file_permit(
+        &mut self,
+        limit: &Arc<ConnectionLimit>,
+        at_upstreams: Option<&Arc<AtomicUsize>>,
+    ) -> bool {
+        self.upstream_permit = limit.try_acquire(0, at_upstreams);
+        self.upstream_permit.is_some()
+    }
+
+    /// The files that the request is for.
+    pub(crate) fn files(&self) -> Option<&Arc<Files>> {
+        self.decision.as_ref()?.files()
     }
 
     /// The page for a request that is not served.

@@ -107,6 +107,13 @@ impl Builder {
         self
     }
 
+    /// Lets the kernel refuse it `openat2`, as those before 5.6 do.
+    pub fn without_openat2(mut self) -> Self {
+        let refused = (libc::SYS_openat2, None, libc::ENOSYS);
+        self.refused.push(refused);
+        self
+    }
+
     /// Lets it listen for HTTPS at another address of this machine too, at the same port.
     pub fn also_at(mut self, address: impl Into<std::net::IpAddr>) -> Self {
         let port = self.ports[0].number();
