@@ -4,7 +4,7 @@
 use std::net::Ipv6Addr;
 
 /// Whether a field belongs to one connection whatever `Connection` says (RFC 9110, section 7.6.1).
-/// `Trailer` does because trailers of HTTP/1 are not passed on.
+/// `Trailer` does because not all trailers are passed on.
 pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
     let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
     match name.len() {
@@ -18,6 +18,44 @@ pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
         19 => is("proxy-authorization"),
         _ => false,
     }
+}
+
+/// Whether a field may follow a body (RFC 9110, section 6.5.1). One that frames or routes a message,
+/// authenticates its sender, or changes how it is read may not.
+pub(crate) fn is_trailer(name: &[u8]) -> bool {
+    const HEAD_ONLY: [&[u8]; 29] = [
+        b"accept",
+        b"age",
+        b"authorization",
+        b"cache-control",
+        b"content-encoding",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"date",
+        b"expect",
+        b"expires",
+        b"host",
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-range",
+        b"if-unmodified-since",
+        b"location",
+        b"max-forwards",
+        b"origin",
+        b"pragma",
+        b"range",
+        b"retry-after",
+        b"set-cookie",
+        b"strict-transport-security",
+        b"vary",
+        b"www-authenticate",
+        b"x-http-method-override",
+    ];
+    let is_of_head = HEAD_ONLY.iter().any(|of| name.eq_ignore_ascii_case(of));
+    !is_of_head && !is_hop_by_hop(name)
 }
 
 /// Whether a client's field is kept from upstreams because it claims something that the gateway
@@ -162,6 +200,25 @@ mod tests {
             "sec-ch-ua",
         ] {
             assert!(!is_claim(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn trailers_neither_frame_nor_route_nor_authenticate() {
+        for name in [
+            "Content-Length",
+            "transfer-encoding",
+            "host",
+            "Authorization",
+            "set-cookie",
+            "te",
+            "trailer",
+            "connection",
+        ] {
+            assert!(!is_trailer(name.as_bytes()), "{name}");
+        }
+        for name in ["grpc-status", "grpc-message", "X-Checksum", "etag"] {
+            assert!(is_trailer(name.as_bytes()), "{name}");
         }
     }
 

@@ -27,10 +27,12 @@ mod files;
 mod flow;
 mod forward;
 mod framing;
+mod grpc;
 mod handover;
 mod hash;
 mod header;
 mod health;
+mod http2;
 mod link;
 mod matcher;
 mod path;
@@ -53,6 +55,7 @@ mod route;
 mod server;
 mod sticky;
 mod template;
+mod trailers;
 mod upstream;
 mod warm_up;
 
@@ -81,6 +84,7 @@ pub use self::resolve::{resolve_due, resolve_loop};
 pub(crate) use self::response::{BODY_END, DRAIN_LIMIT, DRAIN_TIMEOUT, IDLE_AFTER, IDLE_BEFORE};
 pub use self::route::{Site, SiteTable};
 pub use self::sticky::StickyKey;
+pub use self::trailers::{check_size as check_trailers, parse_trailers, write_last_chunk};
 pub use self::upstream::{EndpointView, Pool};
 
 use self::connection_limit::ConnectionLimit;

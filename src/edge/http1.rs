@@ -185,7 +185,8 @@ async fn forward_message<A: DirectResponder>(
     may_keep: bool,
     shutdown: &ShutdownWatch,
 ) -> Next {
-    let mut client = Http1Client::new(stream, head.http_10, may_keep, shutdown);
+    let client = Http1Client::new(stream, head.http_10, may_keep, shutdown);
+    let mut client = client.with_fields(request.fields);
     match app.forward(decision, request, &mut client).await {
         Carried::Complete => Next::keep_if(client.keeps_connection()),
         Carried::Cut => {

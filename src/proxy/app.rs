@@ -20,7 +20,7 @@ use super::prepared::Prepared;
 use super::request::Request;
 use super::request_ctx::RequestCtx;
 use super::{Gateway, http_proxy};
-use crate::config::model::Config;
+use crate::config::model::{Config, Protocol};
 use crate::shutdown::ShutdownWatch;
 
 /// An application that can respond by itself, and passes requests on.
@@ -99,10 +99,12 @@ impl ProxyApp {
             Step::Files(_) => return Routed::Forward(decision),
             Step::Refuse(refusal) => Some(refusal),
             Step::Pass(proxy) => {
-                // Pingora's proxy cannot take a response back, nor replace it.
+                // Pingora's proxy cannot take a response back, nor replace it, and speaks no HTTP/2
+                // with servers.
                 let pages = decision.error_pages();
                 let needs_own_lane = proxy.retries.on.has_statuses()
                     || pages.is_some_and(|pages| pages.has_upstream())
+                    || proxy.pool.protocol() != Protocol::Http1
                     || decision.needs_own_lane()
                     || (request.is_http2() && is_websocket(request));
                 return match self.lane {

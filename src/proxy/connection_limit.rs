@@ -72,12 +72,9 @@ impl ConnectionLimit {
             self.log_refusal();
             return None;
         }
-        if let Some(own) = connection {
-            own.fetch_add(1, Ordering::Relaxed);
-        }
         Some(UpstreamPermit {
-            connection_limit: Arc::clone(self),
-            connection: connection.cloned(),
+            used: UsedPermit(Arc::clone(self)),
+            _share: connection.map(Share::new),
         })
     }
 
@@ -101,6 +98,12 @@ impl ConnectionLimit {
         Some(IdlePermit(Arc::clone(self)))
     }
 
+    /// How many connections are used.
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
     /// How many connections are idle.
     #[cfg(test)]
     pub(crate) fn idle(&self) -> usize {
@@ -111,16 +114,48 @@ impl ConnectionLimit {
 /// A request's permit, returned when it is dropped.
 #[derive(Debug)]
 pub(crate) struct UpstreamPermit {
-    connection_limit: Arc<ConnectionLimit>,
-    connection: Option<Arc<AtomicUsize>>,
+    used: UsedPermit,
+    _share: Option<Share>,
 }
 
-impl Drop for UpstreamPermit {
+impl UpstreamPermit {
+    /// What counts a connection that requests share. It is no client's.
+    pub(crate) fn into_used(self) -> UsedPermit {
+        self.used
+    }
+}
+
+/// What a client's connection has at upstreams, counted until this is dropped.
+#[derive(Debug)]
+struct Share(Arc<AtomicUsize>);
+
+impl Share {
+    fn new(connection: &Arc<AtomicUsize>) -> Self {
+        connection.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(connection))
+    }
+}
+
+impl Drop for Share {
     fn drop(&mut self) {
-        self.connection_limit.used.fetch_sub(1, Ordering::Relaxed);
-        if let Some(own) = &self.connection {
-            own.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection in use, counted until this is dropped.
+#[derive(Debug)]
+pub(crate) struct UsedPermit(Arc<ConnectionLimit>);
+
+impl UsedPermit {
+    /// Counts the connection as idle instead; `None` if enough are.
+    pub(crate) fn into_idle(self) -> Option<IdlePermit> {
+        self.0.try_keep_idle()
+    }
+}
+
+impl Drop for UsedPermit {
+    fn drop(&mut self) {
+        self.0.used.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -193,6 +228,24 @@ mod tests {
             connection_limit.try_acquire(1, None).is_none(),
             "the configuration's limit"
         );
+    }
+
+    #[test]
+    fn a_shared_connection_is_counted_once() {
+        let connection_limit = connection_limit(10);
+        let own: Arc<AtomicUsize> = Arc::default();
+        let mut permits: Vec<_> = (0..2)
+            .filter_map(|_| connection_limit.try_acquire(0, Some(&own)))
+            .collect();
+        let used = permits.pop().expect("two").into_used();
+        let count = |own: &AtomicUsize| own.load(Ordering::Relaxed);
+        assert_eq!((connection_limit.used(), count(&own)), (2, 1));
+        drop(permits);
+        assert_eq!((connection_limit.used(), count(&own)), (1, 0));
+        let idle = used.into_idle();
+        assert_eq!((connection_limit.used(), connection_limit.idle()), (0, 1));
+        drop(idle);
+        assert_eq!(connection_limit.idle(), 0);
     }
 
     #[test]

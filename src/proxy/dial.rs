@@ -10,9 +10,9 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use pingora_core::connectors::TransportConnector;
-use pingora_core::protocols::Stream;
 use pingora_core::protocols::l4::ext;
 use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::protocols::{ALPN, Stream};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use socket2::SockRef;
@@ -92,6 +92,11 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Deb
 
     /// How many octets the server has not acknowledged; 0 if that is not known.
     fn unacknowledged(&self) -> usize;
+
+    /// Whether the server has chosen HTTP/2 in its TLS handshake.
+    fn has_chosen_http2(&self) -> bool {
+        false
+    }
 }
 
 impl Duplex for TcpStream {
@@ -135,6 +140,10 @@ impl Duplex for Stream {
 
     fn unacknowledged(&self) -> usize {
         queued(self.id())
+    }
+
+    fn has_chosen_http2(&self) -> bool {
+        self.selected_alpn_proto() == Some(ALPN::H2)
     }
 }
 

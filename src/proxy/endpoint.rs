@@ -8,6 +8,7 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use super::availability::Availability;
 use super::connection::IdleConnections;
 use super::connection_limit::ConnectionLimit;
+use super::http2::Http2Connections;
 use super::link::Link;
 use super::warm_up::WarmUp;
 use crate::lock::MutexExt as _;
@@ -26,6 +27,8 @@ pub(crate) struct Endpoint {
     in_flight: AtomicUsize,
     /// Connections that wait for their next request.
     pub(super) idle: Arc<IdleConnections>,
+    /// Connections that requests share.
+    pub(super) http2: Arc<Http2Connections>,
     /// Those of Pingora's lane; the last one is used first.
     resting: Mutex<Vec<Arc<Link>>>,
 }
@@ -40,6 +43,7 @@ impl Endpoint {
             cookie_value: OnceLock::new(),
             in_flight: AtomicUsize::new(0),
             idle: IdleConnections::new(),
+            http2: Http2Connections::new(),
             resting: Mutex::default(),
         }
     }

@@ -1,4 +1,5 @@
-//! The lane for servers of HTTP/1.1: carries requests on the edge's own streams.
+//! The gateway's own lane: carries requests on the edge's own streams, to servers of HTTP/1.1 and, in
+//! [`http2`], of HTTP/2.
 //!
 //! The head is read once and written once, and request and response are carried at the same time,
 //! each as fast as its slower side. Whatever decides (routes, servers, fields, retries, errors) is
@@ -6,11 +7,13 @@
 
 mod client;
 mod compress;
+mod connected;
 mod download;
 mod exchange;
 #[cfg(test)]
 mod fake;
 mod holdback;
+mod http2;
 mod request;
 mod response;
 mod upload;
@@ -28,22 +31,27 @@ pub use self::client::Client;
 pub use self::response::{Body as ResponseBody, ResponseHead};
 
 use self::compress::Compressing;
+use self::connected::Connected;
 use self::exchange::{Exchange, Patience, overrun_error};
 use self::holdback::Holdback;
-use self::request::{Body, write_head};
+use self::http2::Outgoing;
+use self::request::{Body, build_head, write_head};
 use self::response::Asked;
 use self::upload::{Replay, Upload};
 use super::Gateway;
 use super::attempts::NoServer;
-use super::connection::Connection;
+use super::connection_limit::UpstreamPermit;
 use super::decision::Decision;
 use super::failure::Failure;
-use super::header::{self, Forwarded};
+use super::grpc;
+use super::header;
 use super::prepared::Prepared;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::request_ctx::RequestCtx;
+use super::trailers::RequestTrailers;
 use super::upstream::Choice;
+use crate::config::model::Protocol;
 
 /// What became of a request that was to be passed on.
 pub enum Carried {
@@ -132,81 +140,127 @@ impl<C: Client> Passage<'_, C> {
             None if self.client.is_body_done() => Body::None,
             None => Body::Chunked,
         };
-        let head = self.write_head(body, is_websocket)?;
-        let is_idempotent = self.request.is_idempotent();
-        let mut replay = match is_idempotent {
+        let request = self.request;
+        let is_idempotent = request.is_idempotent();
+        let proxy = self.ctx.proxy().ok_or_else(no_route)?;
+        let (max_body, protocol) = (proxy.max_body, proxy.pool.protocol());
+        let is_tls = proxy.pool.has_tls();
+        let deadline = match protocol {
+            Protocol::Http1 => None,
+            Protocol::Http2 | Protocol::Negotiated => grpc::timeout(request.fields),
+        };
+        let deadline = deadline.map(|timeout| Instant::now() + timeout);
+        let until = proxy.total_timeout.map(|total| Instant::now() + total);
+        let until = until.into_iter().chain(deadline).min();
+        // A server of HTTP/2 may refuse any request before it has processed it.
+        let mut replay = match is_idempotent || protocol != Protocol::Http1 {
             true => Replay::default(),
             false => Replay::never(),
         };
-        let proxy = self.ctx.proxy().ok_or_else(no_route)?;
-        let max_body = proxy.max_body;
-        let until = proxy.total_timeout.map(|total| Instant::now() + total);
-        let replacements = self.ctx.replacements(self.request);
+        let replacements = self.ctx.replacements(request);
+        let may_have_trailers = match body {
+            Body::None => false,
+            Body::Length(_) => protocol != Protocol::Http1,
+            Body::Chunked => true,
+        };
+        let changes = may_have_trailers.then(|| self.ctx.request_changes().fields.keep());
+        let trailers = changes.as_ref().map(|changes| RequestTrailers {
+            fields: request.fields,
+            changes: changes.as_changes(),
+        });
+        // Only HTTP/1.1 has upgrades.
+        let needs_http1 = is_websocket && protocol == Protocol::Negotiated;
         let mut may_reuse = true;
+        let mut head = None;
         loop {
             let choice = self.choose_server().await?;
-            let Some(mut connection) = self.connect(&choice, may_reuse, until).await? else {
+            let connected = self.connect(&choice, may_reuse, needs_http1, until).await?;
+            let Some(connected) = connected else {
                 continue;
             };
-            let is_reused = connection.is_reused();
+            let is_reused = connected.is_reused();
             self.ctx.record_connected(is_reused);
             let gateway = self.ctx.response_fields().keep();
             let asked = Asked {
-                head_alone: self.request.method == "HEAD",
+                head_alone: request.method == "HEAD",
                 upgrade: is_websocket,
                 gateway: gateway.as_fields(),
                 replacements: replacements.as_ref(),
+                trailers,
             };
-            let upload = Upload::new(head.clone(), body, &replay, max_body);
             let patience = self.patience(until)?;
             let retry = self.ctx.status_retry().filter(|_| is_idempotent);
             let mut client = Holdback::new(self.client, retry, replay.room());
-            let mut exchange = Exchange::new(
-                &mut client,
-                &mut connection,
-                asked,
-                patience,
-                upload,
-                &mut replay,
-            );
-            let ctx = &mut self.ctx;
-            let carried = poll_fn(|cx| {
-                let carried = exchange.poll(cx);
-                if let Some(status) = exchange.download.status {
-                    ctx.record_response(status);
+            let outcome = match connected {
+                Connected::Http1(mut connection) => {
+                    let head = match &head {
+                        Some(head) => Bytes::clone(head),
+                        None => {
+                            let written = write_head(request, &self.ctx, body, is_websocket)?;
+                            head.insert(written).clone()
+                        }
+                    };
+                    let upload = Upload::new(head, body, &replay, max_body);
+                    let ctx = &mut self.ctx;
+                    let exchange = Exchange::new(
+                        &mut client,
+                        &mut connection,
+                        asked,
+                        patience,
+                        upload,
+                        &mut replay,
+                    );
+                    let outcome = exchange.carry(|status| ctx.record_response(status)).await;
+                    if outcome.result.is_err() && client.has_cancelled() {
+                        // Its port is free at once, and the server learns that nobody waits.
+                        connection.reset_on_close();
+                    } else if outcome.leaves_connection {
+                        let limit = &self.gateway.connection_limit;
+                        choice.endpoint.idle.keep(connection, limit);
+                    }
+                    outcome
                 }
-                carried
-            });
-            let carried = carried.await;
-            let download = &mut exchange.download;
-            self.replaced = download.replaced.take();
-            (self.sent.status, self.sent.octets) = (download.status, download.octets);
-            let is_untouched = !download.has_begun;
-            let leaves_connection = exchange.leaves_connection();
+                Connected::Http2(place) => {
+                    let head = build_head(request, &self.ctx, body, is_tls)?;
+                    let outgoing = Outgoing {
+                        head,
+                        body,
+                        max_body,
+                        may_pause: grpc::is_call(request.fields),
+                        asked,
+                        patience,
+                    };
+                    let ctx = &mut self.ctx;
+                    let record = |status| ctx.record_response(status);
+                    let carried = http2::carry(place, outgoing, &mut client, &mut replay, record);
+                    // In a box, so that requests to other servers reserve no memory for it.
+                    Box::pin(carried).await
+                }
+            };
             let next = client.into_next();
-            self.sent.octets = self.client.recoded_octets().unwrap_or(self.sent.octets);
-            let Err(error) = carried else {
-                if leaves_connection {
-                    let limit = &self.gateway.connection_limit;
-                    choice.endpoint.idle.keep(connection, limit);
-                }
+            self.replaced = outcome.replaced;
+            let octets = self.client.recoded_octets().unwrap_or(outcome.octets);
+            (self.sent.status, self.sent.octets) = (outcome.status, octets);
+            let Err(error) = outcome.result else {
                 return Ok(());
             };
-            if self.client.has_cancelled() {
-                // Its port is free at once, and the server learns that nobody waits.
-                connection.reset_on_close();
+            let is_overdue = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if is_overdue && *error.etype() == ErrorType::ReadTimedout {
+                return Err(grpc::deadline_error());
             }
             if let Some(next) = next {
                 self.ctx.retry_at(next);
                 may_reuse = true;
                 continue;
             }
-            let repeatable = is_idempotent && is_untouched && replay.is_complete();
+            let is_safe = is_idempotent || outcome.is_unprocessed;
+            let repeatable = is_safe && !outcome.has_begun && replay.is_complete();
+            let is_stale = is_reused || outcome.is_unprocessed;
             // The exchange knows whose time was up.
             let body_complete = true;
             if !self
                 .ctx
-                .record_exchange_failure(&error, is_reused, repeatable, body_complete)
+                .record_exchange_failure(&error, is_stale, repeatable, body_complete)
             {
                 return Err(error);
             }
@@ -238,19 +292,23 @@ impl<C: Client> Passage<'_, C> {
         &mut self,
         choice: &Choice,
         may_reuse: bool,
+        needs_http1: bool,
         until: Option<Instant>,
-    ) -> Result<Option<Connection>> {
-        if may_reuse && let Some(connection) = choice.endpoint.idle.take() {
-            return Ok(Some(connection));
-        }
+    ) -> Result<Option<Connected>> {
         let proxy = self.ctx.proxy().ok_or_else(no_route)?;
+        let open = Connected::take_open(&proxy.pool, choice, may_reuse, needs_http1);
+        if let Some(connected) = open {
+            self.share_permit(&connected);
+            return Ok(Some(connected));
+        }
         let dialer = &self.gateway.dialer;
         // In a box, since most requests find an open connection.
         let patience = match until {
             Some(until) => proxy.connect_timeout.min(until - Instant::now()),
             None => proxy.connect_timeout,
         };
-        let mut opening = Box::pin(proxy.pool.dial(choice, dialer, patience));
+        let opening = Connected::open(&proxy.pool, choice, dialer, patience, needs_http1);
+        let mut opening = Box::pin(opening);
         let client = &mut *self.client;
         let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
             Poll::Ready(opened) => Poll::Ready(Ok(opened)),
@@ -259,13 +317,26 @@ impl<C: Client> Passage<'_, C> {
         let opened = opened.await?;
         drop(opening);
         match opened {
-            Ok(socket) => Ok(Some(Connection::new(socket))),
+            Ok(connected) => {
+                self.share_permit(&connected);
+                Ok(Some(connected))
+            }
             // The server is not to blame for what is left of the request's time.
             Err(_) if until.is_some_and(|until| until <= Instant::now()) => Err(overrun_error()),
+            // Nor for as many requests as it allows.
+            Err(error) if matches!(error.etype(), ErrorType::HTTPStatus(_)) => Err(error),
             Err(mut error) => match self.ctx.record_connect_failure(&mut error) {
                 true => Ok(None),
                 false => Err(error),
             },
+        }
+    }
+
+    /// Has a shared connection counted once, whatever the number of its requests.
+    fn share_permit(&mut self, connected: &Connected) {
+        if let Connected::Http2(place) = connected {
+            let permit = self.ctx.upstream_permit.take();
+            place.count_connection(permit.map(UpstreamPermit::into_used));
         }
     }
 
@@ -276,22 +347,6 @@ impl<C: Client> Passage<'_, C> {
             send: proxy.send_timeout,
             until,
         })
-    }
-
-    fn write_head(&self, body: Body, is_websocket: bool) -> Result<Bytes> {
-        let host = self.ctx.decision.as_ref().and_then(|one| one.host.clone());
-        let invalid = || Error::explain(ErrorType::HTTPStatus(400), "the host is not valid");
-        let changes = self.ctx.request_changes();
-        let forwarded = Forwarded {
-            client: self.request.client,
-            tls: self.request.tls.is_some(),
-            host: host.ok_or_else(invalid)?,
-            server_host: changes.host,
-            port: self.request.port,
-            request_id: self.ctx.request_id_value(),
-        };
-        let request = self.request;
-        Ok(write_head(request, changes, &forwarded, body, is_websocket))
     }
 
     /// Counts and logs the request, unless the gateway has to respond itself.

@@ -7,8 +7,8 @@ use bytes::{Buf as _, Bytes, BytesMut};
 /// The most bytes of chunk extensions in one body; only attackers use them.
 const MAX_EXTENSIONS: usize = 4 * 1024;
 
-/// The most bytes of trailers.
-const MAX_TRAILERS: usize = 16 * 1024;
+/// The most octets of trailers.
+pub(crate) const MAX_TRAILERS: usize = 16 * 1024;
 
 /// The rest of a message's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +54,19 @@ impl Framing {
     }
 
     /// Removes the next octets of the body from the beginning of `buffer`, and what frames them.
-    /// Empty if more octets are needed, or if the message has ended.
+    /// Empty if more octets are needed, or if the message has ended. Lines of trailers are appended
+    /// to `trailers`.
     ///
     /// # Errors
     /// `InvalidData` if the chunks are malformed.
-    pub fn take_data(&mut self, buffer: &mut BytesMut) -> io::Result<Bytes> {
+    pub fn take_data(
+        &mut self,
+        buffer: &mut BytesMut,
+        trailers: &mut Vec<u8>,
+    ) -> io::Result<Bytes> {
         let count = match self {
             Self::Chunked(chunks) => {
-                buffer.advance(chunks.skip_framing(buffer)?);
+                buffer.advance(chunks.skip_framing(buffer, trailers)?);
                 chunks.take_data(buffer.len())
             }
             Self::Length(left) => {
@@ -77,10 +82,12 @@ impl Framing {
         };
         if let Self::Chunked(chunks) = self {
             // The end often comes with the last octets. What is malformed comes after them.
-            let mut ahead = *chunks;
-            if let Ok(count) = ahead.skip_framing(buffer) {
+            let (mut ahead, before) = (*chunks, trailers.len());
+            if let Ok(count) = ahead.skip_framing(buffer, trailers) {
                 buffer.advance(count);
                 *chunks = ahead;
+            } else {
+                trailers.truncate(before);
             }
         }
         Ok(data)
@@ -141,13 +148,20 @@ impl Chunks {
     }
 
     /// Consumes what frames the next data, or ends the body. Returns its length.
-    fn skip_framing(&mut self, octets: &[u8]) -> io::Result<usize> {
+    fn skip_framing(&mut self, octets: &[u8], trailers: &mut Vec<u8>) -> io::Result<usize> {
         let mut count = 0;
         for &octet in octets {
             if matches!(self.state, State::Data | State::End) {
                 break;
             }
+            let is_trailer = matches!(
+                self.state,
+                State::TrailerStart | State::Trailer | State::TrailerLf
+            );
             self.consume_byte(octet)?;
+            if is_trailer && self.state != State::EndLf {
+                trailers.push(octet);
+            }
             count += 1;
         }
         Ok(count)
@@ -300,6 +314,7 @@ mod tests {
     #[derive(Debug, PartialEq, Eq)]
     struct Taken {
         data: Vec<u8>,
+        trailers: Vec<u8>,
         /// What belongs to no message.
         rest: Vec<u8>,
         is_done: bool,
@@ -310,15 +325,24 @@ mod tests {
         fn of(data: &[u8], rest: &[u8], is_done: bool) -> Self {
             Self {
                 data: data.to_vec(),
+                trailers: Vec::new(),
                 rest: rest.to_vec(),
                 is_done,
                 is_malformed: false,
             }
         }
 
+        fn with_trailers(self, trailers: &[u8]) -> Self {
+            Self {
+                trailers: trailers.to_vec(),
+                ..self
+            }
+        }
+
         fn malformed_after(data: &[u8]) -> Self {
             Self {
                 data: data.to_vec(),
+                trailers: Vec::new(),
                 rest: Vec::new(),
                 is_done: false,
                 is_malformed: true,
@@ -329,11 +353,11 @@ mod tests {
     /// Takes a body whose octets arrive in these pieces.
     fn take<'a>(mut framing: Framing, pieces: impl Iterator<Item = &'a [u8]>) -> Taken {
         let mut buffer = BytesMut::new();
-        let mut data = Vec::new();
+        let (mut data, mut trailers) = (Vec::new(), Vec::new());
         for piece in pieces {
             buffer.extend_from_slice(piece);
             while !framing.is_done() && !buffer.is_empty() {
-                match framing.take_data(&mut buffer) {
+                match framing.take_data(&mut buffer, &mut trailers) {
                     Ok(new) => {
                         let is_stuck = new.is_empty() && !framing.is_done();
                         assert!(!is_stuck || buffer.is_empty(), "all that frames is taken");
@@ -346,7 +370,7 @@ mod tests {
                 }
             }
         }
-        Taken::of(&data, &buffer, framing.is_done())
+        Taken::of(&data, &buffer, framing.is_done()).with_trailers(&trailers)
     }
 
     /// Takes it in one piece and octet by octet.
@@ -368,11 +392,14 @@ mod tests {
             ),
             (
                 b"A\r\n0\r\n\r\n56789\r\n0\r\nT: v\r\nU:\r\n\r\n",
-                Taken::of(b"0\r\n\r\n56789", b"", true),
+                Taken::of(b"0\r\n\r\n56789", b"", true).with_trailers(b"T: v\r\nU:\r\n"),
             ),
             (b"3\r\nab", Taken::of(b"ab", b"", false)),
             (b"3\r\nabc\r\n", Taken::of(b"abc", b"", false)),
-            (b"3\r\nabc\r\n0\r\nT: v\r\n", Taken::of(b"abc", b"", false)),
+            (
+                b"3\r\nabc\r\n0\r\nT: v\r\n",
+                Taken::of(b"abc", b"", false).with_trailers(b"T: v\r\n"),
+            ),
         ] {
             assert_eq!(chunked(octets), expected, "{}", octets.escape_ascii());
         }
@@ -409,7 +436,9 @@ mod tests {
     fn the_end_of_a_body_is_taken_with_its_last_data() {
         let mut framing = Framing::chunked();
         let mut buffer = BytesMut::from(&b"3\r\nabc\r\n0\r\n\r\nGET"[..]);
-        let data = framing.take_data(&mut buffer).expect("well formed");
+        let data = framing
+            .take_data(&mut buffer, &mut Vec::new())
+            .expect("well formed");
         assert_eq!(&data[..], b"abc");
         assert!(framing.is_done());
         assert_eq!(&buffer[..], b"GET");
@@ -430,6 +459,7 @@ mod tests {
             }
             body.push_str(&format!("0{extension}\r\n{trailers}\r\n{rest}"));
             let expected = Taken::of(chunks.concat().as_bytes(), rest.as_bytes(), true);
+            let expected = expected.with_trailers(trailers.as_bytes());
             let taken = take(Framing::chunked(), body.as_bytes().chunks(size));
             proptest::prop_assert_eq!(taken, expected);
         }

@@ -3,6 +3,7 @@
 //! One loop serves all upstreams. It looks at the table of sites that is in force, so a reload stops
 //! the checks of an upstream that is gone or has changed, and nothing else.
 
+mod http2;
 mod probe;
 
 use std::collections::HashMap;

@@ -300,6 +300,7 @@ impl ProxyHttp for Gateway {
             if !begun {
                 let request = Request::of(session.req_header(), session.digest());
                 let page = ctx.request.error_page(status, why, &request);
+                let page = page.in_form_for(request.fields);
                 // If an upstream is to blame, the client keeps its connection.
                 if !status.is_server_error() {
                     session.set_keepalive(None);
@@ -381,7 +382,8 @@ impl Gateway {
         };
         self.refused.count(refusal);
         let request = Request::of(session.req_header(), session.digest());
-        Some(ctx.request.refusal_page(refusal, &request))
+        let page = ctx.request.refusal_page(refusal, &request);
+        Some(page.in_form_for(request.fields))
     }
 }
 

@@ -22,7 +22,7 @@ impl Prepared {
     pub(super) fn new(ctx: RequestCtx, page: Option<LocalResponse>, request: &Request<'_>) -> Self {
         let prepared = Self {
             ctx,
-            page,
+            page: page.map(|page| page.in_form_for(request.fields)),
             head_alone: request.method == "HEAD",
             closes: false,
         };
@@ -46,6 +46,13 @@ impl Prepared {
         self.closes
     }
 
+    /// The status in its head.
+    pub fn head_status(&self) -> StatusCode {
+        let response = self.response();
+        response.map_or_else(|| self.status(), LocalResponse::head_status)
+    }
+
+    /// The status that it stands for, which is logged. To a client of gRPC the head says another.
     pub fn status(&self) -> StatusCode {
         self.response()
             .map_or(StatusCode::INTERNAL_SERVER_ERROR, LocalResponse::code)

@@ -12,7 +12,9 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::config::model::Form;
+use crate::proxy::grpc;
 use crate::proxy::header::REQUEST_ID;
+use crate::proxy::request::Fields;
 use crate::proxy::response_fields::ResponseFields;
 
 /// How much of a request's body is read and discarded so that its HTTP/1 connection can be kept.
@@ -42,6 +44,10 @@ pub(crate) struct LocalResponse {
     retries: bool,
     /// More fields.
     more: Vec<(HeaderName, HeaderValue)>,
+    /// What went wrong, as a sentence.
+    why: Option<Box<str>>,
+    /// What a client of gRPC gets instead of all this, whatever the status.
+    grpc: Option<Box<grpc::Failure>>,
     body: Bytes,
 }
 
@@ -56,6 +62,8 @@ impl LocalResponse {
             cacheable: true,
             retries: true,
             more: Vec::new(),
+            why: None,
+            grpc: None,
             body,
         }
     }
@@ -78,6 +86,8 @@ impl LocalResponse {
             cacheable: true,
             retries: true,
             more: Vec::new(),
+            why: None,
+            grpc: None,
             body: Bytes::new(),
         }
     }
@@ -136,7 +146,27 @@ impl LocalResponse {
                 format!("{code} {title}\n\n{why}\nRequest {request_id}\n"),
             ),
         };
-        Self::new(status, HeaderValue::from_static(content_type), body.into()).uncacheable()
+        let content_type = HeaderValue::from_static(content_type);
+        Self {
+            why: Some(why.into()),
+            ..Self::new(status, content_type, body.into()).uncacheable()
+        }
+    }
+
+    /// This response in the form that a client of gRPC reads, if a request with these `fields` is
+    /// one's: a head alone, whose status of HTTP is 200 and which has one of gRPC (a response of
+    /// "trailers only"). What it stands for is still logged.
+    pub(crate) fn in_form_for(self, fields: Fields<'_>) -> Self {
+        let title = self.status.canonical_reason().unwrap_or_default();
+        let why = self.why.as_deref().unwrap_or(title);
+        match grpc::Failure::of(fields, self.status, why) {
+            Some(failure) => Self {
+                grpc: Some(Box::new(failure)),
+                body: Bytes::new(),
+                ..self
+            },
+            None => self,
+        }
     }
 
     /// Sends this response, and keeps an HTTP/1 connection if the request's body allows it.
@@ -182,7 +212,7 @@ impl LocalResponse {
 
     /// Whether the response has no body, but may have one.
     pub(crate) fn may_have_note(&self) -> bool {
-        self.body.is_empty() && !self.is_bodiless()
+        self.body.is_empty() && !self.is_bodiless() && self.grpc.is_none()
     }
 
     /// This response with its status as its body.
@@ -195,15 +225,24 @@ impl LocalResponse {
     }
 
     fn head(&self, gateway: ResponseFields<'_>) -> Result<ResponseHeader> {
-        let mut head = ResponseHeader::build(self.status, Some(8))?;
+        let mut head = ResponseHeader::build(self.head_status(), Some(8))?;
         for (name, value) in self.fields_with(gateway) {
             head.append_header(name, value)?;
         }
         Ok(head)
     }
 
+    /// The status that the response stands for.
     pub(crate) fn code(&self) -> StatusCode {
         self.status
+    }
+
+    /// The status in its head.
+    pub(crate) fn head_status(&self) -> StatusCode {
+        match &self.grpc {
+            Some(_) => StatusCode::OK,
+            None => self.status,
+        }
     }
 
     /// The fields of its head, with those that the gateway writes into every response.
@@ -229,6 +268,7 @@ impl LocalResponse {
     /// The fields of its head, as far as they are its own.
     fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let content_type = self.content_type.clone().filter(|_| !self.body.is_empty());
+        let grpc = self.grpc.iter().flat_map(|failure| failure.fields());
         let length = (!self.is_bodiless()).then(|| HeaderValue::from(self.body.len()));
         let cache = (!self.cacheable).then(|| HeaderValue::from_static("no-store"));
         // Of the gateway's own responses, those that are not configured.
@@ -245,6 +285,7 @@ impl LocalResponse {
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
+        .chain(grpc)
     }
 
     /// What follows its head, if anything.
@@ -336,7 +377,28 @@ fn waits_for_leave(session: &Session) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
+
+    #[test]
+    fn to_a_client_of_grpc_a_failure_is_a_head() {
+        let mut fields = HeaderMap::new();
+        let page = || LocalResponse::error(StatusCode::BAD_GATEWAY, "It is down.", b"", "00ff");
+        assert_eq!(page().in_form_for(Fields::Map(&fields)), page());
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        let failure = page().in_form_for(Fields::Map(&fields));
+        assert_eq!(failure.code(), StatusCode::BAD_GATEWAY);
+        assert!(failure.body().is_none() && !failure.may_have_note());
+        let id = HeaderValue::from_static("00ff");
+        let head = failure
+            .head(ResponseFields::of_request(&id))
+            .expect("valid");
+        assert_eq!(head.status, StatusCode::OK);
+        assert_eq!(head.headers[CONTENT_TYPE], "application/grpc");
+        assert_eq!(head.headers["grpc-status"], "14");
+        assert_eq!(head.headers["grpc-message"], "It is down.");
+    }
 
     #[test]
     fn a_problem_is_json() {

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use openssl::x509::{X509, X509Ref};
-use pingora_core::Result;
+use pingora_core::protocols::ALPN;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::tls::TlsRef;
 use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
+use pingora_core::{Error, ErrorType, Result};
 
-use crate::config::model::{Upstream, UpstreamAddress, UpstreamServer, UpstreamTls};
+use crate::config::model::{Protocol, Upstream, UpstreamAddress, UpstreamServer, UpstreamTls};
 use crate::host::HostName;
 use crate::printable::Printable as _;
 use crate::proxy::dial::{Dialer, Duplex, ForeignCertificate};
@@ -32,6 +33,7 @@ pub(crate) struct Server {
     template: HttpPeer,
     /// The settings of TLS, without the address.
     tls: Option<HttpPeer>,
+    protocol: Protocol,
     pub(crate) name: Option<(HostName, u16)>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     turn: AtomicUsize,
@@ -50,7 +52,12 @@ pub(crate) struct Server {
 
 impl Server {
     /// A server of which only the configuration is known.
-    pub(crate) fn new(server: &UpstreamServer, tls: &UpstreamTls, roots: Option<&[u8]>) -> Self {
+    pub(crate) fn new(
+        server: &UpstreamServer,
+        protocol: Protocol,
+        tls: &UpstreamTls,
+        roots: Option<&[u8]>,
+    ) -> Self {
         let (endpoints, name) = match &server.address {
             UpstreamAddress::Ip(address) => (
                 vec![(SocketAddr::Inet(*address), address.to_string())],
@@ -63,9 +70,18 @@ impl Server {
             .into_iter()
             .map(|(address, text)| Arc::new(Endpoint::new(address, text)))
             .collect();
+        let mut tls = tls_template(server, tls, roots);
+        if let Some(tls) = &mut tls {
+            tls.options.alpn = match protocol {
+                Protocol::Http1 => ALPN::H1,
+                Protocol::Http2 => ALPN::H2,
+                Protocol::Negotiated => ALPN::H2H1,
+            };
+        }
         Self {
             template: template(),
-            tls: tls_template(server, tls, roots),
+            tls,
+            protocol,
             name,
             endpoints: ArcSwap::from_pointee(endpoints),
             turn: AtomicUsize::new(0),
@@ -104,6 +120,30 @@ impl Server {
         let tls = self.tls.as_ref();
         dialer
             .open_connection(&endpoint.address, tls, patience)
+            .await
+    }
+
+    /// The same, to speak HTTP/1.1 over it whatever else the server speaks.
+    ///
+    /// # Errors
+    ///
+    /// If the server cannot be reached or trusted, or if it speaks HTTP/2 alone.
+    pub(super) async fn open_http1_connection(
+        &self,
+        endpoint: &Endpoint,
+        dialer: &Dialer,
+        patience: Duration,
+    ) -> Result<Box<dyn Duplex>> {
+        if self.protocol == Protocol::Http2 {
+            let why = "the upstream has 'protocol: h2', and this needs HTTP/1.1";
+            return Error::e_explain(ErrorType::InternalError, why);
+        }
+        let mut tls = self.tls.clone();
+        if let Some(tls) = &mut tls {
+            tls.options.alpn = ALPN::H1;
+        }
+        dialer
+            .open_connection(&endpoint.address, tls.as_ref(), patience)
             .await
     }
 
@@ -198,8 +238,7 @@ impl Server {
     }
 }
 
-/// A peer without its link. Every upstream is spoken to in HTTP/1.1, since an upgrade cannot pass
-/// through HTTP/2.
+/// A peer without its link.
 fn template() -> HttpPeer {
     let mut options = PeerOptions::new();
     options.idle_timeout = Some(IDLE);

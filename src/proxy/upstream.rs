@@ -15,7 +15,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 
 use self::group::Group;
-use crate::config::model::{Balance, HashKey, HealthCheck, Upstream};
+use crate::config::model::{Balance, HashKey, HealthCheck, Protocol, Upstream, UpstreamTls};
 use crate::metrics::Metrics;
 use crate::proxy::admission::{Admission, Queue};
 use crate::proxy::attempts::Attempts;
@@ -94,7 +94,9 @@ impl Pool {
             servers: upstream
                 .servers
                 .iter()
-                .map(|server| Server::new(server, &upstream.tls, roots.as_deref()))
+                .map(|server| {
+                    Server::new(server, upstream.protocol, &upstream.tls, roots.as_deref())
+                })
                 .collect(),
             groups: [group(false), group(true)].into_iter().flatten().collect(),
             queue: has_limit.then(Arc::default),
@@ -256,28 +258,45 @@ impl Pool {
         patience: Duration,
     ) -> Result<Box<HttpPeer>> {
         if !lease.link.is_open() {
-            let socket = self.dial(choice, dialer, patience).await?;
+            let socket = self.dial(choice, dialer, patience, true).await?;
             lease.link.set_socket(socket);
         }
         let server = self.server(choice)?;
         Ok(server.peer(&choice.endpoint, &lease.link))
     }
 
-    /// Opens a connection to a server within `patience`.
+    /// Opens a connection to a server within `patience`: for HTTP/1.1 if `needs_http1`, else for
+    /// what the server speaks.
     ///
     /// # Errors
     ///
-    /// If the server cannot be reached or trusted.
+    /// If the server cannot be reached or trusted, or does not speak HTTP/1.1 though it has to.
     pub(super) async fn dial(
         &self,
         choice: &Choice,
         dialer: &Dialer,
         patience: Duration,
+        needs_http1: bool,
     ) -> Result<Box<dyn Duplex>> {
-        let server = self.server(choice)?;
-        server
-            .open_connection(&choice.endpoint, dialer, patience)
-            .await
+        let (server, endpoint) = (self.server(choice)?, &choice.endpoint);
+        match needs_http1 {
+            true => {
+                server
+                    .open_http1_connection(endpoint, dialer, patience)
+                    .await
+            }
+            false => server.open_connection(endpoint, dialer, patience).await,
+        }
+    }
+
+    /// What the servers speak.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.upstream.protocol
+    }
+
+    /// Whether connections to the servers use TLS.
+    pub(super) fn has_tls(&self) -> bool {
+        self.upstream.tls != UpstreamTls::Off
     }
 
     fn server(&self, choice: &Choice) -> Result<&Server> {

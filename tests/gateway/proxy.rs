@@ -12,8 +12,11 @@ mod endings;
 mod error_pages;
 mod failures;
 mod fields;
+mod grpc;
 mod health;
 mod hsts;
+mod http2_connections;
+mod http2_servers;
 mod interim;
 mod log;
 mod maintenance;
@@ -26,6 +29,7 @@ mod routing;
 mod slow_start;
 mod sticky;
 mod streams;
+mod trailers;
 mod uploads;
 mod upstreams;
 mod websocket;
@@ -37,7 +41,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Builder, Curl, Gateway, Origin, serving, wait_for};
+use crate::support::{Builder, Curl, Gateway, H2Server, Origin, serving, wait_for};
 
 /// A gateway whose site `a.test` passes everything to this origin.
 #[track_caller]
@@ -85,6 +89,13 @@ fn over(version: &str, gateway: &Gateway, host: &str, path: &str) -> Curl {
 /// Begins a gateway whose `a.test` passes everything to the upstream `app` with these keys.
 fn with_upstream(keys: &str) -> Builder {
     serving(&[&["a.test"]], upstream_config(keys))
+}
+
+/// A gateway whose `a.test` passes everything to this server of HTTP/2.
+#[track_caller]
+fn in_front_of_http2(server: &H2Server) -> Gateway {
+    let address = server.address();
+    with_upstream(&format!("servers: [\"{address}\"], protocol: h2")).start()
 }
 
 /// The configuration of such a gateway without its certificates.

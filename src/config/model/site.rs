@@ -10,7 +10,7 @@ use http::StatusCode;
 
 use super::{
     Balance, Compression, Conditions, Eject, ErrorPages, Files, HealthCheck, Hsts, Maintenance,
-    Origin, PathMatch, Retries, Rewriting, Sticky, Template,
+    Origin, PathMatch, Protocol, Retries, Rewriting, Sticky, Template,
 };
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
@@ -21,6 +21,7 @@ pub struct Upstream {
     pub name: Arc<str>,
     /// Never empty.
     pub servers: Vec<UpstreamServer>,
+    pub protocol: Protocol,
     pub balance: Balance,
     pub sticky: Option<Sticky>,
     pub tls: UpstreamTls,
@@ -36,6 +37,7 @@ impl Upstream {
         Self {
             name: name.into(),
             servers,
+            protocol: Protocol::Http1,
             balance: Balance::RoundRobin,
             sticky: None,
             tls: UpstreamTls::Off,

@@ -5,6 +5,17 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+/// The protocol that the servers of an upstream speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// Without TLS by prior knowledge (RFC 9113, section 3.3).
+    Http2,
+    /// Each server chooses in its TLS handshake.
+    Negotiated,
+}
+
 /// How a server of an upstream is chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Balance {

@@ -13,7 +13,7 @@ use super::retries::Retries;
 use super::rewrite::{HeaderEdits, Hsts};
 use super::sticky::Sticky;
 use super::text::{Duration, Size, Switch};
-use super::upstream::{Balance, Eject, Health};
+use super::upstream::{Balance, Eject, Health, Protocol};
 
 /// A pool of servers that requests are passed to.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +23,9 @@ pub(crate) struct Upstream {
     /// The servers: `ADDRESS:PORT`, `NAME:PORT`, `unix:PATH`, or a mapping with more about one.
     #[schemars(length(min = 1))]
     pub(crate) servers: Vec<UpstreamServer>,
+    /// What is spoken to the servers: `http1`; `h2`, without TLS by prior knowledge; or `auto`,
+    /// which each server chooses in its TLS handshake, and which is HTTP/1.1 without TLS.
+    pub(crate) protocol: Protocol,
     /// How a server is chosen: `round_robin`, in turn; `least_requests`, the one with the fewest
     /// requests in flight; or `{ hash: … }`, the same one for the same key.
     pub(crate) balance: Balance,
@@ -46,6 +49,7 @@ impl Default for Upstream {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
+            protocol: Protocol::default(),
             balance: Balance::default(),
             sticky: None,
             health: None,

@@ -5,6 +5,17 @@ use serde::{Deserialize, Serialize};
 
 use super::text::Duration;
 
+/// The protocol that the servers of an upstream speak.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum Protocol {
+    #[default]
+    Http1,
+    H2,
+    Auto,
+}
+
 /// How a server is chosen.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::model::{
-    Action, Balance, Eject, HashKey, HealthCheck, Probe, Retries, RetryCause, Sticky, Upstream,
+    Action, Balance, Eject, HashKey, HealthCheck, Probe, Protocol, Retries, RetryCause, Sticky,
+    Upstream,
 };
 
 /// The upstream `app` with these keys besides its servers.
@@ -59,6 +60,20 @@ fn servers_that_come_up_may_begin_slowly() {
     assert_eq!(upstream("max_connections: 1").slow_start, None);
     let half_a_minute = Some(Duration::from_secs(30));
     assert_eq!(upstream("slow_start: 30s").slow_start, half_a_minute);
+}
+
+#[test]
+fn without_tls_nothing_is_negotiated() {
+    for (keys, protocol) in [
+        ("tls: on", Protocol::Http1),
+        ("protocol: http1", Protocol::Http1),
+        ("protocol: auto", Protocol::Http1),
+        ("protocol: auto, tls: on", Protocol::Negotiated),
+        ("protocol: h2", Protocol::Http2),
+        ("protocol: h2, tls: on", Protocol::Http2),
+    ] {
+        assert_eq!(upstream(keys).protocol, protocol, "{keys}");
+    }
 }
 
 #[test]
@@ -197,6 +212,7 @@ fn mistakes_of_retries_are_reported_where_they_are() {
 /// `KEY | what the message says | the keys of the upstream`.
 const FAULTS: &str = r#"
 balance | expected one of round_robin, least_requests | balance: random
+protocol | 'h3' is not known here | protocol: h3
 balance.hash | the key 'hash' is missing | balance: {}
 balance.hash | exclude each other | balance: { hash: { header: a, cookie: b } }
 balance.hash | nothing is chosen | balance: { hash: {} }

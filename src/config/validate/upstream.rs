@@ -12,7 +12,7 @@ use super::references::Upstreams;
 use super::slow_start::slow_start;
 use super::sticky;
 use crate::config::model::{
-    Balance, HashKey, Upstream, UpstreamAddress, UpstreamServer, UpstreamTls,
+    Balance, HashKey, Protocol, Upstream, UpstreamAddress, UpstreamServer, UpstreamTls,
 };
 use crate::config::problem::At;
 use crate::config::schema;
@@ -101,12 +101,24 @@ fn upstream(
     Upstream {
         name,
         servers,
+        protocol: protocol(raw.protocol, &tls),
         balance,
         sticky,
         tls,
         health,
         eject,
         slow_start,
+    }
+}
+
+/// What the servers speak: without TLS there is no handshake in which they could choose.
+fn protocol(raw: schema::Protocol, tls: &UpstreamTls) -> Protocol {
+    match (raw, tls) {
+        (schema::Protocol::Http1, _) | (schema::Protocol::Auto, UpstreamTls::Off) => {
+            Protocol::Http1
+        }
+        (schema::Protocol::H2, _) => Protocol::Http2,
+        (schema::Protocol::Auto, UpstreamTls::On { .. }) => Protocol::Negotiated,
     }
 }
 

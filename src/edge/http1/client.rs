@@ -7,12 +7,14 @@ use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::TE;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::AsyncWrite as _;
 
 use super::stream::{Gone, MessageStream};
-use crate::proxy::{Client, ResponseBody, ResponseHead};
+use crate::proxy::{Client, Fields, ResponseBody, ResponseHead, parse_trailers, write_last_chunk};
 use crate::shutdown::ShutdownWatch;
 
 /// How many octets of a response are read at once.
@@ -26,6 +28,8 @@ pub(super) struct Http1Client<'a> {
     /// Whether the connection may be kept after the response.
     may_keep: bool,
     shutdown: &'a ShutdownWatch,
+    /// Those of the request, if they may ask for trailers.
+    fields: Option<Fields<'a>>,
     /// What frames the body, and is not written yet.
     out: BytesMut,
     is_chunked: bool,
@@ -49,12 +53,31 @@ impl<'a> Http1Client<'a> {
             is_http_10,
             may_keep,
             shutdown,
+            fields: None,
             out: BytesMut::new(),
             is_chunked: false,
             in_chunk: false,
             is_ended: false,
             is_kept: false,
         }
+    }
+
+    /// This client, whose request has these fields.
+    pub(super) fn with_fields(self, fields: Fields<'a>) -> Self {
+        Self {
+            fields: Some(fields),
+            ..self
+        }
+    }
+
+    /// Whether the client takes trailers (RFC 9110, section 10.1.4).
+    fn takes_trailers(&self) -> bool {
+        let is_te = |name: &[u8]| name.eq_ignore_ascii_case(TE.as_str().as_bytes());
+        let fields = self.fields.into_iter().flat_map(Fields::iter);
+        fields
+            .filter(|(name, _)| is_te(name))
+            .flat_map(|(_, value)| value.split(|&octet| octet == b','))
+            .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
     }
 
     /// Whether another request may follow.
@@ -104,6 +127,11 @@ impl Client for Http1Client<'_> {
             let why = "while the request's body is read";
             Error::because(ErrorType::ReadError, why, error).into_down()
         }))
+    }
+
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        let lines = self.stream.take_trailers();
+        (!lines.is_empty()).then(|| parse_trailers(&lines))
     }
 
     fn is_body_done(&self) -> bool {
@@ -199,6 +227,18 @@ impl Client for Http1Client<'_> {
             }
         }
         self.poll_out(cx)
+    }
+
+    fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        let trailers = match self.takes_trailers() {
+            true => trailers,
+            false => HeaderMap::new(),
+        };
+        if self.is_chunked && !std::mem::replace(&mut self.is_ended, true) {
+            self.put(&[&write_last_chunk(&trailers)]);
+        }
+        self.is_ended = true;
+        Ok(())
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -397,6 +437,61 @@ mod tests {
             assert!(got.ends_with(&end), "{got}");
             assert!(keeps);
         }
+    }
+
+    #[tokio::test]
+    async fn trailers_follow_a_body_in_chunks_if_the_client_takes_them() {
+        let trailers = || HeaderMap::from_iter([(TE, http::HeaderValue::from_static("x"))]);
+        for (te, head, end) in [
+            (
+                "TE: gzip, trailers\r\n",
+                DATED,
+                "5\r\nhello\r\n0\r\nte: x\r\n\r\n",
+            ),
+            ("TE: gzip\r\n", DATED, "5\r\nhello\r\n0\r\n\r\n"),
+            (
+                "TE: trailers\r\n",
+                "HTTP/1.1 200 OK\r\nContent-Length: 5",
+                "\r\n\r\nhello",
+            ),
+        ] {
+            let (mut stream, mut far) = begin(GET, 4096).await;
+            let (_stop, shutdown) = watch::channel(false);
+            let lines = format!("GET / HTTP/1.1\r\n{te}\r\n");
+            let client = Http1Client::new(&mut stream, false, true, &shutdown);
+            let mut client = client.with_fields(Fields::Lines(lines.as_bytes()));
+            let head = format!("{head}\r\n\r\n");
+            let sent = ResponseHead::parse_sample(head.as_bytes(), |head| client.send_head(head));
+            sent.expect("accepted");
+            let mut part = Bytes::from_static(b"hello");
+            let sent = poll_fn(|cx| client.poll_send(cx, &mut part, false)).await;
+            sent.expect("the client accepts it");
+            client.send_trailers(trailers()).expect("accepted");
+            let flushed = poll_fn(|cx| client.poll_flush(cx)).await;
+            flushed.expect("the client accepts it");
+            assert!(client.keeps_connection());
+            drop(stream);
+            let mut got = String::new();
+            far.read_to_string(&mut got).await.expect("text");
+            assert!(got.ends_with(end), "{got}");
+        }
+    }
+
+    #[tokio::test]
+    async fn trailers_of_a_body_are_taken_once() {
+        let post = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n";
+        let (mut stream, _client) = begin(post, 4096).await;
+        let (_stop, shutdown) = watch::channel(false);
+        let mut client = Http1Client::new(&mut stream, false, true, &shutdown);
+        while poll_fn(|cx| client.poll_body(cx))
+            .await
+            .expect("a part")
+            .is_some()
+        {}
+        let trailers = client.take_trailers().expect("some");
+        assert_eq!(trailers["x-sum"], "1");
+        assert!(client.take_trailers().is_none());
     }
 
     #[tokio::test]

@@ -143,7 +143,7 @@ pub(super) async fn respond_refusal<A: DirectResponder>(
 
 /// The head of a response, `Connection` included, with room for a body of this size after it.
 fn whole_head(response: &Prepared, body: usize, connection: &str) -> Vec<u8> {
-    let status = response.status();
+    let status = response.head_status();
     let mut head = Vec::with_capacity(384 + body.min(SMALL));
     head.extend_from_slice(b"HTTP/1.1 ");
     head.extend_from_slice(status.as_str().as_bytes());

@@ -56,6 +56,8 @@ pub(super) struct MessageStream {
     /// Whether the client has closed its side.
     ended: bool,
     pace: Pace,
+    /// Lines of the current message's trailers.
+    trailers: Vec<u8>,
 }
 
 impl MessageStream {
@@ -69,6 +71,7 @@ impl MessageStream {
             http_10: false,
             ended: false,
             pace: Pace::new(idle),
+            trailers: Vec::new(),
         }
     }
 
@@ -125,7 +128,13 @@ impl MessageStream {
     fn begin_framing(&mut self, head: &Head) {
         self.framing = head.body.framing();
         self.http_10 = head.http_10;
+        self.trailers = Vec::new();
         self.pace.begin();
+    }
+
+    /// Takes the lines of trailers that followed the body.
+    pub(super) fn take_trailers(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.trailers)
     }
 
     /// Whether the current message has been read to its end, so that another can follow.
@@ -138,7 +147,9 @@ impl MessageStream {
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         while !self.framing.is_done() {
             if !self.buffer.is_empty() {
-                let data = self.framing.take_data(&mut self.buffer)?;
+                let data = self
+                    .framing
+                    .take_data(&mut self.buffer, &mut self.trailers)?;
                 if !data.is_empty() {
                     return Poll::Ready(Ok(Some(data)));
                 }

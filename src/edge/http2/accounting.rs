@@ -47,9 +47,9 @@ const PER_SECOND: u32 = 5;
 /// Useless octets that weigh as much as a frame.
 const OCTETS: usize = 1024;
 
-/// Octets of trailers that are free, and how many further ones weigh as much as a frame. Trailers
-/// are not used, but the h2 crate keeps them until the request ends, and each octet can stand for a
-/// field.
+/// Octets of trailers that are free, and how many further ones weigh as much as a frame. Requests
+/// hardly ever have more, and the h2 crate keeps them until they are read, and each octet can stand
+/// for a field.
 const TRAILERS: usize = 1024;
 const TRAILER_OCTETS: usize = 32;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, OrErr as _, Result};
 
@@ -36,6 +36,8 @@ pub(super) struct Http2Client<'a> {
     idle: Duration,
     blocked: Timer,
     pace: Pace,
+    /// Whether the body may pause.
+    may_pause: bool,
     /// What the length of the body, if it is declared, leaves of it.
     held: HeldBody,
     /// Whether all of the body has been handed on.
@@ -64,6 +66,7 @@ impl<'a> Http2Client<'a> {
             idle,
             blocked: Timer::default(),
             pace: Pace::new(idle),
+            may_pause: false,
             held: HeldBody::of(length),
             is_body_done,
             has_cancelled: false,
@@ -105,6 +108,9 @@ impl Client for Http2Client<'_> {
             if self.is_tunnel {
                 return Poll::Pending;
             }
+            if self.may_pause {
+                return Poll::Pending;
+            }
             ready!(self.pace.poll_too_slow(cx)).map_err(|error| {
                 let why = "while the request's body is awaited";
                 Error::because(ErrorType::ReadTimedout, why, error).into_down()
@@ -117,6 +123,14 @@ impl Client for Http2Client<'_> {
         self.held.check_part(&mut part, is_end);
         self.is_body_done = is_end;
         Poll::Ready(Ok(part))
+    }
+
+    fn allow_pauses(&mut self) {
+        self.may_pause = true;
+    }
+
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.halves.take_trailers()
     }
 
     fn is_body_done(&self) -> bool {
@@ -146,8 +160,9 @@ impl Client for Http2Client<'_> {
     }
 
     fn send_head(&mut self, head: &ResponseHead<'_>) -> Result<()> {
-        let is_complete = matches!(head.body, ResponseBody::None(_));
-        let (length, is_dated) = (head.body.declared_length(), head.is_dated());
+        let is_complete = matches!(head.body, ResponseBody::None(_) | ResponseBody::Empty);
+        let (head_body, is_dated) = (head.body, head.is_dated());
+        let length = head_body.declared_length();
         let id = head.request_id().clone();
         if let Some(handshake) = &self.halves.handshake {
             self.is_tunnel = handshake.check_response(head)?;
@@ -157,7 +172,8 @@ impl Client for Http2Client<'_> {
             false => build_head(head)?,
         };
         let fields = head.headers_mut();
-        if let Some(length) = length {
+        // The end of the stream says as much as a length of 0, and is all that gRPC expects.
+        if let Some(length) = length.filter(|_| head_body != ResponseBody::Empty) {
             fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         if !is_dated {
@@ -195,6 +211,11 @@ impl Client for Http2Client<'_> {
         let why = format!("the client reads nothing for {:?}", self.idle);
         let stalled = Err(Error::explain(ErrorType::WriteTimedout, why));
         Poll::Ready(self.note_failure(stalled))
+    }
+
+    fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        let sent = self.halves.send_trailers(trailers);
+        self.note_failure(sent)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -427,6 +448,54 @@ mod tests {
         assert!(client.is_body_done());
         let end = poll_fn(|cx| client.poll_body(cx)).await.expect("the end");
         assert_eq!(end, None);
+    }
+
+    #[tokio::test]
+    async fn trailers_pass_both_ways() {
+        let (mut near, mut far) = begin(false).await;
+        let trailers = || HeaderMap::from_iter([(DATE, HeaderValue::from_static("x"))]);
+        far.body.send_trailers(trailers()).expect("open");
+        let mut client = near.client(None);
+        let end = poll_fn(|cx| client.poll_body(cx)).await.expect("the end");
+        assert_eq!((end, client.take_trailers()), (None, Some(trailers())));
+        assert!(client.is_body_done() && client.take_trailers().is_none());
+        send_head(&mut client, "HTTP/1.1 200 OK").expect("accepted");
+        client.send_trailers(trailers()).expect("accepted");
+        let response = (&mut far.response).await.expect("a response");
+        let mut body = response.into_body();
+        assert_eq!(read(&mut body).await, "");
+        assert_eq!(body.trailers().await.expect("no failure"), Some(trailers()));
+    }
+
+    #[tokio::test]
+    async fn trailers_that_are_too_large_are_refused() {
+        let (mut near, mut far) = begin(false).await;
+        let value = HeaderValue::from_bytes(&[b'a'; 16_384]).expect("valid");
+        far.body
+            .send_trailers(HeaderMap::from_iter([(DATE, value)]))
+            .expect("open");
+        let mut client = near.client(None);
+        let error = poll_fn(|cx| client.poll_body(cx))
+            .await
+            .expect_err("too large");
+        assert_eq!(*error.esource(), ErrorSource::Downstream);
+        assert_eq!(*error.etype(), ErrorType::InvalidHTTPHeader);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_of_messages_may_pause() {
+        let (mut near, mut far) = begin(false).await;
+        let mut client = near.client(None);
+        client.allow_pauses();
+        let pause = tokio::time::sleep(IDLE * 10);
+        let sent = async {
+            pause.await;
+            far.body
+                .send_data(Bytes::from_static(b"hello"), false)
+                .expect("room");
+        };
+        let (part, ()) = tokio::join!(poll_fn(|cx| client.poll_body(cx)), sent);
+        assert_eq!(part.expect("a part"), Some(Bytes::from_static(b"hello")));
     }
 
     #[tokio::test]

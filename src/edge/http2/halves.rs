@@ -5,11 +5,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::Response;
+use http::{HeaderMap, Response};
 use pingora_core::{Error, ErrorType, OrErr as _, Result};
 
 use super::frames::FRAME_HEADER;
 use super::websocket::Handshake;
+use crate::proxy::check_trailers;
 
 /// The most octets of a frame of data: with its header it fills one record of TLS.
 pub(super) const FRAME: usize = 16 * 1024 - FRAME_HEADER;
@@ -17,6 +18,8 @@ pub(super) const FRAME: usize = 16 * 1024 - FRAME_HEADER;
 /// A stream whose request has been read up to its body.
 pub(super) struct Halves {
     body: RecvStream,
+    /// What followed the body.
+    trailers: Option<Box<HeaderMap>>,
     respond: SendResponse<Bytes>,
     /// Accepts the response's body once its head is sent.
     pub(super) writer: Option<SendStream<Bytes>>,
@@ -33,6 +36,7 @@ impl Halves {
     pub(super) fn new(body: RecvStream, respond: SendResponse<Bytes>) -> Self {
         Self {
             body,
+            trailers: None,
             respond,
             writer: None,
             is_ended: false,
@@ -64,6 +68,12 @@ impl Halves {
     /// The next part of the body, empty or not; `None` after the last.
     pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
         let Some(part) = ready!(self.body.poll_data(cx)) else {
+            let trailers = ready!(self.body.poll_trailers(cx));
+            let why = "while the request's trailers are read";
+            if let Some(trailers) = trailers.or_err(ErrorType::ReadError, why)? {
+                check_trailers(&trailers)?;
+                self.trailers = Some(Box::new(trailers));
+            }
             return Poll::Ready(Ok(None));
         };
         let part = part.or_err(ErrorType::ReadError, "while the request's body is read")?;
@@ -71,6 +81,11 @@ impl Halves {
         // It fails for a stream that has ended.
         _ = self.body.flow_control().release_capacity(part.len());
         Poll::Ready(Ok(Some(part)))
+    }
+
+    /// Takes the trailers that followed the body.
+    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take().map(|trailers| *trailers)
     }
 
     /// Sends the head of the response as it is, and with `end` nothing after it.
@@ -121,6 +136,17 @@ impl Halves {
             self.finish()?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Ends the response with trailers, unless it has ended.
+    pub(super) fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        if !self.is_ended {
+            let sent = self.writer()?.send_trailers(trailers);
+            let failed = "while a response's trailers are sent";
+            sent.or_err(ErrorType::WriteError, failed)?;
+            self.is_ended = true;
+        }
+        Ok(())
     }
 
     /// Ends the response, if it has begun and not ended.

@@ -19,7 +19,7 @@ use pingora_core::protocols::http::v1::client::http_req_header_to_wire;
 use pingora_core::protocols::http::v2::write_body;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::{Digest, Stream};
-use pingora_core::{Error, ErrorType, OrErr, Result};
+use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::time::timeout;
 
@@ -152,16 +152,7 @@ impl HttpSession {
 
     /// Sends trailers, which end the response.
     pub(super) fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
-        if self.halves.is_ended {
-            return Ok(());
-        }
-        let sent = self.halves.writer()?.send_trailers(trailers);
-        sent.or_err(
-            ErrorType::WriteError,
-            "while a response's trailers are sent",
-        )?;
-        self.halves.is_ended = true;
-        Ok(())
+        self.halves.send_trailers(trailers)
     }
 
     /// Returns the writer for the rest of the response, whose head is sent.

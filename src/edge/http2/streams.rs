@@ -377,7 +377,7 @@ async fn send_response(
     answer: &Prepared,
     idle: Duration,
 ) -> pingora_core::Result<usize> {
-    let mut head = ResponseHeader::build_no_case(answer.status(), Some(8))?;
+    let mut head = ResponseHeader::build_no_case(answer.head_status(), Some(8))?;
     for (name, value) in answer.fields() {
         head.append_header(name, value)?;
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora_core::{Error, Result};
 
 use super::response::ResponseHead;
@@ -20,6 +21,13 @@ pub trait Client: Send {
     ///
     /// What has been returned counts as accepted: the client may send as much again.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>>;
+
+    /// The trailers of the request, once its body has ended; `None` if there are none.
+    fn take_trailers(&mut self) -> Option<HeaderMap>;
+
+    /// Lets the client pause within the body of its request for as long as the exchange allows: it
+    /// is a stream of messages.
+    fn allow_pauses(&mut self) {}
 
     /// Whether the request's body has arrived completely.
     fn is_body_done(&self) -> bool;
@@ -54,6 +62,10 @@ pub trait Client: Send {
         part: &mut Bytes,
         is_last: bool,
     ) -> Poll<Result<()>>;
+
+    /// Ends a response whose whole body has been accepted, with these trailers if the client can
+    /// take them.
+    fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()>;
 
     /// Ready once everything that was accepted is on its way.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;

@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora_core::{Error, ErrorType, Result};
 
 use self::accept::{Preference, choose_coding};
@@ -43,6 +44,8 @@ pub(super) struct Compressing<'a> {
     burst: usize,
     /// Octets of the encoded body that the client has accepted.
     sent: usize,
+    /// What follows the encoded body.
+    trailers: Option<Box<HeaderMap>>,
 }
 
 /// How far a body is encoded.
@@ -83,6 +86,7 @@ impl<'a> Compressing<'a> {
             encoded: Bytes::new(),
             burst: 0,
             sent: 0,
+            trailers: None,
         }
     }
 
@@ -112,10 +116,14 @@ impl<'a> Compressing<'a> {
             return Poll::Ready(Ok(()));
         }
         let before = self.encoded.len();
-        let sent = self.client.poll_send(cx, &mut self.encoded, is_last);
+        let ends = is_last && self.trailers.is_none();
+        let sent = self.client.poll_send(cx, &mut self.encoded, ends);
         self.sent += before - self.encoded.len();
         ready!(sent)?;
         if is_last {
+            if let Some(trailers) = self.trailers.take() {
+                self.client.send_trailers(*trailers)?;
+            }
             self.state = State::Sent;
         }
         Poll::Ready(Ok(()))
@@ -130,10 +138,15 @@ impl<'a> Compressing<'a> {
         self.burst += piece.len();
         encoder.encode(&piece)?;
         self.encoded = encoder.take_output();
-        if is_last
-            && part.is_empty()
-            && let State::Encoding(encoder) = std::mem::replace(&mut self.state, State::Encoded)
-        {
+        if is_last && part.is_empty() {
+            self.finish_encoder()?;
+        }
+        Ok(())
+    }
+
+    /// Encodes the end of the body.
+    fn finish_encoder(&mut self) -> io::Result<()> {
+        if let State::Encoding(encoder) = std::mem::replace(&mut self.state, State::Encoded) {
             let rest = encoder.finish()?;
             self.encoded = match self.encoded.is_empty() {
                 true => rest,
@@ -161,6 +174,14 @@ impl Client for Compressing<'_> {
         self.client.poll_body(cx)
     }
 
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.client.take_trailers()
+    }
+
+    fn allow_pauses(&mut self) {
+        self.client.allow_pauses();
+    }
+
     fn is_body_done(&self) -> bool {
         self.client.is_body_done()
     }
@@ -175,6 +196,10 @@ impl Client for Compressing<'_> {
 
     fn send_interim(&mut self, head: &ResponseHead<'_>) -> Result<()> {
         self.client.send_interim(head)
+    }
+
+    fn check_head(&mut self, head: &ResponseHead<'_>) -> Result<()> {
+        self.client.check_head(head)
     }
 
     fn send_head(&mut self, head: &ResponseHead<'_>) -> Result<()> {
@@ -213,6 +238,16 @@ impl Client for Compressing<'_> {
             }
             self.encode(part, is_last).map_err(encode_error)?;
         }
+    }
+
+    fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        if matches!(self.state, State::AsItIs) {
+            return self.client.send_trailers(trailers);
+        }
+        self.finish_encoder().map_err(encode_error)?;
+        // They follow the rest of the body.
+        self.trailers = Some(Box::new(trailers));
+        Ok(())
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -255,6 +290,7 @@ mod tests {
         room: usize,
         got: Vec<u8>,
         is_ended: bool,
+        trailers: Option<HeaderMap>,
     }
 
     impl Collector {
@@ -273,6 +309,10 @@ mod tests {
 
         fn poll_body(&mut self, _: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
             Poll::Ready(Ok(None))
+        }
+
+        fn take_trailers(&mut self) -> Option<HeaderMap> {
+            None
         }
 
         fn is_body_done(&self) -> bool {
@@ -313,6 +353,13 @@ mod tests {
             }
             self.is_ended |= is_last;
             Poll::Ready(Ok(()))
+        }
+
+        fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+            assert!(!self.is_ended, "they end the response");
+            self.is_ended = true;
+            self.trailers = Some(trailers);
+            Ok(())
         }
 
         fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
@@ -414,6 +461,22 @@ mod tests {
             }
         })
         .await;
+    }
+
+    #[tokio::test]
+    async fn trailers_follow_the_encoded_body() {
+        let mut collector = Collector::eager();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", http::HeaderValue::from_static("1"));
+        let mut part = Bytes::from_static(b"hello");
+        compress(&mut collector, async |client| {
+            assert!(is_ready(|cx| client.poll_send(cx, &mut part, false)).await);
+            client.send_trailers(trailers.clone()).expect("no failure");
+            assert!(is_ready(|cx| client.poll_flush(cx)).await);
+        })
+        .await;
+        assert_eq!(unzip(&collector.got), b"hello");
+        assert_eq!(collector.trailers, Some(trailers));
     }
 
     #[tokio::test]

@@ -1,23 +1,25 @@
 //! The response on its way to the client.
 
 use std::io;
+use std::mem;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorType, Result};
 
 use super::client::Client;
 use super::response::{Asked, Body, ResponseHead, parse_head, unfold_lines};
 use crate::proxy::connection::Connection;
 use crate::proxy::framing::Framing;
+use crate::proxy::trailers::{parse_trailers, select};
 
 /// How many octets are read at once while a head is waited for, unless the connection's last
 /// response had more.
 const HEAD: usize = 8 * 1024;
 
 /// The most interim responses (1xx) before a response.
-const MAX_INTERIMS: usize = 100;
+pub(super) const MAX_INTERIMS: usize = 100;
 
 /// One attempt to receive a response.
 #[derive(Debug)]
@@ -25,8 +27,12 @@ pub(super) struct Download {
     state: State,
     /// Octets for the client.
     part: Bytes,
-    /// Whether the response ends with them.
+    /// Whether the response ends with them, or with the trailers.
     is_last: bool,
+    /// Lines of trailers.
+    lines: Vec<u8>,
+    /// What the client gets of them.
+    trailers: Option<Box<HeaderMap>>,
     /// Whether the end of the connection is the end of the response.
     ends_with_connection: bool,
     /// Whether what is in the connection's buffer has been parsed in vain.
@@ -65,6 +71,8 @@ impl Download {
             state: State::Head,
             part: Bytes::new(),
             is_last: false,
+            lines: Vec::new(),
+            trailers: None,
             ends_with_connection: false,
             needs_more: true,
             interims: 0,
@@ -109,7 +117,7 @@ impl Download {
             self.is_waiting = false;
             match self.state {
                 State::Head => ready!(self.poll_head(cx, client, connection, asked))?,
-                State::Body(_) => ready!(self.poll_body(cx, client, connection))?,
+                State::Body(_) => ready!(self.poll_body(cx, client, connection, asked))?,
                 State::Ended => return client.poll_flush(cx),
             }
         }
@@ -189,7 +197,7 @@ impl Download {
         self.is_kept = parsed.is_kept;
         if self.replaced.is_some() {
             match parsed.body {
-                Body::None(_) => {}
+                Body::None(_) | Body::Empty => {}
                 // What has arrived of a body is dropped, and the connection with the rest of it.
                 Body::Length(length) if length == connection.buffer.len() as u64 => {
                     connection.buffer.clear();
@@ -203,7 +211,7 @@ impl Download {
         }
         self.ends_with_connection = matches!(parsed.body, Body::UntilClose | Body::Tunnel);
         self.state = State::Body(match parsed.body {
-            Body::None(_) => Framing::DONE,
+            Body::None(_) | Body::Empty => Framing::DONE,
             Body::Length(length) => Framing::Length(length),
             Body::Chunked => Framing::chunked(),
             Body::UntilClose | Body::Tunnel => Framing::Tunnel,
@@ -217,23 +225,34 @@ impl Download {
         cx: &mut Context<'_>,
         client: &mut C,
         connection: &mut Connection,
+        asked: Asked<'_>,
     ) -> Poll<Result<()>> {
         if self.part.is_empty()
             && !self.is_last
             && let State::Body(framing) = &mut self.state
         {
-            self.part = framing.take_data(&mut connection.buffer).map_err(|error| {
+            let data = framing.take_data(&mut connection.buffer, &mut self.lines);
+            self.part = data.map_err(|error| {
                 let why = "in the body of a response";
                 Error::because(ErrorType::InvalidHTTPHeader, why, error).into_up()
             })?;
             self.is_last = framing.is_done();
             self.has_moved |= self.is_last || !self.part.is_empty();
+            if self.is_last && !self.lines.is_empty() {
+                let all = parse_trailers(&mem::take(&mut self.lines));
+                let trailers = select(all, |name| !asked.gateway.drops(name));
+                self.trailers = trailers.map(Box::new);
+            }
         }
         if !self.part.is_empty() || self.is_last {
             let before = self.part.len();
-            let sent = client.poll_send(cx, &mut self.part, self.is_last);
+            let ends = self.is_last && self.trailers.is_none();
+            let sent = client.poll_send(cx, &mut self.part, ends);
             self.octets += before - self.part.len();
             ready!(sent)?;
+            if let Some(trailers) = self.trailers.take() {
+                client.send_trailers(*trailers)?;
+            }
             if self.is_last {
                 self.state = State::Ended;
                 connection.last_length = self.octets;
@@ -387,6 +406,8 @@ mod tests {
         ] {
             let mut received = vec![Head(200)];
             received.extend((!body.is_empty()).then(|| octets(body)));
+            let trailers = || Received::Trailers(vec!["t: x".to_owned()]);
+            received.extend(sent.contains("T: x").then(trailers));
             received.push(End);
             assert_eq!(
                 outcome(sent, false, asked()).await,

@@ -1,8 +1,10 @@
 //! One request and its response over one connection to a server, both at the same time.
 
+use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorType, Result};
 use tokio::time::Instant;
 
@@ -15,7 +17,7 @@ use crate::proxy::upstream::UPGRADED_IDLE;
 
 /// How long a request may continue after its response, and a server after the client of a tunnel
 /// has ended its side.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The least that a server must accept of a request, in octets per second, averaged over the time
 /// spent waiting for it.
@@ -30,6 +32,23 @@ pub(super) struct Patience {
     pub(super) send: Duration,
     /// By when the client must have the complete response.
     pub(super) until: Option<Instant>,
+}
+
+/// How an exchange ended.
+pub(super) struct Outcome {
+    pub(super) result: Result<()>,
+    /// The status of the response, if its head is on its way to the client.
+    pub(super) status: Option<StatusCode>,
+    /// Octets of the response's body that the client has accepted.
+    pub(super) octets: usize,
+    /// Whether anything, interim responses included, has been passed on.
+    pub(super) has_begun: bool,
+    /// Whether the server has certainly not processed the request.
+    pub(super) is_unprocessed: bool,
+    /// What is kept of the fields of the response, if the gateway responds in its place.
+    pub(super) replaced: Option<Vec<(HeaderName, HeaderValue)>>,
+    /// Whether its connection, if it had one of its own, may serve another request.
+    pub(super) leaves_connection: bool,
 }
 
 /// What an exchange waits for.
@@ -93,6 +112,29 @@ impl<'a, C: Client> Exchange<'a, C> {
         }
     }
 
+    /// Carries the exchange to its end. `record_response` gets the status of the response.
+    pub(super) async fn carry(mut self, mut record_response: impl FnMut(StatusCode)) -> Outcome {
+        let result = poll_fn(|cx| {
+            let carried = self.poll(cx);
+            if let Some(status) = self.download.status {
+                record_response(status);
+            }
+            carried
+        });
+        let result = result.await;
+        let leaves_connection = result.is_ok() && self.leaves_connection();
+        let download = &mut self.download;
+        Outcome {
+            status: download.status,
+            octets: download.octets,
+            has_begun: download.has_begun,
+            is_unprocessed: false,
+            replaced: download.replaced.take(),
+            leaves_connection,
+            result,
+        }
+    }
+
     /// Carries the exchange. Ready once the client has the complete response and the server the
     /// complete request, or will not get it.
     ///
@@ -130,8 +172,10 @@ impl<'a, C: Client> Exchange<'a, C> {
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<()> {
         let in_tunnel = self.download.is_tunnel();
+        let (client, connection) = (&mut *self.client, &mut *self.connection);
+        let trailers = self.asked.trailers;
         self.upload
-            .poll(cx, self.client, self.connection, self.replay, in_tunnel)
+            .poll(cx, client, connection, self.replay, trailers, in_tunnel)
     }
 
     /// Ready once the server has been waited for too long, or if the response has ended and the
@@ -238,7 +282,6 @@ impl<'a, C: Client> Exchange<'a, C> {
             Some(Wait::Read)
         }
     }
-
     /// The error of a wait of `limit`, with the side that was waited for.
     fn timeout_error(&self, limit: Duration) -> Box<Error> {
         if self.upload.is_blocked {
@@ -267,8 +310,6 @@ pub(super) fn overrun_error() -> Box<Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use bytes::Bytes;
     use pingora_core::ErrorSource;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};

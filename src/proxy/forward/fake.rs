@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -29,6 +29,7 @@ pub(super) fn asked() -> Asked<'static> {
         upgrade: false,
         gateway: ResponseFields::of_request(&REQUEST_ID),
         replacements: None,
+        trailers: None,
     }
 }
 
@@ -38,6 +39,7 @@ pub(super) enum Received {
     Interim(u16),
     Head(u16),
     Octets(String),
+    Trailers(Vec<String>),
     End,
 }
 
@@ -50,6 +52,8 @@ pub(super) fn octets(octets: &str) -> Received {
 pub(super) struct FakeClient {
     body: UnboundedReceiver<Bytes>,
     is_body_done: bool,
+    /// What follows the body.
+    pub(super) trailers: Option<HeaderMap>,
     /// Ends when the client goes away.
     alive: UnboundedReceiver<()>,
     /// While it runs, nothing is accepted.
@@ -84,6 +88,7 @@ impl FakeClient {
         let client = Self {
             body,
             is_body_done: false,
+            trailers: None,
             alive,
             pause: None,
             received: Vec::new(),
@@ -125,6 +130,10 @@ impl Client for FakeClient {
         let part = ready!(self.body.poll_recv(cx));
         self.is_body_done |= part.is_none();
         Poll::Ready(Ok(part))
+    }
+
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take()
     }
 
     fn is_body_done(&self) -> bool {
@@ -174,6 +183,16 @@ impl Client for FakeClient {
             self.received.push(Received::End);
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        let line = |(name, value): (&HeaderName, &HeaderValue)| {
+            format!("{name}: {}", value.to_str().expect("text"))
+        };
+        let lines = trailers.iter().map(line).collect();
+        self.received.push(Received::Trailers(lines));
+        self.received.push(Received::End);
+        Ok(())
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora_core::{Error, ErrorType, Result};
 
 use super::client::Client;
@@ -61,6 +62,14 @@ impl<C: Client> Client for Holdback<'_, C> {
         part.map(Ok)
     }
 
+    fn allow_pauses(&mut self) {
+        self.client.allow_pauses();
+    }
+
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.client.take_trailers()
+    }
+
     fn is_body_done(&self) -> bool {
         self.client.is_body_done()
     }
@@ -109,6 +118,10 @@ impl<C: Client> Client for Holdback<'_, C> {
         is_last: bool,
     ) -> Poll<Result<()>> {
         self.client.poll_send(cx, part, is_last)
+    }
+
+    fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.client.send_trailers(trailers)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {

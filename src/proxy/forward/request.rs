@@ -1,14 +1,16 @@
-//! The head of a request as it is sent to a server.
+//! The head of a request as it is sent to a server, in HTTP/1.1 or in HTTP/2.
 
 use std::borrow::Cow;
 use std::mem;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use pingora_core::{Error, ErrorType, OrErr as _, Result};
 
 use crate::field::{is_claim, is_hop_by_hop};
 use crate::proxy::header::{Forwarded, connection_names};
 use crate::proxy::request::Request;
+use crate::proxy::request_ctx::RequestCtx;
 use crate::proxy::rewriting::RequestChanges;
 
 /// How the body of a request is framed for the server.
@@ -19,50 +21,78 @@ pub(super) enum Body {
     Chunked,
 }
 
+/// Writes the head of the request of `ctx` for a server of HTTP/1.1.
+///
+/// # Errors
+/// If its host is not valid.
+pub(super) fn write_head(
+    request: &Request<'_>,
+    ctx: &RequestCtx,
+    body: Body,
+    is_websocket: bool,
+) -> Result<Bytes> {
+    let (changes, forwarded) = changes_of(request, ctx)?;
+    Ok(write_lines(
+        request,
+        changes,
+        &forwarded,
+        body,
+        is_websocket,
+    ))
+}
+
+/// Builds the same head for a server of HTTP/2, with which the gateway speaks TLS if `is_tls`.
+///
+/// # Errors
+/// If its host is not valid, or if a part of it cannot be sent over HTTP/2.
+pub(super) fn build_head(
+    request: &Request<'_>,
+    ctx: &RequestCtx,
+    body: Body,
+    is_tls: bool,
+) -> Result<http::Request<()>> {
+    let (changes, forwarded) = changes_of(request, ctx)?;
+    build_parts(request, changes, &forwarded, body, is_tls)
+}
+
+/// What the route changes in a request, and what its server is to know about the client.
+fn changes_of<'a>(
+    request: &Request<'_>,
+    ctx: &'a RequestCtx,
+) -> Result<(RequestChanges<'a>, Forwarded<'a>)> {
+    let host = ctx.decision.as_ref().and_then(|one| one.host.clone());
+    let invalid = || Error::explain(ErrorType::HTTPStatus(400), "the host is not valid");
+    let changes = ctx.request_changes();
+    let forwarded = Forwarded {
+        client: request.client,
+        tls: request.tls.is_some(),
+        host: host.ok_or_else(invalid)?,
+        server_host: changes.host,
+        port: request.port,
+        request_id: ctx.request_id_value(),
+    };
+    Ok((changes, forwarded))
+}
+
 /// Writes the head of a request: the client's fields without those that belong to its connection or
 /// that the gateway vouches for, with the changes of the route, and what the server is to know about
 /// the client.
-pub(super) fn write_head(
+fn write_lines(
     request: &Request<'_>,
     changes: RequestChanges<'_>,
     forwarded: &Forwarded<'_>,
     body: Body,
     is_websocket: bool,
 ) -> Bytes {
-    let fields = || request.fields.iter();
     let mut head = Vec::with_capacity(1024);
     let target = changes.target.unwrap_or_else(|| request.origin_form());
     for part in [request.method.as_bytes(), b" ", target] {
         head.extend_from_slice(part);
     }
     head.extend_from_slice(b" HTTP/1.1\r\n");
-    let nominates = connection_names(fields()).any(|name| {
-        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-        !is("keep-alive") && !is("close") && !is("upgrade")
-    });
-    let is_nominated = |name: &[u8]| {
-        nominates && connection_names(fields()).any(|named| named.eq_ignore_ascii_case(name))
-    };
-    let mut has_cookie = false;
-    for (name, value) in fields() {
-        if is_framing(name) || is_hop_by_hop(name) || is_claim(name) || is_nominated(name) {
-            continue;
-        }
-        if changes.fields.drops(name) {
-            continue;
-        }
-        if is_cookie(name) {
-            // HTTP/2 may split it (RFC 9113, section 8.2.3).
-            if !mem::replace(&mut has_cookie, true) {
-                put_field(&mut head, name, &join_cookies(request));
-            }
-            continue;
-        }
+    let takes_trailers = for_each_field(request, changes, |name, value| {
         put_field(&mut head, name, value);
-    }
-    for (name, value) in changes.fields.written() {
-        put_field(&mut head, name.as_bytes(), value.as_bytes());
-    }
+    });
     match body {
         Body::None => {}
         Body::Length(length) => {
@@ -74,10 +104,105 @@ pub(super) fn write_head(
     if is_websocket {
         put_field(&mut head, b"Connection", b"Upgrade");
         put_field(&mut head, b"Upgrade", b"websocket");
+    } else if takes_trailers {
+        put_field(&mut head, b"TE", b"trailers");
+        put_field(&mut head, b"Connection", b"TE");
     }
     forwarded.for_each(|name, value| put_field(&mut head, name.as_bytes(), value));
     head.extend_from_slice(b"\r\n");
     head.into()
+}
+
+/// The same for a server of HTTP/2.
+fn build_parts(
+    request: &Request<'_>,
+    changes: RequestChanges<'_>,
+    forwarded: &Forwarded<'_>,
+    body: Body,
+    is_tls: bool,
+) -> Result<http::Request<()>> {
+    let invalid = "the request cannot be sent over HTTP/2";
+    let target = changes.target.unwrap_or_else(|| request.origin_form());
+    let mut fields = HeaderMap::with_capacity(32);
+    let mut unfit = None;
+    let mut put = |name: &[u8], value: &[u8]| match (
+        HeaderName::from_bytes(name),
+        HeaderValue::from_bytes(value),
+    ) {
+        (Ok(name), Ok(value)) => _ = fields.append(name, value),
+        (Err(error), _) => unfit = Some(http::Error::from(error)),
+        (_, Err(error)) => unfit = Some(http::Error::from(error)),
+    };
+    if for_each_field(request, changes, &mut put) {
+        put(b"te", b"trailers");
+    }
+    if let Body::Length(length) = body {
+        put(b"content-length", HeaderValue::from(length).as_bytes());
+    }
+    let mut authority = Vec::new();
+    forwarded.for_each(|name, value| match name {
+        "Host" => authority = value.to_vec(),
+        name => put(name.as_bytes(), value),
+    });
+    let uri = Uri::builder()
+        .scheme(if is_tls { "https" } else { "http" })
+        .authority(authority)
+        .path_and_query(target)
+        .build();
+    let uri = match unfit {
+        Some(error) => Err(error),
+        None => uri,
+    };
+    let uri = uri.or_err(ErrorType::HTTPStatus(400), invalid)?;
+    let mut head = http::Request::new(());
+    *head.method_mut() = Method::from_bytes(request.method.as_bytes())
+        .or_err(ErrorType::HTTPStatus(400), invalid)?;
+    (*head.uri_mut(), *head.headers_mut()) = (uri, fields);
+    *head.version_mut() = Version::HTTP_2;
+    Ok(head)
+}
+
+/// Passes the fields of a request to `put` that every server gets, whatever is spoken with it: the
+/// client's, with the changes of the route. Returns whether the client takes trailers.
+fn for_each_field(
+    request: &Request<'_>,
+    changes: RequestChanges<'_>,
+    mut put: impl FnMut(&[u8], &[u8]),
+) -> bool {
+    let fields = || request.fields.iter();
+    let nominates = connection_names(fields()).any(|name| {
+        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        !is("keep-alive") && !is("close") && !is("upgrade")
+    });
+    let is_nominated = |name: &[u8]| {
+        nominates && connection_names(fields()).any(|named| named.eq_ignore_ascii_case(name))
+    };
+    let mut has_cookie = false;
+    let mut takes_trailers = false;
+    for (name, value) in fields() {
+        if is_framing(name) || is_hop_by_hop(name) || is_claim(name) || is_nominated(name) {
+            // It belongs to its connection, and over HTTP/1 must say so.
+            takes_trailers |= name.eq_ignore_ascii_case(b"te")
+                && value.eq_ignore_ascii_case(b"trailers")
+                && (request.is_http2() || is_nominated(name));
+            continue;
+        }
+        if changes.fields.drops(name) {
+            continue;
+        }
+        if is_cookie(name) {
+            // HTTP/2 may split it (RFC 9113, section 8.2.3).
+            if !mem::replace(&mut has_cookie, true) {
+                put(name, &join_cookies(request));
+            }
+            continue;
+        }
+        put(name, value);
+    }
+    for (name, value) in changes.fields.written() {
+        put(name.as_bytes(), value.as_bytes());
+    }
+    takes_trailers
 }
 
 fn is_cookie(name: &[u8]) -> bool {
@@ -111,8 +236,6 @@ fn put_field(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
-
     use super::*;
     use crate::proxy::request::Fields;
 
@@ -140,7 +263,7 @@ mod tests {
             request_id: &request_id,
         };
         let changes = RequestChanges::default();
-        let head = write_head(request, changes, &forwarded, body, is_websocket);
+        let head = write_lines(request, changes, &forwarded, body, is_websocket);
         String::from_utf8(head.to_vec()).expect("text")
     }
 
@@ -237,6 +360,69 @@ mod tests {
                 "Upgrade: websocket",
             ]
         );
+    }
+
+    /// The head of a request for a server of HTTP/2.
+    fn build(request: &Request<'_>, body: Body) -> http::Request<()> {
+        let request_id = HeaderValue::from_static("00ff");
+        let forwarded = Forwarded {
+            client: "192.0.2.1".parse().ok(),
+            tls: true,
+            host: HeaderValue::from_static("a.test"),
+            server_host: None,
+            port: Some(443),
+            request_id: &request_id,
+        };
+        build_parts(request, RequestChanges::default(), &forwarded, body, false).expect("valid")
+    }
+
+    #[test]
+    fn a_server_of_http2_gets_the_same_fields() {
+        let lines = b"POST /x?y=\"z\" HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 203.0.113.9\r\n\
+             Connection: keep-alive, X-Hop, TE\r\nX-Hop: 1\r\nTE: trailers\r\nX-A: 1\r\nx-a: 2\r\n\
+             Transfer-Encoding: chunked\r\nCookie: a=1\r\nCookie: b=2\r\n\r\n";
+        let of_client = request("/x?y=z", "HTTP/1.1", Fields::Lines(lines));
+        let head = build(&of_client, Body::Chunked);
+        assert_eq!(head.uri(), "http://a.test/x?y=z");
+        assert_eq!(head.version(), Version::HTTP_2);
+        let fields = head.headers().iter();
+        let fields: Vec<String> = fields
+            .map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")))
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                "x-a: 1",
+                "x-a: 2",
+                "cookie: a=1; b=2",
+                "te: trailers",
+                "x-forwarded-proto: https",
+                "x-forwarded-port: 443",
+                "x-forwarded-for: 192.0.2.1",
+                "x-real-ip: 192.0.2.1",
+                "forwarded: for=192.0.2.1;proto=https;host=\"a.test\"",
+                "x-forwarded-host: a.test",
+                "x-request-id: 00ff",
+            ]
+        );
+        let none = HeaderMap::new();
+        let of_client = request("/", "HTTP/2.0", Fields::Map(&none));
+        let head = build(&of_client, Body::Length(7));
+        assert_eq!(head.headers()["content-length"], "7");
+    }
+
+    #[test]
+    fn a_server_learns_that_the_client_takes_trailers() {
+        let mut te = HeaderMap::new();
+        te.insert("te", HeaderValue::from_static("trailers"));
+        let of_client = request("/", "HTTP/2.0", Fields::Map(&te));
+        let head = write(&of_client, Body::None, false);
+        assert_eq!(own_lines(&head), ["TE: trailers", "Connection: TE"]);
+        assert_eq!(build(&of_client, Body::None).headers()["te"], "trailers");
+        let nominated = "Connection: te\r\nTE: trailers\r\n";
+        let expected = ["TE: trailers", "Connection: TE"];
+        assert_eq!(lines(nominated, Body::None, false), expected);
+        assert!(lines("TE: trailers\r\n", Body::None, false).is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use pingora_core::{Error, ErrorType, Result};
 use crate::proxy::error_page::{Replacements, describes_body};
 use crate::proxy::response_fields::ResponseFields;
 use crate::proxy::response_head::Meaning;
+use crate::proxy::trailers::RequestTrailers;
 
 /// The most octets of a head.
 const MAX_HEAD: usize = 64 * 1024;
@@ -34,6 +35,8 @@ pub struct ResponseHead<'a> {
 pub enum Body {
     /// None follows, though a length may be declared, as in the response to HEAD.
     None(Option<u64>),
+    /// It has no octets, which the head does not say.
+    Empty,
     Length(u64),
     Chunked,
     /// It ends with the server's connection.
@@ -48,6 +51,7 @@ impl Body {
         match self {
             Self::None(length) => length,
             Self::Length(length) => Some(length),
+            Self::Empty => Some(0),
             Self::Chunked | Self::UntilClose | Self::Tunnel => None,
         }
     }
@@ -63,6 +67,8 @@ pub(super) struct Asked<'a> {
     pub(super) gateway: ResponseFields<'a>,
     /// The pages that replace bodies.
     pub(super) replacements: Option<&'a Replacements>,
+    /// Which trailers of the request are passed on; `None` if it can have none.
+    pub(super) trailers: Option<RequestTrailers<'a>>,
 }
 
 /// What remains of a head that was handed on.
@@ -117,12 +123,9 @@ pub(super) fn parse_head(
         .iter()
         .map(|field| (field.name.as_bytes(), field.value));
     let meaning = Meaning::read(status, version, pairs, asked.upgrade)?;
-    let is_bodiless = asked.head_alone
-        || status.is_informational()
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let body = match meaning.length {
         _ if meaning.is_switching => Body::Tunnel,
-        length if is_bodiless => Body::None(length),
+        length if is_bodiless(status, asked) => Body::None(length),
         Some(length) => Body::Length(length),
         None if meaning.is_chunked => Body::Chunked,
         None => Body::UntilClose,
@@ -132,10 +135,7 @@ pub(super) fn parse_head(
         reason: response.reason.unwrap_or_default(),
         fields,
         meaning,
-        gateway: match status.is_informational() && !meaning.is_switching {
-            true => ResponseFields::of_request(asked.gateway.request_id),
-            false => asked.gateway,
-        },
+        gateway: changes(status, asked),
         body,
     })?;
     Ok(Some(Parsed {
@@ -144,6 +144,21 @@ pub(super) fn parse_head(
         body,
         is_kept: meaning.is_kept && !matches!(body, Body::UntilClose | Body::Tunnel),
     }))
+}
+
+/// Whether no body follows the head of a response, whatever it declares.
+fn is_bodiless(status: StatusCode, asked: Asked<'_>) -> bool {
+    asked.head_alone
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// What the gateway changes in the fields of a response.
+fn changes(status: StatusCode, asked: Asked<'_>) -> ResponseFields<'_> {
+    match status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+        true => ResponseFields::of_request(asked.gateway.request_id),
+        false => asked.gateway,
+    }
 }
 
 /// Joins the folded lines of a head at the beginning of `octets` (RFC 9112, section 5.2). Returns
@@ -188,6 +203,38 @@ impl<'a> ResponseHead<'a> {
             gateway,
             body,
         }
+    }
+}
+
+impl<'a> ResponseHead<'a> {
+    /// The head of a response over HTTP/2, with which the stream ends if `is_end`.
+    ///
+    /// # Errors
+    /// If the response cannot be passed on without guessing what it means.
+    pub(super) fn of_http2(
+        status: StatusCode,
+        fields: &'a [httparse::Header<'a>],
+        is_end: bool,
+        asked: Asked<'a>,
+    ) -> Result<Self> {
+        let pairs = fields
+            .iter()
+            .map(|field| (field.name.as_bytes(), field.value));
+        let meaning = Meaning::read(status, Version::HTTP_2, pairs, false)?;
+        let body = match meaning.length {
+            length if is_bodiless(status, asked) => Body::None(length),
+            Some(length) => Body::Length(length),
+            None if is_end => Body::Empty,
+            None => Body::Chunked,
+        };
+        Ok(Self {
+            status,
+            reason: status.canonical_reason().unwrap_or_default(),
+            fields,
+            meaning,
+            gateway: changes(status, asked),
+            body,
+        })
     }
 }
 
@@ -265,6 +312,7 @@ impl ResponseHead<'_> {
             upgrade: true,
             gateway: ResponseFields::of_request(&request_id),
             replacements: None,
+            trailers: None,
         };
         parse_head(octets, asked, send).map(|parsed| assert!(parsed.is_some(), "a whole head"))
     }
@@ -289,6 +337,30 @@ mod tests {
             upgrade: true,
             ..asked()
         }
+    }
+
+    #[test]
+    fn over_http2_the_end_of_a_stream_is_that_of_its_body() {
+        let of = |status: u16, is_end, asked| {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let fields = [httparse::Header {
+                name: "content-length",
+                value: b"3",
+            }];
+            let fields = if status.is_server_error() {
+                &fields[..]
+            } else {
+                &[]
+            };
+            let head = ResponseHead::of_http2(status, fields, is_end, asked).ok()?;
+            Some(head.body)
+        };
+        assert_eq!(of(200, true, asked()), Some(Body::Empty));
+        assert_eq!(of(200, false, asked()), Some(Body::Chunked));
+        assert_eq!(of(500, false, asked()), Some(Body::Length(3)));
+        assert_eq!(of(500, false, asked_for_head()), Some(Body::None(Some(3))));
+        assert_eq!(of(204, false, asked()), Some(Body::None(None)));
+        assert_eq!(of(101, false, asked_for_upgrade()), None);
     }
 
     /// The body that follows a head, and whether the connection is kept after it. `None` if the

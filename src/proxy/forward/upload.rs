@@ -4,11 +4,13 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use http::HeaderMap;
 use pingora_core::{Error, ErrorType, Result};
 
 use super::client::Client;
 use super::request::Body;
 use crate::proxy::connection::Connection;
+use crate::proxy::trailers::{RequestTrailers, write_last_chunk};
 
 /// The most octets of a body that are kept for another attempt.
 const MAX_REPLAY: usize = 64 * 1024;
@@ -21,6 +23,8 @@ pub(super) struct Replay {
     is_cut: bool,
     /// Whether the body has ended.
     is_whole: bool,
+    /// What follows it.
+    trailers: Option<Box<HeaderMap>>,
 }
 
 impl Replay {
@@ -42,7 +46,28 @@ impl Replay {
         !self.is_cut
     }
 
-    fn record(&mut self, part: &[u8]) {
+    /// What is kept of the body.
+    pub(super) fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
+    /// Whether the body has ended.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// What follows the body.
+    pub(super) fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_deref()
+    }
+
+    /// Records the end of the body, and what follows it.
+    pub(super) fn record_end(&mut self, trailers: Option<HeaderMap>) {
+        self.is_whole = true;
+        self.trailers = trailers.map(Box::new);
+    }
+
+    pub(super) fn record(&mut self, part: &[u8]) {
         if self.is_cut {
             return;
         }
@@ -55,6 +80,37 @@ impl Replay {
     }
 }
 
+/// The octets of a body so far, and the most that it may have; 0 for as many as it has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodySize {
+    octets: u64,
+    most: u64,
+}
+
+impl BodySize {
+    /// The size of a body of which `replay` holds the beginning.
+    pub(super) fn new(replay: &Replay, most: u64) -> Self {
+        Self {
+            octets: replay.octets.len() as u64,
+            most,
+        }
+    }
+
+    /// Counts octets of the body.
+    ///
+    /// # Errors
+    /// If there are more than it may have.
+    pub(super) fn count(&mut self, part: &[u8]) -> Result<()> {
+        self.octets = self.octets.saturating_add(part.len() as u64);
+        if self.most == 0 || self.octets <= self.most {
+            return Ok(());
+        }
+        let why = "the request's body is larger than its route allows";
+        let error = Error::explain(ErrorType::HTTPStatus(413), why);
+        Err(error.into_down())
+    }
+}
+
 /// One attempt to send a request.
 #[derive(Debug)]
 pub(super) struct Upload {
@@ -63,9 +119,7 @@ pub(super) struct Upload {
     part: Bytes,
     suffix: Bytes,
     is_chunked: bool,
-    /// Octets of the body so far, and the most that it may have; 0 for as many as it has.
-    octets: u64,
-    most: u64,
+    size: BodySize,
     /// Octets that have been written to the connection, with all that frames the body.
     pub(super) written: u64,
     state: State,
@@ -95,8 +149,7 @@ impl Upload {
             part: Bytes::new(),
             suffix: Bytes::new(),
             is_chunked: body == Body::Chunked,
-            octets: replay.octets.len() as u64,
-            most,
+            size: BodySize::new(replay, most),
             written: 0,
             state: State::Sending,
             is_blocked: false,
@@ -106,7 +159,7 @@ impl Upload {
             upload.push_part(Bytes::copy_from_slice(&replay.octets));
         }
         if body == Body::None || replay.is_whole {
-            upload.end();
+            upload.end(replay.trailers());
         }
         upload
     }
@@ -147,6 +200,7 @@ impl Upload {
         client: &mut C,
         connection: &mut Connection,
         replay: &mut Replay,
+        trailers: Option<RequestTrailers<'_>>,
         in_tunnel: bool,
     ) -> Result<()> {
         loop {
@@ -156,14 +210,16 @@ impl Upload {
                     Poll::Ready(Some(part)) if part.is_empty() => continue,
                     Poll::Ready(Some(part)) => {
                         if !in_tunnel {
-                            self.count_octets(&part)?;
+                            self.size.count(&part)?;
                             replay.record(&part);
                         }
                         self.push_part(part);
                     }
                     Poll::Ready(None) => {
-                        replay.is_whole = true;
-                        self.end();
+                        let passed = trailers.zip(client.take_trailers());
+                        let passed = passed.and_then(|(rules, all)| rules.select(all, true));
+                        replay.record_end(passed);
+                        self.end(replay.trailers());
                     }
                     Poll::Pending => {}
                 }
@@ -189,20 +245,6 @@ impl Upload {
                 }
             }
         }
-    }
-
-    /// Counts octets of the body.
-    ///
-    /// # Errors
-    /// If there are more than it may have.
-    fn count_octets(&mut self, part: &[u8]) -> Result<()> {
-        self.octets = self.octets.saturating_add(part.len() as u64);
-        if self.most == 0 || self.octets <= self.most {
-            return Ok(());
-        }
-        let why = "the request's body is larger than its route allows";
-        let error = Error::explain(ErrorType::HTTPStatus(413), why);
-        Err(error.into_down())
     }
 
     /// Sends no more.
@@ -237,14 +279,19 @@ impl Upload {
         self.part = part;
     }
 
-    fn end(&mut self) {
+    fn end(&mut self, trailers: Option<&HeaderMap>) {
         self.state = State::Ended;
-        if self.is_chunked {
-            self.suffix = match self.suffix.is_empty() {
-                true => Bytes::from_static(b"0\r\n\r\n"),
-                false => Bytes::from_static(b"\r\n0\r\n\r\n"),
-            };
+        if !self.is_chunked {
+            return;
         }
+        self.suffix = match (self.suffix.is_empty(), trailers) {
+            (true, None) => Bytes::from_static(b"0\r\n\r\n"),
+            (false, None) => Bytes::from_static(b"\r\n0\r\n\r\n"),
+            (_, Some(trailers)) => {
+                let last_chunk = write_last_chunk(trailers);
+                [&*self.suffix, &*last_chunk].concat().into()
+            }
+        };
     }
 
     fn poll_write(
@@ -297,7 +344,7 @@ mod tests {
         in_tunnel: bool,
     ) {
         let polled = poll_fn(|cx| {
-            let sent = upload.poll(cx, client, connection, replay, in_tunnel);
+            let sent = upload.poll(cx, client, connection, replay, None, in_tunnel);
             Poll::Ready(sent)
         });
         polled.await.expect("the client is fine");

@@ -3,7 +3,8 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::config::model::Probe;
+use super::http2;
+use crate::config::model::{Probe, Protocol};
 use crate::proxy::dial::{Dialer, Duplex};
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::failure::ErrorSummary;
@@ -36,7 +37,11 @@ pub(super) async fn probe(
         // If it fails, the request comes later.
         _ = socket.set_nodelay();
         let host = host.clone().unwrap_or_else(|| server.authority(endpoint));
-        let got = request_status(&mut *socket, path, &host).await?;
+        let is_http2 = pool.protocol() == Protocol::Http2 || socket.has_chosen_http2();
+        let got = match is_http2 {
+            true => http2::request_status(socket, path, &host, pool.has_tls()).await?,
+            false => request_status(&mut *socket, path, &host).await?,
+        };
         match status.iter().any(|range| range.contains(&got)) {
             true => Ok(()),
             false => Err(format!("the response has the status {got}")),

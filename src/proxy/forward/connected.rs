@@ -1,0 +1,76 @@
+//! What a request goes over to its server: a connection of its own, or a place on a shared one.
+
+use std::time::Duration;
+
+use pingora_core::Result;
+
+use crate::config::model::Protocol;
+use crate::proxy::connection::Connection;
+use crate::proxy::dial::Dialer;
+use crate::proxy::http2::{Opened, Place};
+use crate::proxy::upstream::{Choice, Pool};
+
+/// What a request goes over.
+pub(super) enum Connected {
+    Http1(Connection),
+    Http2(Place),
+}
+
+impl Connected {
+    /// Whether earlier requests went over the same connection.
+    pub(super) fn is_reused(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.is_reused(),
+            Self::Http2(place) => place.is_reused(),
+        }
+    }
+
+    /// An open connection to the server. One of HTTP/1 may be given only if `may_reuse`, one of
+    /// HTTP/2 only unless `needs_http1`.
+    pub(super) fn take_open(
+        pool: &Pool,
+        choice: &Choice,
+        may_reuse: bool,
+        needs_http1: bool,
+    ) -> Option<Self> {
+        let protocol = pool.protocol();
+        if protocol != Protocol::Http1
+            && !needs_http1
+            && let Some(place) = choice.endpoint.http2.take()
+        {
+            return Some(Self::Http2(place));
+        }
+        let may_reuse = may_reuse && protocol != Protocol::Http2;
+        let connection = may_reuse.then(|| choice.endpoint.idle.take()).flatten();
+        connection.map(Self::Http1)
+    }
+
+    /// Opens a connection to the server within `patience`, or waits for a place on one.
+    ///
+    /// # Errors
+    /// If the server cannot be reached or trusted, or does not speak what it has to. If it only has
+    /// no room, the error's type is `HTTPStatus(503)`.
+    pub(super) async fn open(
+        pool: &Pool,
+        choice: &Choice,
+        dialer: &Dialer,
+        patience: Duration,
+        needs_http1: bool,
+    ) -> Result<Self> {
+        let protocol = pool.protocol();
+        if protocol == Protocol::Http1 || needs_http1 {
+            let socket = pool.dial(choice, dialer, patience, needs_http1).await?;
+            return Ok(Self::Http1(Connection::new(socket)));
+        }
+        let dial = |left| pool.dial(choice, dialer, left, false);
+        let is_prior_knowledge = protocol == Protocol::Http2;
+        let opened = choice
+            .endpoint
+            .http2
+            .open(patience, is_prior_knowledge, dial);
+        Ok(match opened.await? {
+            Opened::Place(place) => Self::Http2(place),
+            Opened::Http1(socket) => Self::Http1(Connection::new(socket)),
+        })
+    }
+}

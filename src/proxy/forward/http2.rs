@@ -1,0 +1,442 @@
+//! One request and its response over one stream of HTTP/2 to a server, both at the same time.
+
+mod download;
+mod upload;
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use tokio::time::Instant;
+
+use self::download::Download;
+use self::upload::Upload;
+use super::client::Client;
+use super::exchange::{FAREWELL, Outcome, Patience, overrun_error};
+use super::request::Body;
+use super::response::Asked;
+use super::upload::Replay;
+use crate::proxy::alarm::Alarm;
+use crate::proxy::http2::{Place, stream_error};
+
+/// A request for a server of HTTP/2.
+pub(super) struct Outgoing<'a> {
+    pub(super) head: Request<()>,
+    pub(super) body: Body,
+    /// The most octets of the body, 0 for as many as it has.
+    pub(super) max_body: u64,
+    /// Whether the body is a stream of messages, between which the client may pause.
+    pub(super) may_pause: bool,
+    pub(super) asked: Asked<'a>,
+    pub(super) patience: Patience,
+}
+
+/// One attempt at a server.
+struct Exchange<'a, C> {
+    client: &'a mut C,
+    asked: Asked<'a>,
+    patience: Patience,
+    upload: Upload,
+    download: Download,
+    replay: &'a mut Replay,
+    alarm: Alarm,
+    /// What is waited for, and since when.
+    wait: Option<(Wait, Instant)>,
+    /// Whether the server has been waited for too long.
+    has_timed_out: bool,
+    /// Whether the client has the complete response.
+    has_response: bool,
+}
+
+/// What an exchange waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// The end of a request whose response is complete.
+    Farewell,
+    /// The server, to accept more of the request.
+    Send,
+    /// The next part of the response, or of the request that the server waits for.
+    Read,
+}
+
+/// Carries a request and its response. `record_response` gets the status of each head.
+///
+/// A stream that is not complete is reset when this ends, or is dropped.
+pub(super) async fn carry<C: Client>(
+    mut place: Place,
+    outgoing: Outgoing<'_>,
+    client: &mut C,
+    replay: &mut Replay,
+    mut record_response: impl FnMut(StatusCode),
+) -> Outcome {
+    let Outgoing { body, max_body, .. } = outgoing;
+    if outgoing.may_pause {
+        client.allow_pauses();
+    }
+    let has_ended = body == Body::None;
+    let (response, stream) = match place.send_head(outgoing.head, has_ended) {
+        Ok(stream) => stream,
+        Err(error) => {
+            // The connection has ended since the place was taken.
+            place.retire_connection();
+            let why = "before a request is sent";
+            return Outcome {
+                result: Err(stream_error(error, why)),
+                status: None,
+                octets: 0,
+                has_begun: false,
+                is_unprocessed: true,
+                replaced: None,
+                leaves_connection: false,
+            };
+        }
+    };
+    let upload = Upload::new(stream, has_ended, replay, max_body);
+    let mut exchange = Exchange {
+        client,
+        asked: outgoing.asked,
+        patience: outgoing.patience,
+        upload,
+        download: Download::new(response),
+        replay,
+        alarm: Alarm::default(),
+        wait: None,
+        has_timed_out: false,
+        has_response: false,
+    };
+    let result = poll_fn(|cx| {
+        let carried = exchange.poll(cx);
+        if let Some(status) = exchange.download.status {
+            record_response(status);
+        }
+        carried
+    });
+    let result = result.await;
+    if exchange.has_timed_out {
+        // Its server may be gone without a word.
+        place.retire_connection();
+    }
+    let download = &mut exchange.download;
+    Outcome {
+        status: download.status,
+        octets: download.octets,
+        has_begun: download.has_begun,
+        is_unprocessed: download.is_unprocessed,
+        replaced: download.replaced.take(),
+        leaves_connection: false,
+        result,
+    }
+}
+
+impl<C: Client> Exchange<'_, C> {
+    /// Ready once the client has the complete response and the server the complete request, or will
+    /// not get it.
+    ///
+    /// # Errors
+    /// If one of the two fails.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let may_repeat = !self.download.has_begun;
+        let trailers = self.asked.trailers;
+        self.upload
+            .poll(cx, self.client, self.replay, trailers, may_repeat)?;
+        let received = self.download.poll(cx, self.client, self.asked)?;
+        let is_over = self.upload.is_over() || self.download.replaced.is_some();
+        if received.is_ready() && is_over {
+            return Poll::Ready(Ok(()));
+        }
+        if (self.upload.is_over() || self.upload.is_blocked)
+            && let Poll::Ready(error) = self.client.poll_gone(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
+        self.has_response |= received.is_ready();
+        self.poll_overdue(cx)
+    }
+
+    /// Ready once the server has been waited for too long, or if the response has ended and the
+    /// request does not.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let has_moved = self.upload.has_moved | self.download.has_moved;
+        (self.upload.has_moved, self.download.has_moved) = (false, false);
+        let until = self.patience.until.filter(|_| !self.has_response);
+        let wait = if self.has_response {
+            Some(Wait::Farewell)
+        } else if !self.download.is_waiting {
+            // The client has a deadline of its own for what it has to accept.
+            None
+        } else if self.upload.is_blocked {
+            Some(Wait::Send)
+        } else {
+            Some(Wait::Read)
+        };
+        // What still comes does not extend a farewell.
+        let continues = |known: &(Wait, Instant)| {
+            wait == Some(known.0) && !(has_moved && known.0 != Wait::Farewell)
+        };
+        self.wait = match self.wait.filter(continues) {
+            Some(known) => Some(known),
+            None => wait.map(|wait| (wait, Instant::now())),
+        };
+        let limit = match wait {
+            Some(Wait::Send) => self.patience.send,
+            Some(Wait::Read) => self.patience.read,
+            Some(Wait::Farewell) | None => FAREWELL,
+        };
+        let overdue = self.wait.map(|(_, since)| since + limit);
+        let Some(deadline) = overdue.into_iter().chain(until).min() else {
+            return Poll::Pending;
+        };
+        ready!(self.alarm.poll_at(cx, deadline));
+        if until == Some(deadline) {
+            self.has_timed_out = true;
+            return Poll::Ready(Err(overrun_error()));
+        }
+        if wait == Some(Wait::Farewell) {
+            return Poll::Ready(Ok(()));
+        }
+        let error = self.timeout_error(limit);
+        self.has_timed_out = *error.esource() == ErrorSource::Upstream;
+        Poll::Ready(Err(error))
+    }
+
+    /// The error of a wait of `limit`, with the side that was waited for.
+    fn timeout_error(&self, limit: Duration) -> Box<Error> {
+        if self.upload.is_blocked {
+            let why = format!("the server accepts nothing of the request for {limit:?}");
+            Error::explain(ErrorType::WriteTimedout, why).into_up()
+        } else if self.upload.is_over() {
+            let why = format!("the server sends nothing for {limit:?}");
+            Error::explain(ErrorType::ReadTimedout, why).into_up()
+        } else {
+            let why = format!("neither the client nor the server sends anything for {limit:?}");
+            Error::explain(ErrorType::ReadTimedout, why).into_down()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use h2::server::{self, SendResponse};
+    use h2::{Reason, RecvStream};
+    use http::Response;
+    use tokio::io::duplex;
+    use tokio::sync::oneshot;
+    use tokio::time::sleep;
+
+    use super::super::fake::Received::{End, Head, Interim, Trailers};
+    use super::super::fake::{FakeClient, Person, Received, asked, octets};
+    use super::*;
+    use crate::proxy::dial::Duplex;
+    use crate::proxy::http2::{Http2Connections, Opened};
+
+    const READ: Duration = Duration::from_secs(10);
+    const SEND: Duration = Duration::from_secs(5);
+
+    /// A request at its server.
+    struct Call {
+        body: RecvStream,
+        respond: SendResponse<Bytes>,
+    }
+
+    /// How an exchange ended.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Ended {
+        failed: Option<(ErrorSource, ErrorType)>,
+        after: Duration,
+        is_unprocessed: bool,
+        received: Vec<Received>,
+    }
+
+    /// Carries a request with a body while `play` acts as the client and the server.
+    async fn play<F: Future>(play: impl FnOnce(Person, Call) -> F) -> Ended {
+        let connections = Http2Connections::new();
+        let (near, far) = duplex(1 << 20);
+        let (tell, call) = oneshot::channel();
+        let serving = tokio::spawn(async move {
+            let mut connection = server::handshake(far).await.expect("HTTP/2");
+            let (request, respond) = connection.accept().await.expect("one").expect("valid");
+            let body = request.into_body();
+            assert!(tell.send(Call { body, respond }).is_ok());
+            while connection.accept().await.is_some() {}
+        });
+        let dial = |_| async { Ok(Box::new(near) as Box<dyn Duplex>) };
+        let opened = connections.open(READ, true, dial).await.expect("open");
+        let Opened::Place(place) = opened else {
+            panic!("it is HTTP/2")
+        };
+        let (mut client, person) = FakeClient::new();
+        let mut replay = Replay::default();
+        let head = Request::post("http://a.test/").body(()).expect("valid");
+        let outgoing = Outgoing {
+            head,
+            body: Body::Chunked,
+            max_body: 0,
+            may_pause: false,
+            asked: asked(),
+            patience: Patience {
+                read: READ,
+                send: SEND,
+                until: None,
+            },
+        };
+        let carried = async {
+            let begun = Instant::now();
+            let outcome = carry(place, outgoing, &mut client, &mut replay, |_| {}).await;
+            (outcome, begun.elapsed())
+        };
+        let acting = async {
+            let call = call.await.expect("a request");
+            play(person, call).await
+        };
+        let ((outcome, after), _acted) = tokio::join!(carried, acting);
+        serving.abort();
+        let error = outcome.result.err();
+        Ended {
+            failed: error.map(|error| (error.esource().clone(), error.etype().clone())),
+            after,
+            is_unprocessed: outcome.is_unprocessed,
+            received: client.received,
+        }
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn head(status: u16) -> Response<()> {
+        Response::builder().status(status).body(()).expect("valid")
+    }
+
+    fn failed(source: ErrorSource, kind: ErrorType, after: Duration) -> Ended {
+        Ended {
+            failed: Some((source, kind)),
+            after,
+            is_unprocessed: false,
+            received: Vec::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_exchange_ends_with_both_sides() {
+        let ended = play(async |mut person, mut call: Call| {
+            person.send("hello");
+            person.end();
+            let part = call.body.data().await.expect("a part").expect("no failure");
+            assert_eq!(part, "hello");
+            while let Some(part) = call.body.data().await {
+                assert!(part.expect("no failure").is_empty());
+            }
+            call.respond.send_informational(head(103)).expect("open");
+            sleep(seconds(1)).await;
+            let mut response = call.respond.send_response(head(200), false).expect("open");
+            response
+                .send_data(Bytes::from_static(b"abc"), false)
+                .expect("open");
+            let trailers = [("x-sum", "1"), ("x-request-id", "0")];
+            let trailers = trailers.map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()));
+            response
+                .send_trailers(trailers.into_iter().collect())
+                .expect("open");
+            person
+        });
+        let expected = Ended {
+            failed: None,
+            after: seconds(1),
+            is_unprocessed: false,
+            received: vec![
+                Interim(103),
+                Head(200),
+                octets("abc"),
+                Trailers(vec!["x-sum: 1".to_owned()]),
+                End,
+            ],
+        };
+        assert_eq!(ended.await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_continue_for_a_moment_after_the_response() {
+        let ended = play(async |person, mut call: Call| {
+            call.respond.send_response(head(200), true).expect("open");
+            for _ in 0..50 {
+                person.send("more");
+                sleep(Duration::from_millis(100)).await;
+            }
+        });
+        let expected = Ended {
+            failed: None,
+            after: FAREWELL,
+            is_unprocessed: false,
+            received: vec![Head(200), End],
+        };
+        assert_eq!(ended.await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_waited_for_is_to_blame() {
+        let server = play(async |mut person, call: Call| {
+            person.send("hello");
+            person.end();
+            sleep(READ * 2).await;
+            (person, call)
+        });
+        let expected = failed(ErrorSource::Upstream, ErrorType::ReadTimedout, READ);
+        assert_eq!(server.await, expected);
+
+        let client = play(async |person, call: Call| {
+            sleep(READ * 2).await;
+            (person, call)
+        });
+        let expected = failed(ErrorSource::Downstream, ErrorType::ReadTimedout, READ);
+        assert_eq!(client.await, expected);
+
+        let deaf_server = play(async |mut person, call: Call| {
+            // More than its window holds.
+            person.send(&"a".repeat(200_000));
+            person.end();
+            sleep(READ * 2).await;
+            (person, call)
+        });
+        let expected = failed(ErrorSource::Upstream, ErrorType::WriteTimedout, SEND);
+        assert_eq!(deaf_server.await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_refused_has_not_been_processed() {
+        for (reason, kind, is_unprocessed) in [
+            (Reason::REFUSED_STREAM, ErrorType::ConnectionClosed, true),
+            (Reason::INTERNAL_ERROR, ErrorType::H2Error, false),
+        ] {
+            let ended = play(async |person, mut call: Call| {
+                sleep(seconds(1)).await;
+                call.respond.send_reset(reason);
+                sleep(seconds(1)).await;
+                (person, call)
+            });
+            let expected = Ended {
+                is_unprocessed,
+                ..failed(ErrorSource::Upstream, kind, seconds(1))
+            };
+            assert_eq!(ended.await, expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_resets_the_stream() {
+        let ended = play(async |mut person, mut call: Call| {
+            person.end();
+            sleep(seconds(1)).await;
+            drop(person);
+            let reason = poll_fn(|cx| call.respond.poll_reset(cx)).await;
+            assert_eq!(reason.expect("no failure"), Reason::CANCEL);
+        });
+        let gone = ErrorType::ConnectionClosed;
+        assert_eq!(
+            ended.await,
+            failed(ErrorSource::Downstream, gone, seconds(1))
+        );
+    }
+}
