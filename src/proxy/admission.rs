@@ -109,7 +109,7 @@ impl Queue {
         }
     }
 
-    fn wake_next(&self) {
+    pub(super) fn wake_next(&self) {
         // If none waits, the next that comes tries at once.
         self.turn.notify_one();
     }

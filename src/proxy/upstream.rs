@@ -178,6 +178,10 @@ impl Pool {
                 self.begin_warm_up(&endpoint);
             }
         }
+        if let (false, Some(queue)) = (is_drained, &self.queue) {
+            // There is room for a request that waits.
+            queue.wake_next();
+        }
         is_known
     }
 

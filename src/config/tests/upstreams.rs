@@ -218,7 +218,7 @@ balance.hash | exclude each other | balance: { hash: { header: a, cookie: b } }
 balance.hash | nothing is chosen | balance: { hash: {} }
 balance.hash.header | not the name of a header field | balance: { hash: { header: "a b" } }
 balance.hash.cookie | not the name of a cookie | balance: { hash: { cookie: "a;b" } }
-sticky | the key 'cookie' is missing | sticky: {}
+sticky.cookie | the key 'cookie' is missing | sticky: {}
 sticky.cookie | not the name of a cookie | sticky: { cookie: "a;b" }
 sticky.cookie | not the name of a cookie | sticky: { cookie: "" }
 sticky.max_age | is too short | sticky: { cookie: a, max_age: 10ms }

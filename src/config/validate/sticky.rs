@@ -18,10 +18,7 @@ pub(super) fn sticky(ctx: &mut Context<'_>, raw: &schema::Sticky, at: &At<'_>) -
         ctx.duration(&at.key("max_age"), max_age, second, LONGEST)
     });
     let cookie = at.key("cookie");
-    // If it is missing, that has been reported.
-    if cookie.is_written() {
-        check_cookie_name(ctx, &raw.cookie, &cookie);
-    }
+    check_cookie_name(ctx, &raw.cookie, &cookie);
     Sticky {
         cookie: raw.cookie.as_str().into(),
         max_age,

@@ -2,6 +2,7 @@
 
 mod draining;
 mod slow_start;
+mod sticky;
 
 use std::collections::HashMap;
 

@@ -56,6 +56,21 @@ fn drained_servers_do_not_count_among_those_that_may_be_ejected() {
     assert_eq!(ports(&pool), [2], "half of the others");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_room_gets_a_server_that_is_resumed() {
+    let pool = Arc::new(pool(limited([1, 2], 1)));
+    pool.set_drained("127.0.0.1:2", true);
+    let _held = pool.next_server(None).expect("room");
+    let waiting = {
+        let pool = Arc::clone(&pool);
+        tokio::spawn(async move { pool.wait_for_server(None, Duration::from_secs(5)).await })
+    };
+    tokio::task::yield_now().await;
+    pool.set_drained("127.0.0.1:2", false);
+    let picked = waiting.await.expect("no panic").expect("room");
+    assert_eq!(port(&picked.choice), 2);
+}
+
 #[test]
 fn a_reload_keeps_what_is_drained_and_counts_its_requests() {
     let first = pool(ips([1, 2]));

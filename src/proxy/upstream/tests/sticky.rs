@@ -1,0 +1,80 @@
+//! Clients that stay at their servers.
+
+use super::*;
+use crate::config::model;
+
+/// A pool whose servers have one request each at most.
+fn sticky() -> Pool {
+    let sticky = model::Sticky {
+        cookie: "home".into(),
+        max_age: None,
+    };
+    let pool = pool_of(Upstream {
+        sticky: Some(sticky),
+        ..Upstream::new("app", limited([1, 2], 1))
+    });
+    let key = StickyKey::generate().expect("randomness");
+    pool.with_sticky_key(Some(&key))
+}
+
+/// The session of a request with this cookie.
+fn session(pool: &Pool, cookie: &str) -> Box<Session> {
+    let mut map = HeaderMap::new();
+    map.insert("cookie", cookie.parse().expect("a value"));
+    let request = Request {
+        method: "GET",
+        target: b"/",
+        authority: b"a",
+        version: "HTTP/2.0",
+        fields: Fields::Map(&map),
+        client: None,
+        port: None,
+        tls: None,
+    };
+    pool.session(&request).expect("clients stay")
+}
+
+/// `NAME=VALUE` of the cookie that the response of a server gets.
+fn cookie(pool: &Pool, session: &mut Session, choice: &Choice) -> Option<String> {
+    pool.settle(session, choice, true);
+    let text = session.cookie()?.to_str().expect("text");
+    Some(text.split(';').next().expect("a pair").to_owned())
+}
+
+#[test]
+fn a_cookie_leads_to_its_server() {
+    let pool = sticky();
+    let first = next(&pool);
+    let mut newcomer = session(&pool, "other=1");
+    assert!(pool.home_server(&newcomer).is_none());
+    let home = cookie(&pool, &mut newcomer, &first).expect("a cookie");
+    for _ in 0..4 {
+        let mut client = session(&pool, &format!("other=1; {home}"));
+        let picked = pool.home_server(&client).expect("its server");
+        assert_eq!(port(&picked.choice), port(&first));
+        assert_eq!(cookie(&pool, &mut client, &picked.choice), None);
+    }
+}
+
+#[test]
+fn a_cookie_is_kept_while_its_server_is_full_and_replaced_while_it_is_out() {
+    let pool = sticky();
+    let first = next(&pool);
+    let home = cookie(&pool, &mut session(&pool, "a=b"), &first).expect("a cookie");
+    let mut client = session(&pool, &home);
+    let held = pool.home_server(&client).expect("its server");
+    assert!(pool.home_server(&client).is_none());
+    let other = next(&pool);
+    assert_ne!(port(&other), port(&first));
+    assert_eq!(cookie(&pool, &mut client, &other), None);
+    drop(held);
+    assert!(pool.home_server(&client).is_some());
+    pool.avoid_server(&first);
+    assert!(pool.home_server(&client).is_none());
+    let moved = cookie(&pool, &mut client, &other).expect("another cookie");
+    assert_ne!(moved, home);
+    let mut client = session(&pool, &moved);
+    let picked = pool.home_server(&client).expect("its server");
+    assert_eq!(port(&picked.choice), port(&other));
+    assert_eq!(cookie(&pool, &mut client, &picked.choice), None);
+}
