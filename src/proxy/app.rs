@@ -101,14 +101,16 @@ impl ProxyApp {
             Step::Pass(proxy) => {
                 // Pingora's proxy cannot take a response back, nor replace it, and speaks no HTTP/2
                 // with servers.
-                let pages = decision.error_pages();
-                let needs_own_lane = proxy.retries.on.has_statuses()
-                    || pages.is_some_and(|pages| pages.has_upstream())
-                    || proxy.pool.protocol() != Protocol::Http1
-                    || decision.needs_own_lane()
-                    || (request.is_http2() && is_websocket(request));
+                let needs_own_lane = || {
+                    let pages = decision.error_pages();
+                    proxy.retries.on.has_statuses()
+                        || pages.is_some_and(|pages| pages.has_upstream())
+                        || proxy.pool.protocol() != Protocol::Http1
+                        || decision.needs_own_lane()
+                        || (request.is_http2() && is_websocket(request))
+                };
                 return match self.lane {
-                    Lane::Pingora if !needs_own_lane => Routed::Process(decision),
+                    Lane::Pingora if !needs_own_lane() => Routed::Process(decision),
                     Lane::Own | Lane::Pingora => Routed::Forward(decision),
                 };
             }
