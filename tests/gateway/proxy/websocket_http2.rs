@@ -2,7 +2,7 @@
 
 mod refusals;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::ext::Protocol;
@@ -265,18 +265,16 @@ fn a_reset_ends_the_servers_side_at_once() {
             });
             assert!(sent.is_err(), "it is held back");
         }
-        let start = Instant::now();
         socket.to.send_reset(Reason::CANCEL);
         origin.release();
+        // In a tunnel nothing else would end it for an hour.
         wait_for("the end", || (origin.open_connections() == 0).then_some(()));
-        let took = start.elapsed();
-        assert!(took < Duration::from_secs(3), "{acts:?} {took:?}");
     }
 }
 
 #[test]
 fn a_server_that_floods_is_held_back() {
-    let origin = opening(&[Act::Flood(64 << 20), Act::Close]);
+    let origin = opening(&[Act::Flood(16 << 20), Act::Close]);
     let gateway = passing_to(origin.address(), "").over_own_lane().start();
     let mut h2 = connect(&gateway);
     let (_, mut socket) = open(&mut h2, "/ws");
@@ -288,7 +286,7 @@ fn a_server_that_floods_is_held_back() {
     });
     assert!(held < 8 << 20, "{held} octets");
     let rest = h2.block_on(receive(&mut socket.from, usize::MAX));
-    assert_eq!(rest.len(), GREETING.len() + (64 << 20));
+    assert_eq!(rest.len(), GREETING.len() + (16 << 20));
 }
 
 #[test]
