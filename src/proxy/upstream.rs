@@ -2,9 +2,11 @@
 //!
 //! Choosing a server takes an atomic addition and reads, see [`selection`].
 
+mod draining;
 mod ejection;
 mod group;
 mod selection;
+mod view;
 mod warm_up;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,12 +16,14 @@ use std::time::{Duration, Instant};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 
+pub use self::view::EndpointView;
+
 use self::group::Group;
 use crate::config::model::{Balance, HashKey, HealthCheck, Protocol, Upstream, UpstreamTls};
 use crate::metrics::Metrics;
 use crate::proxy::admission::{Admission, Queue};
 use crate::proxy::attempts::Attempts;
-use crate::proxy::availability::{Standing, Trial};
+use crate::proxy::availability::Trial;
 use crate::proxy::connection_limit::ConnectionLimit;
 use crate::proxy::dial::{Dialer, Duplex};
 use crate::proxy::drain::DrainList;
@@ -59,19 +63,6 @@ pub struct Pool {
     pub(crate) retry_budget: RetryBudget,
     pub(crate) attempts: Attempts,
     pub(crate) failures: Throttle,
-}
-
-/// One address of a server, as people see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointView {
-    /// The server as it is configured.
-    pub server: String,
-    pub address: Box<str>,
-    pub weight: u32,
-    pub backup: bool,
-    pub standing: Standing,
-    /// Requests in flight.
-    pub requests: usize,
 }
 
 /// A server for a request, and what the request holds while it uses it.
@@ -145,19 +136,7 @@ impl Pool {
 
     /// Every server's addresses.
     pub fn endpoints(&self) -> Vec<EndpointView> {
-        let now = self.now();
-        let mut views = Vec::new();
-        for (name, server) in self.named_servers() {
-            views.extend(server.endpoints().iter().map(|endpoint| EndpointView {
-                server: name.clone(),
-                address: endpoint.text.clone(),
-                weight: server.weight,
-                backup: server.is_backup,
-                standing: endpoint.availability.standing(now),
-                requests: endpoint.in_flight() + self.drain_list.earlier_requests(endpoint),
-            }));
-        }
-        views
+        view::endpoints(self)
     }
 
     /// The servers with their names in the configuration.
@@ -169,20 +148,7 @@ impl Pool {
     /// Drains a server by its name in the configuration, or one of its addresses, or resumes it.
     /// Returns whether there is one.
     pub fn set_drained(&self, server: &str, is_drained: bool) -> bool {
-        let drained = warm_up::drained_endpoints(self);
-        let is_known = self
-            .drain_list
-            .set_drained(self.named_servers(), server, is_drained);
-        for endpoint in drained {
-            if !endpoint.availability.is_drained() {
-                self.begin_warm_up(&endpoint);
-            }
-        }
-        if let (false, Some(queue)) = (is_drained, &self.queue) {
-            // There is room for a request that waits.
-            queue.wake_next();
-        }
-        is_known
+        draining::set_drained(self, server, is_drained)
     }
 
     /// Begins to give an address that has come up its share, if that is to rise slowly.

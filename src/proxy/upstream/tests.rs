@@ -11,6 +11,7 @@ use http::HeaderMap;
 use super::*;
 use crate::config::model::{Eject, UpstreamAddress, UpstreamServer};
 use crate::proxy::attempts::NoServer;
+use crate::proxy::availability::Standing;
 use crate::proxy::request::Fields;
 
 fn pool(servers: Vec<UpstreamServer>) -> Pool {

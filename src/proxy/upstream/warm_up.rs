@@ -39,12 +39,3 @@ pub(super) fn begin_found(pool: &Pool, server: &Server, before: &[Arc<Endpoint>]
         }
     }
 }
-
-/// The addresses that are drained.
-pub(super) fn drained_endpoints(pool: &Pool) -> Vec<Arc<Endpoint>> {
-    let servers = pool.servers.iter();
-    let endpoints = servers.flat_map(|server| server.endpoints().to_vec());
-    endpoints
-        .filter(|endpoint| endpoint.availability.is_drained())
-        .collect()
-}
