@@ -24,6 +24,7 @@ fn table(sites: usize) -> SiteTable {
             content_type: HeaderValue::from_static("text/plain"),
         },
         rewriting: None,
+        compression: None,
         maintenance: None,
     };
     let regex = PathRegex::compile("^/u/[0-9]+$").expect("an expression");
