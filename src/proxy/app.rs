@@ -138,18 +138,16 @@ impl DirectResponder for ProxyApp {
         self.decide(request)
     }
 
-    fn forward<C: Client>(
+    async fn forward<C: Client>(
         &self,
         decision: Decision,
         request: &Request<'_>,
         client: &mut C,
-    ) -> impl Future<Output = Carried> + Send {
-        async move {
-            match decision.files() {
-                // In a box, since it needs more room than what is passed on.
-                Some(_) => Box::pin(transfer_file(&self.gateway, decision, request, client)).await,
-                None => forward(&self.gateway, decision, request, client).await,
-            }
+    ) -> Carried {
+        match decision.files() {
+            // In a box, since it needs more room than what is passed on.
+            Some(_) => Box::pin(transfer_file(&self.gateway, decision, request, client)).await,
+            None => forward(&self.gateway, decision, request, client).await,
         }
     }
 
