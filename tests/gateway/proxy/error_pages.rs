@@ -227,6 +227,34 @@ fn they_replace_those_of_servers_if_they_are_for_them() {
 }
 
 #[test]
+fn a_page_is_sent_only_if_no_other_server_is_tried() {
+    let busy = Origin::start(|_| vec![Act::respond(503, "busy")]);
+    let idle = Origin::named("idle");
+    let builder = serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{}\", {{ address: \"{}\", backup: true }}] }} }}\n\
+             sites:\n\
+             - hosts: [a.test]\n  \
+               error_pages: {{ 503: {{ file: page.txt, upstream: true }} }}\n  \
+               routes: [{{ upstream: app, retries: {{ on: [503] }} }}]\n\
+             log: {{ access: off }}\n",
+            busy.address(),
+            idle.address(),
+        ),
+    );
+    let gateway = with_files(builder, &[("page.txt", "ours")]).start();
+    for version in VERSIONS {
+        let retried = over(version, &gateway, "a.test", "/").send();
+        assert_eq!((retried.status, retried.text()), (200, "idle".to_owned()));
+        let posted = over(version, &gateway, "a.test", "/")
+            .args(["--data", "body"])
+            .send();
+        assert_eq!((posted.status, posted.text()), (503, "ours".to_owned()));
+    }
+}
+
+#[test]
 fn a_changed_page_is_read_again() {
     let gateway = gateway();
     let text = || over("2", &gateway, "b.test", "/").send().text();
