@@ -156,10 +156,7 @@ fn the_server_gets_an_upgrade_and_the_client_no_trace_of_it() {
         .header("sec-websocket-key", "mine")
         .header("cookie", "a=b");
     let (answer, _to) = h2.begin(request.body(()).expect("a request"), true);
-    let (head, _from) = h2
-        .block_on(async { answer.await })
-        .expect("a response")
-        .into_parts();
+    let (head, _from) = h2.block_on(answer).expect("a response").into_parts();
     assert_eq!(head.status, 200);
     assert_eq!(head.headers["sec-websocket-protocol"], "chat");
     for gone in ["connection", "upgrade", "sec-websocket-accept"] {
