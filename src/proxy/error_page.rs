@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::authority::Authority;
+use super::grpc::is_call;
 use super::request::Request;
 use super::response::LocalResponse;
 use crate::config::model::{ErrorPages, Form, Maintenance, Page, PageValues};
@@ -24,7 +25,7 @@ pub(crate) struct Replacements {
 impl Replacements {
     /// Those for a request of a site with these pages; `None` if there are none.
     pub(crate) fn of(pages: &Arc<ErrorPages>, request: &Request<'_>) -> Option<Self> {
-        (pages.has_upstream() && !is_grpc(request)).then(|| Self {
+        (pages.has_upstream() && !is_call(request.fields)).then(|| Self {
             pages: Arc::clone(pages),
             form: Form::wanted(request.fields.get(&ACCEPT)),
         })
@@ -88,7 +89,7 @@ pub(crate) fn error_response(
 ) -> LocalResponse {
     let accept = request.fields.get(&ACCEPT);
     let page = pages
-        .filter(|_| !is_grpc(request))
+        .filter(|_| !is_call(request.fields))
         .and_then(|pages| pages.find(status, Form::wanted(accept)));
     match page {
         Some(page) => page_response(page, status, request, request_id),
@@ -106,7 +107,7 @@ pub(crate) fn maintenance_response(
     let form = Form::wanted(request.fields.get(&ACCEPT));
     let page = maintenance.page.as_deref();
     let status = maintenance.status;
-    let response = match page.filter(|page| page.suits(form) && !is_grpc(request)) {
+    let response = match page.filter(|page| page.suits(form) && !is_call(request.fields)) {
         Some(page) => page_response(page, status, request, request_id),
         None => error_response(pages, status, MAINTAINED, request, request_id),
     };
@@ -119,13 +120,6 @@ pub(crate) fn maintenance_response(
             response.with_field(RETRY_AFTER, HeaderValue::from(seconds))
         }
     }
-}
-
-/// Whether an error page does not reach the client: its protocol has errors of its own.
-pub(crate) fn is_grpc(request: &Request<'_>) -> bool {
-    let media_type = request.fields.get(&CONTENT_TYPE);
-    let begin = media_type.get(.."application/grpc".len());
-    begin.is_some_and(|begin| begin.eq_ignore_ascii_case(b"application/grpc"))
 }
 
 fn page_response(
@@ -151,7 +145,7 @@ mod tests {
 
     use bytes::Bytes;
     use http::HeaderMap;
-    use http::header::CACHE_CONTROL;
+    use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 
     use super::*;
     use crate::proxy::request::Fields;

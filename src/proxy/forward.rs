@@ -20,7 +20,7 @@ mod upload;
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -30,6 +30,7 @@ use tokio::time::Instant;
 pub use self::client::Client;
 pub use self::response::{Body as ResponseBody, ResponseHead};
 
+use self::client::poll_empty_body;
 use self::compress::Compressing;
 use self::connected::Connected;
 use self::exchange::{Exchange, Patience, overrun_error};
@@ -385,20 +386,4 @@ impl<C: Client> Passage<'_, C> {
 
 fn no_route() -> Box<Error> {
     Error::explain(ErrorType::InternalError, "the route is gone").into_in()
-}
-
-/// Ready at the end of a body that must be empty.
-fn poll_empty_body<C: Client>(client: &mut C, cx: &mut Context<'_>) -> Poll<Result<()>> {
-    loop {
-        match std::task::ready!(client.poll_body(cx))? {
-            None => return Poll::Ready(Ok(())),
-            Some(part) if part.is_empty() => {}
-            Some(_) => {
-                let why = "the request's body is longer than declared";
-                return Poll::Ready(Err(
-                    Error::explain(ErrorType::HTTPStatus(400), why).into_down()
-                ));
-            }
-        }
-    }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use pingora_core::{Error, Result};
+use pingora_core::{Error, ErrorType, Result};
 
 use super::response::ResponseHead;
 
@@ -73,5 +73,21 @@ pub trait Client: Send {
     /// How many octets of the body the client has got, if they are others than the server's.
     fn recoded_octets(&self) -> Option<usize> {
         None
+    }
+}
+
+/// Ready at the end of a body that must be empty.
+pub(super) fn poll_empty_body<C: Client>(client: &mut C, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    loop {
+        match ready!(client.poll_body(cx))? {
+            None => return Poll::Ready(Ok(())),
+            Some(part) if part.is_empty() => {}
+            Some(_) => {
+                let why = "the request's body is longer than declared";
+                return Poll::Ready(Err(
+                    Error::explain(ErrorType::HTTPStatus(400), why).into_down()
+                ));
+            }
+        }
     }
 }
