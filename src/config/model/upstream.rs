@@ -62,6 +62,13 @@ pub struct HealthCheck {
 pub enum Probe {
     /// Opens a connection, with TLS if the upstream has it.
     Tcp,
+    /// Asks for the health of a service over gRPC.
+    Grpc {
+        /// Empty for the whole server.
+        service: String,
+        /// `None` for that of the server's address.
+        host: Option<String>,
+    },
     /// Sends a GET request.
     Http {
         path: String,

@@ -117,6 +117,10 @@ pub(crate) struct Health {
     /// Whether a connection alone is enough, TLS included if the upstream has it. Excludes `path`,
     /// `status` and `host`.
     pub(crate) tcp: bool,
+    /// The service whose health is asked for over gRPC (`grpc.health.v1.Health`), `""` for the
+    /// whole server. Excludes `path`, `status` and `tcp`; the upstream needs `protocol: h2`, or
+    /// `auto` with TLS.
+    pub(crate) grpc: Option<String>,
     /// How often each address is checked.
     pub(crate) every: Duration,
     /// How long a check may take.
@@ -138,6 +142,7 @@ impl Default for Health {
         Self {
             path: "/".to_owned(),
             tcp: false,
+            grpc: None,
             every: Duration::new("5s"),
             timeout: Duration::new("2s"),
             healthy: 2,

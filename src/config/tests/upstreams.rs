@@ -77,6 +77,19 @@ fn without_tls_nothing_is_negotiated() {
 }
 
 #[test]
+fn health_may_be_asked_for_over_grpc() {
+    let upstream = upstream("protocol: h2, health: { grpc: a.Service, host: a.internal }");
+    let probe = Probe::Grpc {
+        service: "a.Service".to_owned(),
+        host: Some("a.internal".to_owned()),
+    };
+    assert_eq!(
+        upstream.health.as_ref().map(|check| &check.probe),
+        Some(&probe)
+    );
+}
+
+#[test]
 fn servers_have_limits_of_their_own() {
     let servers = "servers: [\"a:1\", { address: \"b:1\", backup: true }, \
                    { address: \"c:1\", max_connections: 7 }], max_connections: 3";
@@ -237,6 +250,10 @@ health.status | expected text | health: { status: 200 }
 health.host | not a host | health: { host: "http://a" }
 health.path | 'path' has no meaning with 'tcp' | health: { tcp: true, path: / }
 health.host | 'host' has no meaning with 'tcp' | health: { tcp: true, host: a }
+health.grpc | needs HTTP/2 | health: { grpc: "" }
+health.grpc | needs HTTP/2 | protocol: auto, health: { grpc: "" }
+health.tcp | 'tcp' has no meaning with 'grpc' | protocol: h2, health: { grpc: a, tcp: true }
+health.host | not a host | protocol: h2, health: { grpc: a, host: "a b" }
 eject.failures | out of range | eject: { failures: 0 }
 eject.for | is too short | eject: { for: 0s }
 eject.withn | did you mean | eject: { withn: 1s }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::context::Context;
-use crate::config::model::{Eject, HealthCheck, Probe};
+use crate::config::model::{Eject, HealthCheck, Probe, Protocol};
 use crate::config::problem::At;
 use crate::config::schema;
 
@@ -13,20 +13,32 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// The shortest time between two checks, and for one of them.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-pub(super) fn health(ctx: &mut Context<'_>, raw: &schema::Health, at: &At<'_>) -> HealthCheck {
-    let probe = match raw.tcp {
-        true => {
-            for key in ["path", "status", "host"] {
-                let at = at.key(key);
-                if at.is_written() {
-                    let message = format!("'{key}' has no meaning with 'tcp'");
-                    let hint = format!("remove '{key}', or remove 'tcp' to send a request");
-                    ctx.problems.error(&at.at_key(), message, hint);
-                }
+pub(super) fn health(
+    ctx: &mut Context<'_>,
+    raw: &schema::Health,
+    protocol: Protocol,
+    at: &At<'_>,
+) -> HealthCheck {
+    let probe = match &raw.grpc {
+        Some(service) => {
+            refuse_with(ctx, at, "grpc", &["path", "status", "tcp"]);
+            check_host(ctx, raw, at);
+            if protocol == Protocol::Http1 {
+                let at = at.key("grpc").at_key();
+                let message = "a check over gRPC needs HTTP/2";
+                let hint = "give the upstream 'protocol: h2'";
+                ctx.problems.error(&at, message, hint);
             }
+            Probe::Grpc {
+                service: service.clone(),
+                host: raw.host.clone(),
+            }
+        }
+        None if raw.tcp => {
+            refuse_with(ctx, at, "tcp", &["path", "status", "host"]);
             Probe::Tcp
         }
-        false => http_probe(ctx, raw, at),
+        None => http_probe(ctx, raw, at),
     };
     HealthCheck {
         probe,
@@ -34,6 +46,18 @@ pub(super) fn health(ctx: &mut Context<'_>, raw: &schema::Health, at: &At<'_>) -
         timeout: ctx.duration(&at.key("timeout"), &raw.timeout, SHORTEST, HOUR),
         healthy: u32::try_from(raw.healthy).unwrap_or(1),
         unhealthy: u32::try_from(raw.unhealthy).unwrap_or(1),
+    }
+}
+
+/// Refuses keys that have no meaning with another one.
+fn refuse_with(ctx: &mut Context<'_>, at: &At<'_>, with: &str, keys: &[&str]) {
+    for key in keys {
+        let at = at.key(key);
+        if at.is_written() {
+            let message = format!("'{key}' has no meaning with '{with}'");
+            let hint = format!("remove '{key}', or remove '{with}' to send a request");
+            ctx.problems.error(&at.at_key(), message, hint);
+        }
     }
 }
 
@@ -52,6 +76,15 @@ fn http_probe(ctx: &mut Context<'_>, raw: &schema::Health, at: &At<'_>) -> Probe
         let hint = "write codes and ranges from 200 to 599, such as 200-399 or 200,204";
         ctx.problems.error(&at, message, hint);
     }
+    check_host(ctx, raw, at);
+    Probe::Http {
+        path: raw.path.clone(),
+        host: raw.host.clone(),
+        status: status.unwrap_or_default(),
+    }
+}
+
+fn check_host(ctx: &mut Context<'_>, raw: &schema::Health, at: &At<'_>) {
     if let Some(host) = &raw.host
         && !is_authority(host)
     {
@@ -59,11 +92,6 @@ fn http_probe(ctx: &mut Context<'_>, raw: &schema::Health, at: &At<'_>) -> Probe
         let message = format!("{} is not a host", at.quoted());
         let hint = "write a name or an address, with a port if needed, such as app.internal";
         ctx.problems.error(&at, message, hint);
-    }
-    Probe::Http {
-        path: raw.path.clone(),
-        host: raw.host.clone(),
-        status: status.unwrap_or_default(),
     }
 }
 

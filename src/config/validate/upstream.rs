@@ -36,10 +36,6 @@ fn upstream(
     raw: &schema::Upstream,
     at: &At<'_>,
 ) -> Upstream {
-    let health = raw
-        .health
-        .as_ref()
-        .map(|health| health::health(ctx, health, &at.key("health")));
     let eject = raw
         .eject
         .as_ref()
@@ -56,6 +52,11 @@ fn upstream(
         .as_ref()
         .map(|sticky| sticky::sticky(ctx, sticky, &at.key("sticky")));
     let tls = upstream_tls(ctx, &raw.tls, &at.key("tls"));
+    let protocol = protocol(raw.protocol, &tls);
+    let health = raw
+        .health
+        .as_ref()
+        .map(|health| health::health(ctx, health, protocol, &at.key("health")));
     let named = !matches!(
         tls,
         UpstreamTls::On {
@@ -101,7 +102,7 @@ fn upstream(
     Upstream {
         name,
         servers,
-        protocol: protocol(raw.protocol, &tls),
+        protocol,
         balance,
         sticky,
         tls,

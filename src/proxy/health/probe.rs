@@ -31,12 +31,18 @@ pub(super) async fn probe(
         let mut socket = opened
             .await
             .map_err(|error| format!("no connection: {}", ErrorSummary(&error)))?;
-        let Probe::Http { path, host, status } = &check.probe else {
-            return Ok(());
-        };
         // If it fails, the request comes later.
         _ = socket.set_nodelay();
-        let host = host.clone().unwrap_or_else(|| server.authority(endpoint));
+        let host_of =
+            |host: &Option<String>| host.clone().unwrap_or_else(|| server.authority(endpoint));
+        let (path, host, status) = match &check.probe {
+            Probe::Tcp => return Ok(()),
+            Probe::Grpc { service, host } => {
+                let host = host_of(host);
+                return http2::check_grpc(socket, service, &host, pool.has_tls()).await;
+            }
+            Probe::Http { path, host, status } => (path, host_of(host), status),
+        };
         let is_http2 = pool.protocol() == Protocol::Http2 || socket.has_chosen_http2();
         let got = match is_http2 {
             true => http2::request_status(socket, path, &host, pool.has_tls()).await?,

@@ -283,3 +283,40 @@ fn a_large_message_is_held_back_by_its_server() {
     let grown = gateway.memory().saturating_sub(before);
     assert!(grown < 24 << 20, "{grown} octets");
 }
+
+#[test]
+fn a_server_is_asked_for_the_health_of_a_service() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let healthy = Arc::new(AtomicBool::new(true));
+    let set = Arc::clone(&healthy);
+    let server = H2Server::start(move |mut call: Call| {
+        let is_healthy = set.load(Ordering::Relaxed);
+        async move {
+            assert_eq!(call.head.uri.path(), "/grpc.health.v1.Health/Check");
+            assert_eq!(call.read_body().await.0, message("\x0a\x09a.Service"));
+            let mut response = call.send_head(200, &[GRPC], false);
+            let status = if is_healthy { "\x08\x01" } else { "\x08\x02" };
+            response.send_data(message(status), false).expect("open");
+            response.send_trailers(trailers("0")).expect("open");
+        }
+    });
+    let address = server.address();
+    let gateway = with_upstream(&format!(
+        "servers: [\"{address}\"], protocol: h2, \
+         health: {{ grpc: a.Service, every: 100ms, healthy: 1, unhealthy: 1 }}"
+    ))
+    .start();
+    wait_for("checks", || (server.requests() > 2).then_some(()));
+    for (is_healthy, state) in [(false, "down"), (true, "up")] {
+        healthy.store(is_healthy, Ordering::Relaxed);
+        super::wait_for_state(&gateway, address, state);
+    }
+    wait_for("the reason in the log", || {
+        gateway
+            .log()
+            .contains("the service is NOT_SERVING")
+            .then_some(())
+    });
+}
