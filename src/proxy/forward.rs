@@ -365,7 +365,15 @@ impl<C: Client> Passage<'_, C> {
             // The exchange knows whose time was up.
             let failure = Failure::of(&error, true);
             self.ctx.record_failure(failure, &error);
-            if let (None, Some((status, why))) = (self.sent.status, failure.response_status()) {
+            let response = failure.response_status();
+            if let (Some(_), Some((status, why)), true) =
+                (self.sent.status, response, self.request.is_http2())
+                && let Some(failure) = grpc::Failure::of(self.request.fields, status, why)
+            {
+                // It fails for a client that is gone.
+                _ = self.client.send_trailers(failure.trailers());
+            }
+            if let (None, Some((status, why))) = (self.sent.status, response) {
                 let page = self.ctx.error_page(status, why, self.request);
                 let page = Prepared::new(self.ctx, Some(page), self.request);
                 // If an upstream is to blame, the client keeps its connection.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorType};
 
 use super::request::Fields;
@@ -45,6 +45,12 @@ impl Failure {
             (STATUS, HeaderValue::from(self.status)),
             (MESSAGE, self.message.clone()),
         ]
+    }
+
+    /// The trailers of a response that has begun.
+    pub(crate) fn trailers(self) -> HeaderMap {
+        let status = HeaderValue::from(self.status);
+        HeaderMap::from_iter([(STATUS, status), (MESSAGE, self.message)])
     }
 }
 
@@ -128,8 +134,6 @@ pub(crate) fn deadline_error() -> Box<Error> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
-
     use super::*;
 
     fn with_field<T>(name: HeaderName, value: &str, read: impl FnOnce(Fields<'_>) -> T) -> T {
