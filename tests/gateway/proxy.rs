@@ -13,6 +13,7 @@ mod error_pages;
 mod failures;
 mod fields;
 mod grpc;
+mod grpc_tonic;
 mod health;
 mod hsts;
 mod http2_connections;
