@@ -24,6 +24,7 @@ mod cli;
 mod demo;
 mod dns;
 mod embedding;
+mod examples;
 mod files;
 mod hot_reload;
 mod lifecycle;
