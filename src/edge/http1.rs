@@ -10,6 +10,7 @@ mod head;
 mod loan;
 mod request_line;
 mod stream;
+mod transport;
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -5,14 +5,12 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use pingora_core::protocols::Stream;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -20,6 +18,7 @@ use crate::edge::pace::Pace;
 use crate::proxy::Framing;
 
 use super::head::Head;
+use super::transport::{poll_read_limited, reset_on_close};
 
 /// How many bytes are read at once if the length of the data is unknown.
 const READ: usize = 4 * 1024;
@@ -338,38 +337,6 @@ pub(super) enum Gone {
     Closed,
     /// It has sent something before its upgrade was granted.
     Early,
-}
-
-/// Makes the connection end with a reset.
-fn reset_on_close(stream: &Stream) {
-    // SAFETY: the socket is open for as long as its stream lives, hence during this call.
-    let socket = unsafe { BorrowedFd::borrow_raw(stream.id()) };
-    // If this fails, the client sees an ordinary end, as without it.
-    _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
-}
-
-/// Reads at most `limit` bytes into `buf`.
-fn poll_read_limited(
-    stream: Pin<&mut Stream>,
-    cx: &mut Context<'_>,
-    buf: &mut ReadBuf<'_>,
-    limit: usize,
-) -> Poll<io::Result<()>> {
-    let mut limited = buf.take(limit);
-    let begin = limited.filled().as_ptr();
-    ready!(stream.poll_read(cx, &mut limited))?;
-    let new = limited.filled().len();
-    if limited.filled().as_ptr() != begin {
-        // Safe code could swap the buffer, and the bytes would be elsewhere.
-        return Poll::Ready(Err(io::Error::other(
-            "the reader put another buffer in place",
-        )));
-    }
-    // SAFETY: `limited` is still a view of the beginning of `buf`'s unfilled part, and its first
-    // `new` bytes have been written.
-    unsafe { buf.assume_init(new) };
-    buf.advance(new);
-    Poll::Ready(Ok(()))
 }
 
 impl AsyncRead for MessageStream {
