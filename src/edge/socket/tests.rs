@@ -1,0 +1,108 @@
+use prometheus::IntGauge;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::edge::limits::Connections;
+
+pub(in crate::edge) async fn pair() -> (Socket, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let client = TcpStream::connect(address).await.expect("a connection");
+    let (stream, peer) = listener.accept().await.expect("a connection");
+    let gauge = IntGauge::new("open", "open").expect("a valid name");
+    let guard = Arc::new(Connections::default()).admit(peer.ip(), gauge);
+    let guard = guard.expect("room");
+    let socket = Socket::new(stream, peer, Duration::from_secs(5), guard);
+    (socket, client)
+}
+
+/// What has come to the client by now; loopback delivers at once.
+fn arrived(client: &TcpStream) -> Vec<u8> {
+    let mut space = [0; 1024];
+    let count = client.try_read(&mut space).unwrap_or(0);
+    space[..count].to_vec()
+}
+
+#[tokio::test]
+async fn what_a_handshake_writes_goes_when_the_client_is_waited_for() {
+    let (socket, mut client) = pair().await;
+    let mut socket = socket.for_handshake(Handshake::default());
+    socket.write_all(b"hello").await.expect("taken");
+    socket.flush().await.expect("noted");
+    client.writable().await.expect("open");
+    assert_eq!(arrived(&client), b"");
+    let mut octet = [0];
+    tokio::select! {
+        biased;
+        _ = socket.read(&mut octet) => panic!("nothing is to be read"),
+        ready = client.readable() => ready.expect("it comes"),
+    }
+    assert_eq!(arrived(&client), b"hello");
+
+    socket.write_all(b"ticket ").await.expect("taken");
+    socket.flush().await.expect("noted");
+    socket.end_handshake();
+    client.write_all(b"request").await.expect("sent");
+    socket.stream.readable().await.expect("it comes");
+    let mut request = [0; 64];
+    assert_eq!(socket.read(&mut request).await.expect("comes"), 7);
+    assert_eq!(arrived(&client), b"", "the answer is at hand");
+    socket.write_all(b"and answer").await.expect("sent");
+    assert_eq!(socket.later.capacity(), 0);
+    client.readable().await.expect("it comes");
+    assert_eq!(arrived(&client), b"ticket and answer");
+}
+
+#[tokio::test]
+async fn full_records_leave_with_what_follows_a_flush_or_a_wait() {
+    let (mut socket, client) = pair().await;
+    let record = [b'x'; RECORD + 22];
+    for way in ["more", "flush", "wait"] {
+        socket.write_all(&record).await.expect("taken");
+        client.writable().await.expect("open");
+        assert_eq!(arrived(&client), b"", "{way}");
+        match way {
+            "more" => socket.write_all(b"y").await.expect("sent"),
+            "flush" => socket.flush().await.expect("sent"),
+            _ => {
+                let mut octet = [0];
+                let reading = socket.read(&mut octet);
+                let reading = tokio::time::timeout(Duration::from_millis(1), reading);
+                reading.await.expect_err("nothing is to be read");
+            }
+        }
+        client.readable().await.expect("it comes");
+        while !arrived(&client).is_empty() {}
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_fails_leaves_its_alert() {
+    let (socket, mut client) = pair().await;
+    let mut socket = socket.for_handshake(Handshake::default());
+    socket.write_all(b"alert").await.expect("taken");
+    drop(socket);
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).await.expect("the end");
+    assert_eq!(all, b"alert");
+}
+
+#[tokio::test]
+async fn what_is_read_ahead_is_handed_on_in_order_and_not_kept() {
+    let (mut socket, mut client) = pair().await;
+    client.write_all(b"head.content.more").await.expect("sent");
+    let mut header = [0; RECORD_HEADER];
+    socket.read_exact(&mut header).await.expect("a header");
+    assert_eq!(&header, b"head.");
+    let mut content = [0; 8];
+    socket.read_exact(&mut content).await.expect("the content");
+    assert_eq!(&content, b"content.");
+    let mut large = [0; 64];
+    let count = socket.read(&mut large).await.expect("the rest");
+    assert_eq!(&large[..count], b"more");
+    assert_eq!(socket.ahead.capacity(), 0);
+
+    drop(client);
+    assert_eq!(socket.read(&mut header).await.expect("the end"), 0);
+}
