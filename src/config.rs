@@ -44,11 +44,11 @@ pub struct Loaded {
     pub config: model::Config,
     /// What is accepted, but probably not intended.
     pub warnings: Vec<Diagnostic>,
-    /// Problems with files that single issuers need, if those are tolerated: see
+    /// Problems with files that single issuers or upstreams need, if those are tolerated: see
     /// [`load_for_start`].
     pub faults: Vec<Diagnostic>,
-    /// Every file that was read (including `include`, `${file:…}` and the roots of issuers) and
-    /// every directory in which a pattern of `include` may find more, as absolute paths in order:
+    /// Every file that was read (including `include`, `${file:…}`, roots and client certificates)
+    /// and every directory in which a pattern of `include` may find more, as absolute paths in order:
     /// what to watch.
     pub files: Vec<PathBuf>,
 }
@@ -98,8 +98,8 @@ pub fn load_admin(
     }
 }
 
-/// As [`load`], for a start: an unusable file of an issuer (its `ca_file`) is a fault of that
-/// issuer, and does not keep all sites down.
+/// As [`load`], for a start: an unusable file of an issuer or an upstream (such as its `ca_file`) is
+/// a fault of that one, and does not keep all sites down.
 ///
 /// # Errors
 /// Everything else that is wrong.
@@ -123,7 +123,7 @@ pub fn schema() -> serde_json::Value {
 #[derive(Clone, Copy)]
 pub struct Loader<'e> {
     environment: interpolate::Environment<'e>,
-    /// Whether faults of single issuers are tolerated.
+    /// Whether faults of single issuers and upstreams are tolerated.
     bears_faults: bool,
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A [`DnsProvider`] sets and removes TXT records with one service or protocol. It knows nothing of
 //! ACME: `challenge` says which record proves what. Programs implement it for services of their own.
+//! [`stub`] looks up the addresses of servers.
 
 mod acme_dns;
 mod api;
@@ -15,6 +16,7 @@ mod httpreq;
 pub mod lookup;
 mod rfc2136;
 mod route53;
+pub(crate) mod stub;
 mod zone_file;
 
 #[cfg(test)]

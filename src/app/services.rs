@@ -3,7 +3,6 @@
 //! They start and end tasks and decide nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -47,7 +46,7 @@ impl Service for EdgeService {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         tokio::spawn(self.pulse.clone().beat());
         // So that the first request finds its upstream's address.
-        proxy::resolve_due(&self.sites.load_full(), Duration::MAX).await;
+        proxy::resolve_new(&self.sites.load_full()).await;
         // Clients that connect earlier wait in the listener's queue. Which sites are on plain HTTP
         // until they have a certificate is known only when all are loaded.
         let enough = if self.state.current().config.server.https_optional {

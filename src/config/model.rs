@@ -90,6 +90,8 @@ pub struct Server {
     pub user: Option<String>,
     /// How long a graceful stop waits for requests in flight.
     pub grace_period: Duration,
+    /// What looks up the names of upstream servers; if empty, the system's resolvers.
+    pub resolvers: Vec<SocketAddr>,
     pub limits: Limits,
     /// Whether sites without any certificate are served on the HTTP listeners meanwhile.
     pub https_optional: bool,

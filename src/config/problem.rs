@@ -159,7 +159,7 @@ pub(super) struct Problems {
     /// How many were left out beyond the maximum.
     more: usize,
     errors: usize,
-    /// How many errors concern single issuers.
+    /// How many errors concern single issuers or upstreams.
     faults: usize,
     /// Paths of values of the wrong shape, which are missing from the decoded values.
     broken: Vec<String>,
@@ -219,7 +219,7 @@ impl Problems {
         }
     }
 
-    /// Reports an error in a file that only an issuer needs.
+    /// Reports an error in a file that only one issuer or upstream needs.
     pub(super) fn fault(
         &mut self,
         at: &At<'_>,
@@ -281,7 +281,7 @@ impl Problems {
         self.list.len() >= MAX_PROBLEMS
     }
 
-    /// How many errors concern single issuers.
+    /// How many errors concern single issuers or upstreams.
     pub(super) fn faults(&self) -> usize {
         self.faults
     }

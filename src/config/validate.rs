@@ -9,6 +9,7 @@ mod acme;
 mod certificate;
 mod challenge;
 mod client;
+mod client_certificate;
 mod compress;
 mod context;
 mod coverage;

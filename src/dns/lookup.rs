@@ -4,10 +4,10 @@
 //! caches what it was told, including that there is no such record, while the response that counts
 //! is the one that a CA gets next.
 
-mod aliases;
+pub(super) mod aliases;
 mod caa;
 mod propagation;
-mod resolvers;
+pub(super) mod resolvers;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -316,7 +316,14 @@ impl Lookups {
     }
 
     /// The response of the resolvers.
-    async fn resolve(&self, name: &HostName, kind: RecordType) -> Result<Message, DnsError> {
+    ///
+    /// # Errors
+    /// If none of them can tell.
+    pub(super) async fn resolve(
+        &self,
+        name: &HostName,
+        kind: RecordType,
+    ) -> Result<Message, DnsError> {
         let resolvers = match &*self.options.resolvers {
             [] => resolvers::of_the_system().await?,
             configured => configured.to_vec(),

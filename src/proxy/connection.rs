@@ -15,10 +15,8 @@ use tokio_util::io::poll_read_buf;
 use super::alarm::Alarm;
 use super::connection_limit::{ConnectionLimit, IdlePermit};
 use super::dial::{Duplex, is_quiet};
+use crate::config::model::KeepAlive;
 use crate::lock::MutexExt as _;
-
-/// How long an idle connection is kept for the next request.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// How often idle connections are checked.
 const SWEEP: Duration = Duration::from_secs(2);
@@ -114,6 +112,7 @@ impl Connection {
 pub(super) struct IdleConnections {
     /// Itself, for the task that sweeps.
     me: Weak<Self>,
+    pub(super) rule: KeepAlive,
     state: Mutex<State>,
 }
 
@@ -127,22 +126,23 @@ struct State {
 #[derive(Debug)]
 struct Idle {
     connection: Connection,
-    since: Instant,
+    until: Instant,
     _permit: IdlePermit,
 }
 
 impl Idle {
     /// Whether the next request may use the connection.
     fn is_usable(&mut self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) < IDLE && is_quiet(&mut *self.connection.socket)
+        now < self.until && is_quiet(&mut *self.connection.socket)
     }
 }
 
 impl IdleConnections {
-    /// None yet.
-    pub(super) fn new() -> Arc<Self> {
+    /// None yet, to be kept by this rule.
+    pub(super) fn new(rule: KeepAlive) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
+            rule,
             state: Mutex::default(),
         })
     }
@@ -161,15 +161,18 @@ impl IdleConnections {
 
     /// Keeps a connection for the next request, if there is room for it.
     pub(super) fn keep(&self, mut connection: Connection, limit: &Arc<ConnectionLimit>) {
+        let mut state = self.state();
+        if state.idle.len() >= self.rule.connections {
+            return;
+        }
         let Some(permit) = limit.try_keep_idle() else {
             return;
         };
         connection.buffer = BytesMut::new();
         connection.is_reused = true;
-        let mut state = self.state();
         state.idle.push(Idle {
             connection,
-            since: Instant::now(),
+            until: Instant::now() + self.rule.idle,
             _permit: permit,
         });
         if !mem::replace(&mut state.is_swept, true) {
@@ -210,8 +213,15 @@ mod tests {
 
     use super::*;
 
+    const RULE: KeepAlive = KeepAlive {
+        connections: 1000,
+        idle: IDLE,
+    };
+
+    const IDLE: Duration = Duration::from_secs(60);
+
     fn none_yet() -> (Arc<IdleConnections>, Arc<ConnectionLimit>) {
-        (IdleConnections::new(), Arc::default())
+        (IdleConnections::new(RULE), Arc::default())
     }
 
     /// Keeps a new connection. Returns its server.
@@ -295,6 +305,33 @@ mod tests {
         assert!(connections.take().is_some());
         let _next = keep_new(&connections, &limit);
         assert!(connections.take().is_some(), "its permit was returned");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_has_a_limit_and_a_time_of_its_own() {
+        let rule = KeepAlive {
+            connections: 2,
+            idle: Duration::from_secs(5),
+        };
+        let (connections, limit) = (IdleConnections::new(rule), Arc::default());
+        let mut servers = Vec::new();
+        for _ in 0..3 {
+            let (gateway, server) = duplex(1024);
+            connections.keep(Connection::new(Box::new(gateway)), &limit);
+            servers.push(server);
+        }
+        assert_eq!(limit.idle(), 2);
+        await_close(servers.pop().expect("the third")).await;
+        let begun = Instant::now();
+        for server in servers {
+            await_close(server).await;
+        }
+        let waited = begun.elapsed();
+        assert!(
+            (rule.idle..=rule.idle + SWEEP).contains(&waited),
+            "{waited:?}"
+        );
+        assert_eq!(limit.idle(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,37 +3,32 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use pingora_core::connectors::TransportConnector;
 use pingora_core::protocols::l4::ext;
 use pingora_core::protocols::l4::socket::SocketAddr;
-use pingora_core::protocols::{ALPN, Stream};
-use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 
-/// Marks a connection whose server's certificate does not cover its address. Nothing may be sent to
-/// it.
-pub(super) struct ForeignCertificate;
+use super::server_tls::{ServerTls, SystemRoots};
+use super::tls_stream::TlsStream;
 
-/// Opens connections. Clones share the TLS connector.
+/// Opens connections. Clones share the system's roots.
 #[derive(Clone, Default)]
 pub(super) struct Dialer {
-    /// Created when a server first needs TLS, since it reads the system's roots.
-    tls: Arc<OnceLock<TransportConnector>>,
+    roots: SystemRoots,
 }
 
 impl Dialer {
     /// Opens a connection to `address` within `patience`, with TLS as `tls` describes it, if given.
+    /// `header` is sent first, before any TLS.
     ///
     /// # Errors
     ///
@@ -41,33 +36,35 @@ impl Dialer {
     pub(super) async fn open_connection(
         &self,
         address: &SocketAddr,
-        tls: Option<&HttpPeer>,
+        header: Option<&[u8]>,
+        tls: Option<&ServerTls>,
         patience: Duration,
     ) -> Result<Box<dyn Duplex>> {
         let opening = async {
-            match tls {
-                Some(template) => self.open_tls(address, template).await,
-                None => open_plain(address).await,
+            let mut socket = open_plain(address).await?;
+            if let Some(header) = header {
+                send_header(&mut *socket, header).await?;
             }
+            let Some(tls) = tls else {
+                return Ok(socket);
+            };
+            // The request follows the end of the handshake, and must not wait for its
+            // acknowledgement. If that fails, it comes later.
+            _ = socket.set_nodelay();
+            let stream = tls.handshake(socket, &self.roots).await?;
+            Ok(Box::new(stream) as Box<dyn Duplex>)
         };
         timeout(patience, opening).await.unwrap_or_else(|_| {
             let why = format!("no connection within {patience:?}");
             Error::e_explain(ErrorType::ConnectTimedout, why)
         })
     }
+}
 
-    async fn open_tls(&self, address: &SocketAddr, template: &HttpPeer) -> Result<Box<dyn Duplex>> {
-        let mut peer = template.clone();
-        peer._address = address.clone();
-        let connector = self.tls.get_or_init(|| TransportConnector::new(None));
-        let stream = connector.new_stream(&peer).await?;
-        let digest = stream.get_ssl_digest();
-        if digest.is_some_and(|tls| tls.extension.get::<ForeignCertificate>().is_some()) {
-            let why = "the server's certificate is not for its address";
-            return Error::e_explain(ErrorType::InvalidCert, why);
-        }
-        Ok(Box::new(stream))
-    }
+async fn send_header(socket: &mut dyn Duplex, header: &[u8]) -> Result<()> {
+    let sent = socket.write_all(header).await;
+    let why = "while the header of the PROXY protocol is sent";
+    sent.map_err(|error| Error::because(ErrorType::ConnectError, why, error))
 }
 
 async fn open_plain(address: &SocketAddr) -> Result<Box<dyn Duplex>> {
@@ -125,25 +122,21 @@ impl Duplex for UnixStream {
     }
 }
 
-/// Pingora's stream, with TLS.
-impl Duplex for Stream {
+impl Duplex for TlsStream<Box<dyn Duplex>> {
     fn set_nodelay(&self) -> io::Result<()> {
-        // Pingora has set it.
-        Ok(())
+        self.socket().set_nodelay()
     }
 
     fn reset_on_close(&self) {
-        // SAFETY: the stream owns the socket, and is borrowed for the whole call.
-        let socket = unsafe { BorrowedFd::borrow_raw(self.id()) };
-        reset_on_close(SockRef::from(&socket));
+        self.socket().reset_on_close();
     }
 
     fn unacknowledged(&self) -> usize {
-        queued(self.id())
+        self.socket().unacknowledged()
     }
 
     fn has_chosen_http2(&self) -> bool {
-        self.selected_alpn_proto() == Some(ALPN::H2)
+        self.alpn() == Some(b"h2")
     }
 }
 

@@ -1,6 +1,6 @@
 //! One address of a server: whether it gets requests, how many it has, and its open connections.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use pingora_core::protocols::l4::socket::SocketAddr;
@@ -11,6 +11,7 @@ use super::connection_limit::ConnectionLimit;
 use super::http2::Http2Connections;
 use super::link::Link;
 use super::warm_up::WarmUp;
+use crate::config::model::KeepAlive;
 use crate::lock::MutexExt as _;
 
 /// One address of a server.
@@ -31,10 +32,21 @@ pub(crate) struct Endpoint {
     pub(super) http2: Arc<Http2Connections>,
     /// Those of Pingora's lane; the last one is used first.
     resting: Mutex<Vec<Arc<Link>>>,
+    /// Its [`Rank`]: the priority, then the weight.
+    rank: AtomicU32,
+}
+
+/// Where an address stands among those of its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    /// The lowest is tried first.
+    pub(crate) priority: u16,
+    /// Its share among those of the same priority.
+    pub(crate) weight: u16,
 }
 
 impl Endpoint {
-    pub(super) fn new(address: SocketAddr, text: String) -> Self {
+    pub(super) fn new(address: SocketAddr, text: String, keepalive: KeepAlive) -> Self {
         Self {
             address,
             text: text.into(),
@@ -42,10 +54,25 @@ impl Endpoint {
             warm_up: WarmUp::default(),
             cookie_value: OnceLock::new(),
             in_flight: AtomicUsize::new(0),
-            idle: IdleConnections::new(),
+            idle: IdleConnections::new(keepalive),
             http2: Http2Connections::new(),
             resting: Mutex::default(),
+            rank: AtomicU32::new(1),
         }
+    }
+
+    /// Where it stands among the addresses of its server.
+    pub(crate) fn rank(&self) -> Rank {
+        let [a, b, c, d] = self.rank.load(Ordering::Relaxed).to_be_bytes();
+        Rank {
+            priority: u16::from_be_bytes([a, b]),
+            weight: u16::from_be_bytes([c, d]),
+        }
+    }
+
+    pub(super) fn set_rank(&self, rank: Rank) {
+        let rank = u32::from(rank.priority) << 16 | u32::from(rank.weight);
+        self.rank.store(rank, Ordering::Relaxed);
     }
 
     /// A link for a request: that of a waiting connection, else a new one.
@@ -61,16 +88,23 @@ impl Endpoint {
 
     /// Makes the connection of a link wait for its next request, if it has one and there is room.
     pub(crate) fn keep_idle(&self, link: Arc<Link>, connection_limit: &Arc<ConnectionLimit>) {
+        let most = self.idle.rule.connections;
         if !link.is_open() {
             return;
+        }
+        let mut resting = self.resting();
+        if resting.len() >= most {
+            // Those that have waited longest are those that servers have closed.
+            resting.retain(|link| link.is_open());
+        }
+        if resting.len() >= most {
+            return link.close();
         }
         let Some(idle) = connection_limit.try_keep_idle() else {
             return link.close();
         };
         link.set_idle(idle);
-        let mut resting = self.resting();
         if resting.len() == resting.capacity() {
-            // Those that have waited longest are those that servers have closed.
             resting.retain(|link| link.is_open());
         }
         resting.push(link);

@@ -167,6 +167,7 @@ mod tests {
             client: None,
             port: None,
             tls: None,
+            socket: None,
         })
     }
 

@@ -76,6 +76,7 @@ impl SiteTable {
             client: None,
             port: None,
             tls: None,
+            socket: None,
         };
         let mut buffer = NameBuffer::new();
         let Some(authority) = Authority::parse(request.authority, &mut buffer) else {

@@ -175,8 +175,8 @@ impl<C: Client> Passage<'_, C> {
         let mut head = None;
         loop {
             let choice = self.choose_server().await?;
-            let connected = self.connect(&choice, may_reuse, needs_http1, until).await?;
-            let Some(connected) = connected else {
+            let connected = self.connect(choice, may_reuse, needs_http1, until).await?;
+            let Some((choice, connected)) = connected else {
                 continue;
             };
             let is_reused = connected.is_reused();
@@ -288,19 +288,20 @@ impl<C: Client> Passage<'_, C> {
         chosen.map_err(|why| self.ctx.record_no_server(why))
     }
 
-    /// A connection to the chosen server; `None` if another one is to be tried.
+    /// A connection to the chosen server, and the address that it leads to; `None` if another one
+    /// is to be tried.
     async fn connect(
         &mut self,
-        choice: &Choice,
+        choice: Choice,
         may_reuse: bool,
         needs_http1: bool,
         until: Option<Instant>,
-    ) -> Result<Option<Connected>> {
+    ) -> Result<Option<(Choice, Connected)>> {
         let proxy = self.ctx.proxy().ok_or_else(no_route)?;
-        let open = Connected::take_open(&proxy.pool, choice, may_reuse, needs_http1);
+        let open = Connected::take_open(&proxy.pool, &choice, may_reuse, needs_http1);
         if let Some(connected) = open {
             self.share_permit(&connected);
-            return Ok(Some(connected));
+            return Ok(Some((choice, connected)));
         }
         let dialer = &self.gateway.dialer;
         // In a box, since most requests find an open connection.
@@ -308,7 +309,8 @@ impl<C: Client> Passage<'_, C> {
             Some(until) => proxy.connect_timeout.min(until - Instant::now()),
             None => proxy.connect_timeout,
         };
-        let opening = Connected::open(&proxy.pool, choice, dialer, patience, needs_http1);
+        let (ctx, request) = (&mut self.ctx, self.request);
+        let opening = Connected::open(ctx, choice, request, dialer, patience, needs_http1);
         let mut opening = Box::pin(opening);
         let client = &mut *self.client;
         let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
@@ -318,9 +320,9 @@ impl<C: Client> Passage<'_, C> {
         let opened = opened.await?;
         drop(opening);
         match opened {
-            Ok(connected) => {
+            Ok((choice, connected)) => {
                 self.share_permit(&connected);
-                Ok(Some(connected))
+                Ok(Some((choice, connected)))
             }
             // The server is not to blame for what is left of the request's time.
             Err(_) if until.is_some_and(|until| until <= Instant::now()) => Err(overrun_error()),

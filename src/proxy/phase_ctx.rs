@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
 use super::body::Body;
 use super::connection_limit::ConnectionLimit;
 use super::deadline::Deadline;
+use super::dial::Dialer;
 use super::flow::Flow;
 use super::handover::KeepAlive;
 use super::header;
+use super::race;
 use super::request::Fields;
 use super::request_ctx::RequestCtx;
-use super::upstream::Lease;
+use super::upstream::{Choice, Lease, Pool};
 
 /// The context of one request, with what only Pingora's phases need.
 pub struct PhaseCtx {
@@ -73,6 +76,35 @@ impl PhaseCtx {
         self.flow = head.extensions.get::<Arc<Flow>>().cloned();
         let at_upstreams = self.flow.as_ref().map(|flow| &flow.at_upstreams);
         self.request.acquire_upstream_permit(limit, at_upstreams)
+    }
+
+    /// Takes a connection to the chosen server that waits, or opens one that begins with `header`.
+    /// Returns what Pingora finds it by.
+    ///
+    /// # Errors
+    /// If the server cannot be reached or trusted.
+    pub(super) async fn connect(
+        &mut self,
+        mut choice: Choice,
+        header: Option<Vec<u8>>,
+        limit: &Arc<ConnectionLimit>,
+        dialer: &Dialer,
+    ) -> Result<Box<HttpPeer>> {
+        let gone = || Error::explain(ErrorType::InternalError, "the route is gone");
+        let proxy = self.request.proxy().ok_or_else(gone)?;
+        let (pool, patience) = (Arc::clone(&proxy.pool), proxy.connect_timeout);
+        let mut lease = Pool::lease(&choice, self.is_stale, limit, self.flow.clone());
+        if !lease.link.is_open() {
+            let (ctx, header) = (&mut self.request, header.as_deref());
+            let opening = race::open_connection(ctx, choice, header, dialer, patience);
+            let (fastest, socket) = opening.await?;
+            choice = fastest;
+            lease = Pool::lease(&choice, true, limit, self.flow.clone());
+            lease.link.set_socket(socket);
+        }
+        let peer = pool.peer(&choice, &lease)?;
+        self.lease = Some(lease);
+        Ok(peer)
     }
 
     /// Records that the chosen server can be reached.

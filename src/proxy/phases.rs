@@ -26,7 +26,7 @@ use super::refusal::Refusal;
 use super::request::{Request, origin_form};
 use super::response::{self, LocalResponse};
 use super::response_head;
-use super::upstream::{Pool, UPGRADED_IDLE};
+use super::upstream::UPGRADED_IDLE;
 use crate::clock::{Clock, SystemClock};
 
 #[async_trait]
@@ -99,7 +99,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut PhaseCtx,
     ) -> Result<Box<HttpPeer>> {
-        let choice = match ctx.request.choose_server().cloned() {
+        let chosen = match ctx.request.choose_server().cloned() {
             Err(NoServer::Full) => tokio::select! {
                 biased;
                 choice = ctx.request.wait_for_server() => choice.cloned(),
@@ -107,17 +107,14 @@ impl ProxyHttp for Gateway {
             },
             choice => choice,
         };
-        let choice = choice.map_err(|why| ctx.request.record_no_server(why))?;
+        let choice = chosen.map_err(|why| ctx.request.record_no_server(why))?;
         let Some(proxy) = ctx.request.proxy() else {
             return Err(Error::explain(ErrorType::InternalError, "the route is gone").into_in());
         };
-        let flow = ctx.flow.clone();
-        let lease = Pool::lease(&choice, ctx.is_stale, &self.connection_limit, flow);
-        let (patience, read_timeout) = (proxy.connect_timeout, proxy.read_timeout);
-        let send_timeout = proxy.send_timeout;
-        let opening = proxy
-            .pool
-            .open_connection(&choice, &lease, &self.dialer, patience);
+        let (read_timeout, send_timeout) = (proxy.read_timeout, proxy.send_timeout);
+        let request = Request::of(session.req_header(), session.digest());
+        let header = proxy.pool.proxy_header(Some(&request));
+        let opening = ctx.connect(choice, header, &self.connection_limit, &self.dialer);
         let opened = tokio::select! {
             biased;
             opened = opening => opened,
@@ -133,7 +130,6 @@ impl ProxyHttp for Gateway {
             false => read_timeout,
         });
         peer.options.write_timeout = Some(send_timeout);
-        ctx.lease = Some(lease);
         Ok(peer)
     }
 

@@ -4,11 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use pingora_core::protocols::Digest;
 use pingora_core::protocols::tls::SslDigest;
+use pingora_core::protocols::{Digest, SocketDigest};
 use pingora_http::RequestHeader;
 
 use super::authority::Channel;
+use super::proxy_header::Addresses;
 use crate::tls::TlsInfo;
 
 /// A request by its head, which has been checked.
@@ -26,6 +27,8 @@ pub struct Request<'a> {
     pub port: Option<u16>,
     /// Of the connection; `None` if it is not TLS.
     pub tls: Option<&'a SslDigest>,
+    /// Of the connection, with its addresses.
+    pub socket: Option<&'a SocketDigest>,
 }
 
 /// The fields of a request.
@@ -110,7 +113,23 @@ impl<'a> Request<'a> {
                 .and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet())
                 .map(SocketAddr::port),
             tls: digest.and_then(|digest| digest.ssl_digest.as_deref()),
+            socket: digest.and_then(|digest| digest.socket_digest.as_deref()),
         }
+    }
+
+    /// The addresses of the client and of what it connected to.
+    pub(crate) fn addresses(&self) -> Option<Addresses> {
+        let socket = self.socket?;
+        let peer = *socket.peer_addr()?.as_inet()?;
+        let source = match self.client {
+            // The port of a client that was named by a proxy is unknown.
+            Some(client) if client != peer.ip().to_canonical() => SocketAddr::new(client, 0),
+            Some(_) | None => peer,
+        };
+        Some(Addresses {
+            source,
+            destination: *socket.local_addr()?.as_inet()?,
+        })
     }
 
     /// Whether the request came over HTTP/2.
@@ -214,6 +233,7 @@ mod tests {
                 client: None,
                 port: None,
                 tls: None,
+                socket: None,
             };
             request.cookie(name).map(<[u8]>::to_vec)
         };

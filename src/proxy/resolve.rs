@@ -1,71 +1,135 @@
-//! Looks up the names of upstream servers periodically, outside the requests' path.
+//! Looks up the names of upstream servers when their addresses expire, outside the requests' path.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures::StreamExt;
-use tokio::net::lookup_host;
+use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::config::model::UpstreamAddress;
+use crate::dns::DnsError;
+use crate::dns::stub::{Found, Service, StubResolver};
+use crate::host::HostName;
+use crate::proxy::known_addresses::FoundAddress;
 use crate::proxy::route::SiteTable;
 use crate::proxy::server::Server;
 use crate::proxy::upstream::Pool;
 
-/// The age at which a look-up is repeated.
-const AGE: Duration = Duration::from_secs(10);
+/// How long addresses may be used at least and at most, whatever their records say.
+const SHORTEST_TTL: Duration = Duration::from_secs(1);
+const LONGEST_TTL: Duration = Duration::from_secs(300);
 
-/// How often due names are searched for; a name that was never found is always due.
-const TICK: Duration = Duration::from_secs(1);
+/// When a look-up that failed is repeated: the first if no address is known.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The longest time between two looks at the table of sites.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The shortest one, so that many names do not cause many looks.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long one look-up may take.
 const LOOKUP: Duration = Duration::from_secs(5);
 
 /// How many names are looked up at once.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
+
+/// The most targets of SRV records that are looked up, and how many at once.
+const MOST_TARGETS: usize = 256;
+const TARGETS_AT_ONCE: usize = 16;
 
 /// Keeps the addresses of every upstream server with a name up to date, until `shutdown` turns
 /// true.
 ///
 /// A name that cannot be looked up keeps the addresses last found.
 pub async fn resolve_loop(sites: Arc<ArcSwap<SiteTable>>, mut shutdown: watch::Receiver<bool>) {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut running = JoinSet::new();
     while !*shutdown.borrow() {
+        let next = start_due(&sites.load_full(), &mut running);
         tokio::select! {
-            _ = ticks.tick() => resolve_due(&sites.load_full(), AGE).await,
+            () = sleep_until(next) => {}
+            // There may be room for another.
+            Some(_) = running.join_next() => {}
             changed = shutdown.changed() => if changed.is_err() { return },
         }
     }
 }
 
-/// Looks up each name that was never found or whose last look-up is `age` old.
+/// Starts the look-ups that are due. Returns when to look again.
+fn start_due(table: &SiteTable, running: &mut JoinSet<()>) -> Instant {
+    let mut pause = LONGEST_PAUSE;
+    for pool in table.pools() {
+        for (index, server) in pool.servers().iter().enumerate() {
+            let Some(left) = pool.time_until_look_up(server) else {
+                continue;
+            };
+            if !left.is_zero() {
+                pause = pause.min(left);
+                continue;
+            }
+            if running.len() >= AT_ONCE {
+                continue;
+            }
+            // If nothing comes of it, it is due again.
+            pool.set_next_look_up(server, LOOKUP * 2);
+            let (pool, resolver) = (Arc::clone(pool), Arc::clone(table.resolver()));
+            running.spawn(async move {
+                if let Some(server) = pool.servers().get(index) {
+                    resolve_server(&pool, server, &resolver).await;
+                }
+            });
+        }
+    }
+    Instant::now() + pause.max(SHORTEST_PAUSE)
+}
+
+/// Looks up each name of which no address is known.
 ///
 /// To be awaited for a new table before it gets requests, so that none of them finds a server
 /// without an address.
-pub async fn resolve_due(table: &SiteTable, age: Duration) {
-    let mut due = Vec::new();
+pub async fn resolve_new(table: &SiteTable) {
+    let mut new = Vec::new();
     for pool in table.pools() {
-        due.extend(pool.due_servers(age).map(|server| (pool, server)));
+        let servers = pool.servers().iter();
+        let lacking = servers.filter(|one| one.is_looked_up() && one.endpoints().is_empty());
+        new.extend(lacking.map(|server| (pool, server)));
     }
-    futures::stream::iter(due)
-        .for_each_concurrent(AT_ONCE, |(pool, server)| resolve_server(pool, server))
+    let resolver = table.resolver();
+    futures::stream::iter(new)
+        .for_each_concurrent(AT_ONCE, |(pool, server)| {
+            resolve_server(pool, server, resolver)
+        })
         .await;
 }
 
-/// Looks up one name. A failure is logged once, and so is its end.
-async fn resolve_server(pool: &Pool, server: &Server) {
-    let Some((host, port)) = &server.name else {
-        return;
-    };
-    let found = match timeout(LOOKUP, lookup_host((host.as_str(), *port))).await {
-        Ok(Ok(addresses)) => Ok(addresses.collect::<Vec<_>>()),
-        Ok(Err(error)) => Err(error.to_string()),
+/// Looks up the addresses of one server. A failure is logged once, and so is its end.
+async fn resolve_server(pool: &Pool, server: &Server, resolver: &StubResolver) {
+    let found = match timeout(LOOKUP, look_up(&server.address, resolver)).await {
+        Ok(Ok(found)) if found.values.is_empty() => {
+            Err("the name has no address, or does not exist".to_owned())
+        }
+        Ok(found) => found.map_err(|error| error.to_string()),
         Err(_) => Err("the look-up took too long".to_owned()),
     };
-    let changed = pool.set_addresses(server, found.as_deref().unwrap_or_default());
-    let (upstream, server) = (&**pool.name(), host.as_str());
+    let changed = match &found {
+        Ok(found) => {
+            let ttl = found.ttl.clamp(SHORTEST_TTL, LONGEST_TTL);
+            pool.set_next_look_up(server, ttl);
+            pool.set_addresses(server, found)
+        }
+        Err(_) => {
+            let is_known = !server.endpoints().is_empty();
+            let pause = if is_known { RETRY } else { RETRY_SOON };
+            pool.set_next_look_up(server, pause);
+            server.note_lost()
+        }
+    };
+    let (upstream, server) = (&**pool.name(), server.address.to_string());
     match found {
         Err(error) if changed => tracing::warn!(
             upstream,
@@ -73,7 +137,9 @@ async fn resolve_server(pool: &Pool, server: &Server) {
             error,
             "an upstream server's name cannot be looked up: its last addresses stay in use",
         ),
-        Ok(addresses) if changed => {
+        Ok(found) if changed => {
+            let addresses = found.values.iter().map(|one| one.address);
+            let addresses: Vec<SocketAddr> = addresses.collect();
             tracing::info!(
                 upstream,
                 server,
@@ -83,4 +149,61 @@ async fn resolve_server(pool: &Pool, server: &Server) {
         }
         _ => {}
     }
+}
+
+async fn look_up(
+    address: &UpstreamAddress,
+    resolver: &StubResolver,
+) -> Result<Found<FoundAddress>, DnsError> {
+    match address {
+        UpstreamAddress::Name { host, port } => {
+            let found = resolver.addresses(host).await?;
+            let to_port = |address| FoundAddress::equal((address, *port).into());
+            Ok(Found {
+                values: found.values.into_iter().map(to_port).collect(),
+                ttl: found.ttl,
+                is_complete: found.is_complete,
+            })
+        }
+        UpstreamAddress::Service(name) => look_up_service(name, resolver).await,
+        UpstreamAddress::Ip(_) | UpstreamAddress::Unix(_) => Ok(Found {
+            values: Vec::new(),
+            ttl: LONGEST_TTL,
+            is_complete: true,
+        }),
+    }
+}
+
+/// All addresses of all targets of a name's SRV records. If one of them cannot be looked up, none is
+/// returned, so that those that are known stay.
+async fn look_up_service(
+    name: &HostName,
+    resolver: &StubResolver,
+) -> Result<Found<FoundAddress>, DnsError> {
+    let services = resolver.services(name).await?;
+    let targets = services.values.into_iter().take(MOST_TARGETS);
+    let targets: Vec<(Service, Found<_>)> = futures::stream::iter(targets)
+        .map(|service| async {
+            let found = resolver.addresses(&service.target).await?;
+            Ok::<_, DnsError>((service, found))
+        })
+        .buffer_unordered(TARGETS_AT_ONCE)
+        .try_collect()
+        .await?;
+    let mut all = Found {
+        values: Vec::new(),
+        ttl: services.ttl,
+        is_complete: true,
+    };
+    for (service, found) in targets {
+        all.ttl = all.ttl.min(found.ttl);
+        all.is_complete &= found.is_complete;
+        let addresses = found.values.into_iter().map(|address| FoundAddress {
+            address: (address, service.port).into(),
+            priority: service.priority,
+            weight: service.weight,
+        });
+        all.values.extend(addresses);
+    }
+    Ok(all)
 }

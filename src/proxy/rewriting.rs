@@ -256,6 +256,7 @@ mod tests {
             client: None,
             port: None,
             tls: None,
+            socket: None,
         };
         let id = HeaderValue::from_static("00ff");
         then(&Values::of(&request, &id))

@@ -18,6 +18,7 @@ use http::HeaderValue;
 use self::pools::Pools;
 use self::site::site;
 use crate::config::model::{self, Config, ErrorPages, Maintenance};
+use crate::dns::stub::StubResolver;
 use crate::host::{self, Host, HostName, NameBuffer, Pattern};
 use crate::metrics::{Metrics, SiteMetrics};
 use crate::proxy::authority::Channel;
@@ -41,6 +42,8 @@ pub struct SiteTable {
     addresses: HashMap<IpAddr, Arc<Site>, RandomState>,
     any: Option<Arc<Site>>,
     pools: Pools,
+    /// Looks up the names of servers.
+    resolver: Arc<StubResolver>,
     /// The port that plain requests are redirected to, `None` if TLS is not served.
     pub(crate) https_port: Option<u16>,
     /// Whether a plain request is served if there is no certificate for its host yet.
@@ -132,6 +135,7 @@ impl SiteTable {
         let known_key = sticky_key.or_else(|| previous?.sticky_key.clone());
         let sticky_key = pools::sticky_key(config, known_key);
         let mut table = Self {
+            resolver: Arc::new(StubResolver::new(&config.server.resolvers)),
             https_port: config.server.https.first().map(|address| address.port()),
             https_optional: config.server.https_optional,
             idle: config.server.limits.idle,
@@ -165,6 +169,7 @@ impl SiteTable {
             client: None,
             port: None,
             tls: None,
+            socket: None,
         };
         let mut buffer = NameBuffer::new();
         buffer
@@ -204,6 +209,11 @@ impl SiteTable {
             .get(host)
             .or_else(|| host::parent(host).and_then(|parent| self.wildcard.get(parent)))
             .or(self.any.as_ref())
+    }
+
+    /// What looks up the names of servers.
+    pub(crate) fn resolver(&self) -> &Arc<StubResolver> {
+        &self.resolver
     }
 
     /// Every upstream's pool, by name.
@@ -524,6 +534,7 @@ mod tests {
             client: None,
             port: None,
             tls: None,
+            socket: None,
         };
         match site.find_route(&request) {
             Ok(Some(index)) => match site.action(index) {

@@ -169,6 +169,7 @@ mod tests {
             client: "192.0.2.1".parse().ok(),
             port: Some(8080),
             tls: None,
+            socket: None,
         };
         let id = HeaderValue::from_static("00ff");
         let template = template.parse().expect("a template");

@@ -9,7 +9,7 @@ mod selection;
 mod view;
 mod warm_up;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ pub use self::view::EndpointView;
 
 use self::group::Group;
 use crate::config::model::{Balance, HashKey, HealthCheck, Protocol, Upstream, UpstreamTls};
+use crate::dns::stub::Found;
 use crate::metrics::Metrics;
 use crate::proxy::admission::{Admission, Queue};
 use crate::proxy::attempts::Attempts;
@@ -30,10 +31,13 @@ use crate::proxy::drain::DrainList;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::flow::Flow;
 use crate::proxy::hash;
+use crate::proxy::known_addresses::FoundAddress;
 use crate::proxy::link::Link;
+use crate::proxy::proxy_header;
 use crate::proxy::request::Request;
 use crate::proxy::retry_budget::RetryBudget;
-use crate::proxy::server::{Server, read_roots};
+use crate::proxy::server::Server;
+use crate::proxy::server_tls::TlsSettings;
 use crate::proxy::sticky::{Session, Sticky, StickyKey};
 use crate::throttle::Throttle;
 
@@ -46,8 +50,8 @@ pub(crate) const UPGRADED_IDLE: Duration = Duration::from_secs(3600);
 /// The servers of an upstream and their state.
 pub struct Pool {
     upstream: Arc<Upstream>,
-    /// The roots read from the upstream's CA file, kept to detect a change of the file.
-    roots: Option<Vec<u8>>,
+    /// `None` if the servers speak plain HTTP.
+    tls: Option<Arc<TlsSettings>>,
     servers: Box<[Server]>,
     /// Those that are no backups, then the backups.
     groups: Vec<Group>,
@@ -75,7 +79,7 @@ pub(crate) struct Picked {
 impl Pool {
     /// The pool of `upstream`, with nothing known of its servers yet.
     pub(crate) fn new(upstream: &Arc<Upstream>, metrics: &Metrics) -> Self {
-        let roots = read_roots(upstream);
+        let tls = TlsSettings::new(upstream);
         let group = |is_backup| Group::new(&upstream.servers, &upstream.balance, is_backup);
         let has_limit = upstream
             .servers
@@ -85,9 +89,7 @@ impl Pool {
             servers: upstream
                 .servers
                 .iter()
-                .map(|server| {
-                    Server::new(server, upstream.protocol, &upstream.tls, roots.as_deref())
-                })
+                .map(|server| Server::new(server, upstream, tls.as_ref()))
                 .collect(),
             groups: [group(false), group(true)].into_iter().flatten().collect(),
             queue: has_limit.then(Arc::default),
@@ -98,7 +100,7 @@ impl Pool {
             retry_budget: RetryBudget::new(&upstream.name, metrics),
             attempts: Attempts::new(&upstream.name, metrics),
             failures: Throttle::default(),
-            roots,
+            tls,
             upstream: Arc::clone(upstream),
         }
     }
@@ -121,7 +123,7 @@ impl Pool {
 
     /// Whether [`Pool::new`] would make the same pool of `upstream`.
     pub(crate) fn is_for(&self, upstream: &Arc<Upstream>) -> bool {
-        self.upstream == *upstream && self.roots == read_roots(upstream)
+        self.upstream == *upstream && TlsSettings::are_for(self.tls.as_deref(), upstream)
     }
 
     /// The upstream's name.
@@ -214,29 +216,25 @@ impl Pool {
         }
     }
 
-    /// Opens the connection of a lease, unless it is open, within `patience`. Returns what Pingora
-    /// finds it by.
+    /// What a connection begins with, if anything: it is for a request, or the gateway's own.
+    pub(super) fn proxy_header(&self, request: Option<&Request<'_>>) -> Option<Vec<u8>> {
+        let version = self.upstream.send_proxy_protocol?;
+        let addresses = request.and_then(Request::addresses);
+        Some(proxy_header::encode(version, addresses))
+    }
+
+    /// What Pingora finds the connection of a lease by.
     ///
     /// # Errors
     ///
-    /// If the server cannot be reached or trusted.
-    pub(super) async fn open_connection(
-        &self,
-        choice: &Choice,
-        lease: &Lease,
-        dialer: &Dialer,
-        patience: Duration,
-    ) -> Result<Box<HttpPeer>> {
-        if !lease.link.is_open() {
-            let socket = self.dial(choice, dialer, patience, true).await?;
-            lease.link.set_socket(socket);
-        }
+    /// If the server is gone.
+    pub(super) fn peer(&self, choice: &Choice, lease: &Lease) -> Result<Box<HttpPeer>> {
         let server = self.server(choice)?;
         Ok(server.peer(&choice.endpoint, &lease.link))
     }
 
     /// Opens a connection to a server within `patience`: for HTTP/1.1 if `needs_http1`, else for
-    /// what the server speaks.
+    /// what the server speaks. `header` is that of [`Self::proxy_header`].
     ///
     /// # Errors
     ///
@@ -244,19 +242,15 @@ impl Pool {
     pub(super) async fn dial(
         &self,
         choice: &Choice,
+        header: Option<&[u8]>,
         dialer: &Dialer,
         patience: Duration,
         needs_http1: bool,
     ) -> Result<Box<dyn Duplex>> {
         let (server, endpoint) = (self.server(choice)?, &choice.endpoint);
-        match needs_http1 {
-            true => {
-                server
-                    .open_http1_connection(endpoint, dialer, patience)
-                    .await
-            }
-            false => server.open_connection(endpoint, dialer, patience).await,
-        }
+        server
+            .open_connection(endpoint, header, dialer, patience, needs_http1)
+            .await
     }
 
     /// What the servers speak.
@@ -267,6 +261,12 @@ impl Pool {
     /// Whether connections to the servers use TLS.
     pub(super) fn has_tls(&self) -> bool {
         self.upstream.tls != UpstreamTls::Off
+    }
+
+    /// Whether the server has other addresses than the chosen one.
+    pub(super) fn has_other_addresses(&self, choice: &Choice) -> bool {
+        self.server(choice)
+            .is_ok_and(|server| server.endpoints().len() > 1)
     }
 
     fn server(&self, choice: &Choice) -> Result<&Server> {
@@ -311,19 +311,21 @@ impl Pool {
         self.retry_budget.try_retry(self.now(), percent)
     }
 
-    /// The servers whose names should be looked up when the last look-up is `age` old; those never
-    /// found are always due.
-    pub(crate) fn due_servers(&self, age: Duration) -> impl Iterator<Item = &Server> {
-        let now = self.now();
-        self.servers
-            .iter()
-            .filter(move |server| server.is_due(now, millis(age)))
+    /// How long it is until a server's name is to be looked up; `None` if it never is.
+    pub(crate) fn time_until_look_up(&self, server: &Server) -> Option<Duration> {
+        let left = server.time_until_look_up(self.now())?;
+        Some(Duration::from_millis(left))
     }
 
-    /// Records the result of looking up a server's name, and returns whether that is a change.
-    pub(crate) fn set_addresses(&self, server: &Server, addresses: &[SocketAddr]) -> bool {
+    /// Sets when a server's name is to be looked up.
+    pub(crate) fn set_next_look_up(&self, server: &Server, pause: Duration) {
+        server.set_next_look_up(self.now().saturating_add(millis(pause)));
+    }
+
+    /// Replaces a server's addresses by those that were found, see [`Server::set_addresses`].
+    pub(crate) fn set_addresses(&self, server: &Server, found: &Found<FoundAddress>) -> bool {
         let before = server.endpoints();
-        let is_change = server.set_addresses(self.now(), addresses);
+        let is_change = server.set_addresses(&found.values, found.is_complete);
         warm_up::begin_found(self, server, &before);
         self.drain_list.mark_again(self.named_servers());
         is_change

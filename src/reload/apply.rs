@@ -213,7 +213,7 @@ impl GatewayState {
 /// address. At the start there is no runtime yet; the edge waits for the first resolution itself.
 fn resolve_upstreams(sites: &SiteTable) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        let resolved = proxy::resolve_due(sites, Duration::MAX);
+        let resolved = proxy::resolve_new(sites);
         // What is not found in time is resolved while it is served.
         let _ = runtime.block_on(async { tokio::time::timeout(RESOLVE_PATIENCE, resolved).await });
     }

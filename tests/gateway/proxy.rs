@@ -21,12 +21,15 @@ mod http2_servers;
 mod interim;
 mod log;
 mod maintenance;
+mod proxy_protocol;
 mod redirects;
+mod resolving;
 mod responses;
 mod retries;
 mod rewriting;
 mod route_limits;
 mod routing;
+mod server_tls;
 mod slow_start;
 mod sticky;
 mod streams;
@@ -105,6 +108,23 @@ fn upstream_config(keys: &str) -> String {
         "upstreams: {{ app: {{ {keys} }} }}\n\
          sites: [{{ hosts: [a.test], upstream: app }}]\n\
          log: {{ access: off }}\n"
+    )
+}
+
+/// Begins a gateway whose `a.test` has a route to each of these upstreams, `/0/` and so on.
+fn in_front_of_all(upstreams: &[String]) -> Builder {
+    let numbered = || upstreams.iter().enumerate();
+    let all: String = numbered()
+        .map(|(number, keys)| format!("  u{number}: {{ {keys} }}\n"))
+        .collect();
+    let routes: String = numbered()
+        .map(|(number, _)| format!("  - {{ path: /{number}/, upstream: u{number} }}\n"))
+        .collect();
+    serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams:\n{all}sites:\n- hosts: [a.test]\n  routes:\n{routes}log: {{ access: off }}\n"
+        ),
     )
 }
 

@@ -14,6 +14,7 @@ impl Config {
                 threads: 1,
                 user: None,
                 grace_period: Duration::from_secs(1),
+                resolvers: Vec::new(),
                 limits: Limits::sample(),
                 https_optional: false,
                 error_pages: None,

@@ -9,8 +9,9 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    Balance, Compression, Conditions, Eject, ErrorPages, Files, HealthCheck, Hsts, Maintenance,
-    Origin, PathMatch, Protocol, Retries, Rewriting, Sticky, Template,
+    Balance, ClientCertificate, Compression, Conditions, Eject, ErrorPages, Files, HealthCheck,
+    Hsts, KeepAlive, Maintenance, Origin, PathMatch, Protocol, ProxyProtocolVersion, Retries,
+    Rewriting, Sticky, Template,
 };
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
@@ -24,7 +25,10 @@ pub struct Upstream {
     pub protocol: Protocol,
     pub balance: Balance,
     pub sticky: Option<Sticky>,
+    pub keepalive: KeepAlive,
     pub tls: UpstreamTls,
+    /// Which version of the PROXY protocol connections begin with, if any.
+    pub send_proxy_protocol: Option<ProxyProtocolVersion>,
     pub health: Option<HealthCheck>,
     pub eject: Option<Eject>,
     /// How long the share of a server that comes back rises.
@@ -40,7 +44,9 @@ impl Upstream {
             protocol: Protocol::Http1,
             balance: Balance::RoundRobin,
             sticky: None,
+            keepalive: KeepAlive::default(),
             tls: UpstreamTls::Off,
+            send_proxy_protocol: None,
             health: None,
             eject: None,
             slow_start: None,
@@ -74,11 +80,7 @@ impl UpstreamServer {
 
 impl fmt::Display for UpstreamServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.address {
-            UpstreamAddress::Ip(address) => address.fmt(f),
-            UpstreamAddress::Name { host, port } => write!(f, "{host}:{port}"),
-            UpstreamAddress::Unix(path) => write!(f, "unix:{}", path.printable()),
-        }
+        self.address.fmt(f)
     }
 }
 
@@ -91,7 +93,31 @@ pub enum UpstreamAddress {
         host: HostName,
         port: u16,
     },
+    /// The name of SRV records, which is resolved likewise.
+    Service(HostName),
     Unix(PathBuf),
+}
+
+impl fmt::Display for UpstreamAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Service(name) => write!(f, "srv:{name}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.printable()),
+        }
+    }
+}
+
+/// The domain of a service: `app.internal` of `_http._tcp.app.internal` (RFC 2782).
+pub(crate) fn service_domain(name: &HostName) -> &str {
+    let mut domain = name.as_str();
+    while let Some((label, rest)) = domain.split_once('.')
+        && label.starts_with('_')
+    {
+        domain = rest;
+    }
+    domain
 }
 
 /// Whether and how to use TLS to an upstream.
@@ -104,6 +130,8 @@ pub enum UpstreamTls {
         verify: bool,
         /// Roots to trust instead of the system's, in PEM.
         ca_file: Option<PathBuf>,
+        /// What servers are shown if they ask for a certificate.
+        client_certificate: Option<ClientCertificate>,
     },
 }
 

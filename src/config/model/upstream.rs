@@ -1,6 +1,7 @@
 //! How the servers of an upstream are chosen, watched and left out.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -33,6 +34,41 @@ pub enum HashKey {
     ClientIp,
     Header(HeaderName),
     Cookie(Box<str>),
+}
+
+/// The files of a certificate that the gateway presents as a client, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate and its intermediates.
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// How connections to servers are kept for the next request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// The most idle connections to each address.
+    pub connections: usize,
+    /// How long an idle connection is kept.
+    pub idle: Duration,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        Self {
+            connections: 1000,
+            idle: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocolVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// When an address that fails requests is left out, and for how long.

@@ -13,14 +13,15 @@ use super::retries::Retries;
 use super::rewrite::{HeaderEdits, Hsts};
 use super::sticky::Sticky;
 use super::text::{Duration, Size, Switch};
-use super::upstream::{Balance, Eject, Health, Protocol};
+use super::upstream::{Balance, Eject, Health, KeepAlive, Protocol, SendProxyProtocol};
 
 /// A pool of servers that requests are passed to.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["servers"]))]
 pub(crate) struct Upstream {
-    /// The servers: `ADDRESS:PORT`, `NAME:PORT`, `unix:PATH`, or a mapping with more about one.
+    /// The servers: `ADDRESS:PORT`, `NAME:PORT`, `srv:NAME`, `unix:PATH`, or a mapping with more
+    /// about one.
     #[schemars(length(min = 1))]
     pub(crate) servers: Vec<UpstreamServer>,
     /// What is spoken to the servers: `http1`; `h2`, without TLS by prior knowledge; or `auto`,
@@ -41,8 +42,14 @@ pub(crate) struct Upstream {
     /// The maximum number of requests in flight at each address, 0 for no limit.
     #[schemars(range(max = 1_000_000))]
     pub(crate) max_connections: u64,
+    /// How connections to the servers are kept for the next request.
+    pub(crate) keepalive: KeepAlive,
     /// Whether to use TLS to the servers: `off`, `on`, or how.
     pub(crate) tls: UpstreamTls,
+    /// Whether each connection to a server begins with the address of the client that it is for,
+    /// by the PROXY protocol: `v1` as text, `v2` in binary. No connection is used for more than one
+    /// request then.
+    pub(crate) send_proxy_protocol: SendProxyProtocol,
 }
 
 impl Default for Upstream {
@@ -56,7 +63,9 @@ impl Default for Upstream {
             eject: None,
             slow_start: None,
             max_connections: 0,
+            keepalive: KeepAlive::default(),
             tls: UpstreamTls::Switch(Switch::Off),
+            send_proxy_protocol: SendProxyProtocol::Off,
         }
     }
 }
@@ -74,7 +83,8 @@ pub(crate) enum UpstreamServer {
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["address"]))]
 pub(crate) struct WeightedServer {
-    /// `ADDRESS:PORT`, `NAME:PORT` or `unix:PATH`.
+    /// `ADDRESS:PORT`, `NAME:PORT`, `srv:NAME` for the servers that SRV records name, or
+    /// `unix:PATH`.
     pub(crate) address: String,
     /// Its share of the requests relative to the others.
     #[schemars(range(min = 1, max = 1000))]
@@ -116,6 +126,11 @@ pub(crate) struct UpstreamTlsOptions {
     pub(crate) verify: bool,
     /// A PEM file with the roots to trust instead of the system's.
     pub(crate) ca_file: Option<String>,
+    /// A PEM file with the certificate that servers are shown if they ask for one, and its
+    /// intermediates. Needs `key`.
+    pub(crate) cert: Option<String>,
+    /// A PEM file with the private key of `cert`.
+    pub(crate) key: Option<String>,
 }
 
 impl Default for UpstreamTlsOptions {
@@ -124,6 +139,8 @@ impl Default for UpstreamTlsOptions {
             server_name: None,
             verify: true,
             ca_file: None,
+            cert: None,
+            key: None,
         }
     }
 }

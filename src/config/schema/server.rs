@@ -30,6 +30,9 @@ pub(crate) struct Server {
     pub(crate) user: Option<String>,
     /// How long a stop waits for requests in flight.
     pub(crate) grace_period: Duration,
+    /// The resolvers that look up the names of upstream servers, `ADDRESS:PORT`. By default those of
+    /// the system.
+    pub(crate) resolvers: Vec<String>,
     /// Load balancers in front that announce the client's address by PROXY protocol.
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
     /// What one client may take.
@@ -53,6 +56,7 @@ impl Default for Server {
             threads: 0,
             user: None,
             grace_period: Duration::new("30s"),
+            resolvers: Vec::new(),
             proxy_protocol: None,
             limits: Limits::default(),
             https_optional: false,

@@ -80,6 +80,36 @@ pub(crate) struct HashField {
     pub(crate) cookie: Option<String>,
 }
 
+/// How connections to servers are kept for the next request.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct KeepAlive {
+    /// The most idle connections to each address; 0 for none.
+    #[schemars(range(max = 1_000_000))]
+    pub(crate) connections: u64,
+    /// How long an idle connection is kept. Servers should keep theirs for longer.
+    pub(crate) idle: Duration,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        Self {
+            connections: 1000,
+            idle: Duration::new("60s"),
+        }
+    }
+}
+
+/// Whether servers get the client's address by the PROXY protocol, and in which version.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum SendProxyProtocol {
+    Off,
+    V1,
+    V2,
+}
+
 /// When a server that fails requests is left out, and for how long.
 ///
 /// A failure is a connection that cannot be opened, an error or a time-out before the response's

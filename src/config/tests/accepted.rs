@@ -123,7 +123,7 @@ fn routes_are_sorted_by_the_longest_path() {
 fn upstreams_have_servers_of_all_kinds() {
     let loaded = accept(
         "upstreams:\n  app:\n    servers: [\"[::1]:80\", { address: \"app.internal:81\", weight: 1000 }, \"unix:run/a.sock\"]\n    \
-         tls: { server_name: a.example, ca_file: ca.pem }\n\
+         tls: { server_name: a.example }\n\
          sites: [{ hosts: [a.example], tls: off, routes: [{ upstream: app, timeout: { read: 500ms }, retries: 0 }] }]",
     );
     let upstream = &loaded.config.upstreams["app"];
@@ -150,7 +150,8 @@ fn upstreams_have_servers_of_all_kinds() {
         UpstreamTls::On {
             server_name: Some("a.example".parse().unwrap()),
             verify: true,
-            ca_file: Some("/base/ca.pem".into()),
+            ca_file: None,
+            client_certificate: None,
         }
     );
     let Action::Proxy(proxy) = &loaded.config.sites[0].routes[0].action else {

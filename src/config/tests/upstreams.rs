@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::model::{
-    Action, Balance, Eject, HashKey, HealthCheck, Probe, Protocol, Retries, RetryCause, Sticky,
-    Upstream,
+    Action, Balance, Eject, HashKey, HealthCheck, KeepAlive, Probe, Protocol, ProxyProtocolVersion,
+    Retries, RetryCause, Sticky, Upstream, UpstreamAddress,
 };
 
 /// The upstream `app` with these keys besides its servers.
@@ -100,6 +100,81 @@ fn servers_have_limits_of_their_own() {
         .map(|one| (one.backup, one.max_connections))
         .collect();
     assert_eq!(limits, [(false, 3), (true, 3), (false, 7)]);
+}
+
+#[test]
+fn servers_may_be_those_that_srv_records_name() {
+    let servers = "servers: [\"srv:_http._tcp.App.internal\", \
+                   { address: \"srv:app.service.consul\", weight: 2 }]";
+    let loaded = accept(&text(servers));
+    let servers = &loaded.config.upstreams["app"].servers;
+    let service = |name: &str| UpstreamAddress::Service(name.parse().expect("a name"));
+    assert_eq!(servers[0].address, service("_http._tcp.app.internal"));
+    assert_eq!(servers[1].address, service("app.service.consul"));
+    assert_eq!(servers[0].to_string(), "srv:_http._tcp.app.internal");
+    for (servers, words) in [
+        ("\"srv:\"", "is not the name of SRV records"),
+        ("\"srv:app.internal:80\"", "the records have the ports"),
+    ] {
+        let found = errors(&text(&format!("servers: [{servers}]")));
+        assert!(found[0].contains(words), "{servers}: {found:#?}");
+    }
+    // Whoever answers for the resolver must not choose the name that is verified.
+    let service = "servers: [\"srv:_http._tcp.app.internal\"]";
+    let found = errors(&text(&format!("{service}, tls: on")));
+    assert!(found[0].contains("needs a name to verify"), "{found:#?}");
+    accept(&text(&format!("{service}, tls: {{ verify: false }}")));
+    accept(&text(&format!(
+        "{service}, tls: {{ server_name: a.internal }}"
+    )));
+}
+
+#[test]
+fn resolvers_of_names_of_servers_are_as_configured() {
+    let server = text("servers: [\"a.internal:80\"]");
+    assert_eq!(accept(&server).config.server.resolvers, []);
+    let given = format!("server: {{ resolvers: [\"10.0.0.53:53\"] }}\n{server}");
+    let loaded = accept(&given);
+    assert_eq!(
+        loaded.config.server.resolvers,
+        ["10.0.0.53:53".parse().expect("an address")]
+    );
+    let found = errors(&given.replace("10.0.0.53:53", "10.0.0.53"));
+    assert!(
+        found[0].contains("server.resolvers[0]: ") && found[0].contains("ADDRESS:PORT"),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn servers_may_get_the_clients_address() {
+    let version = |keys: &str| upstream(keys).send_proxy_protocol;
+    assert_eq!(version("max_connections: 0"), None);
+    assert_eq!(version("send_proxy_protocol: off"), None);
+    assert_eq!(
+        version("send_proxy_protocol: v1"),
+        Some(ProxyProtocolVersion::V1)
+    );
+    assert_eq!(
+        version("send_proxy_protocol: v2"),
+        Some(ProxyProtocolVersion::V2)
+    );
+}
+
+#[test]
+fn connections_are_kept_as_configured() {
+    let seconds = Duration::from_secs;
+    let keepalive = |keys: &str| upstream(keys).keepalive;
+    let rule = |connections, idle| KeepAlive { connections, idle };
+    assert_eq!(keepalive("max_connections: 0"), rule(1000, seconds(60)));
+    assert_eq!(
+        keepalive("keepalive: { connections: 0 }"),
+        rule(0, seconds(60))
+    );
+    assert_eq!(
+        keepalive("keepalive: { connections: 64, idle: 4s }"),
+        rule(64, seconds(4))
+    );
 }
 
 #[test]
@@ -258,6 +333,11 @@ eject.failures | out of range | eject: { failures: 0 }
 eject.for | is too short | eject: { for: 0s }
 eject.withn | did you mean | eject: { withn: 1s }
 max_connections | whole number | max_connections: many
+keepalive.idle | is too short | keepalive: { idle: 0s }
+keepalive.connections | out of range | keepalive: { connections: 1000001 }
+send_proxy_protocol | did you mean | send_proxy_protocol: v3
+send_proxy_protocol | can name only one of them | send_proxy_protocol: v2, protocol: h2
+tls.key | 'key' has no meaning without 'cert' | tls: { key: a.key }
 "#;
 
 #[test]

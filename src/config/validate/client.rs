@@ -7,14 +7,18 @@ use std::path::{Path, PathBuf};
 
 use http::Uri;
 use openssl::x509::X509;
+use zeroize::Zeroizing;
 
 use super::context::Context;
 use crate::config::model::UpstreamAddress;
 use crate::config::problem::At;
 use crate::host::HostName;
 
-/// The maximum size of a file of roots, in octets. The system's own has a quarter of it.
-const MAX_ROOTS: u64 = 1 << 20;
+/// The maximum size of a PEM file, in octets. The system's roots take a quarter of it.
+const MAX_PEM: u64 = 1 << 20;
+
+/// What to do about a path that leads to no file.
+const CHECK_PATH: &str = "check the path; a relative one is relative to the file it stands in";
 
 /// A proxy for HTTP clients.
 pub(super) fn http_proxy(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<Uri> {
@@ -58,25 +62,33 @@ pub(super) fn roots(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> PathBuf {
 
 /// Checks that a file has roots in it. The error says what is wrong and what to do.
 fn check_roots(path: &Path) -> Result<(), (String, &'static str)> {
-    const PATH: &str = "check the path; a relative one is relative to the file it stands in";
-    const CONTENT: &str = "give the root certificate of its HTTPS, in PEM";
-    let failed = |error: std::io::Error| (format!("cannot be read: {error}"), PATH);
-    // Others, such as pipes, could keep a reader waiting.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(("is not a regular file".to_owned(), PATH));
-    }
-    let mut pem = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(MAX_ROOTS + 1)
-        .read_to_end(&mut pem)
-        .map_err(failed)?;
-    if u64::try_from(pem.len()).is_ok_and(|length| length > MAX_ROOTS) {
-        return Err((format!("is larger than {MAX_ROOTS} bytes"), CONTENT));
-    }
+    let pem = read_pem(path)?;
     match X509::stack_from_pem(&pem) {
         Ok(roots) if !roots.is_empty() => Ok(()),
-        Ok(_) | Err(_) => Err(("holds no certificate in PEM".to_owned(), CONTENT)),
+        Ok(_) | Err(_) => {
+            let hint = "give the root certificate of its HTTPS, in PEM";
+            Err(("holds no certificate in PEM".to_owned(), hint))
+        }
     }
+}
+
+/// Reads a PEM file. The error says what is wrong and what to do.
+pub(super) fn read_pem(path: &Path) -> Result<Zeroizing<Vec<u8>>, (String, &'static str)> {
+    let failed = |error: std::io::Error| (format!("cannot be read: {error}"), CHECK_PATH);
+    // Others, such as pipes, could keep a reader waiting.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(("is not a regular file".to_owned(), CHECK_PATH));
+    }
+    let mut pem = Zeroizing::new(Vec::new());
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAX_PEM + 1)
+        .read_to_end(&mut pem)
+        .map_err(failed)?;
+    if u64::try_from(pem.len()).is_ok_and(|length| length > MAX_PEM) {
+        let hint = "leave only what belongs there";
+        return Err((format!("is larger than {MAX_PEM} bytes"), hint));
+    }
+    Ok(pem)
 }
 
 /// Reports a URL with a user in it, without showing it: there may be a password.

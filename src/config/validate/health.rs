@@ -1,10 +1,10 @@
-//! `health` and `eject` of an upstream.
+//! `health`, `eject` and `keepalive` of an upstream.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::context::Context;
-use crate::config::model::{Eject, HealthCheck, Probe, Protocol};
+use crate::config::model::{Eject, HealthCheck, KeepAlive, Probe, Protocol};
 use crate::config::problem::At;
 use crate::config::schema;
 
@@ -123,6 +123,13 @@ pub(super) fn eject(ctx: &mut Context<'_>, raw: &schema::Eject, at: &At<'_>) -> 
         failures: usize::try_from(raw.failures).unwrap_or(1),
         within: ctx.duration(&at.key("within"), &raw.within, SHORTEST, HOUR),
         time: ctx.duration(&at.key("for"), &raw.time, SHORTEST, HOUR),
+    }
+}
+
+pub(super) fn keepalive(ctx: &mut Context<'_>, raw: &schema::KeepAlive, at: &At<'_>) -> KeepAlive {
+    KeepAlive {
+        connections: usize::try_from(raw.connections).unwrap_or(usize::MAX),
+        idle: ctx.duration(&at.key("idle"), &raw.idle, SHORTEST, HOUR),
     }
 }
 

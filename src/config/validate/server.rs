@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::client::dns_servers;
 use super::context::Context;
 use super::error_page::error_pages;
 use super::unavailable;
@@ -73,6 +74,7 @@ pub(super) fn server(ctx: &mut Context<'_>, raw: &schema::Server, at: &At<'_>) -
             Duration::ZERO,
             Duration::from_secs(24 * 3600),
         ),
+        resolvers: dns_servers(ctx, &at.key("resolvers"), &raw.resolvers),
         limits: limits(ctx, &raw.limits, &at.key("limits")),
         https_optional: raw.https_optional,
         error_pages: error_pages(ctx, &raw.error_pages, &at.key("error_pages")).map(Arc::new),

@@ -5,17 +5,20 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::client::named_address;
+use super::client::{named_address, roots};
+use super::client_certificate::client_certificate;
 use super::context::Context;
 use super::health;
 use super::references::Upstreams;
 use super::slow_start::slow_start;
 use super::sticky;
 use crate::config::model::{
-    Balance, HashKey, Protocol, Upstream, UpstreamAddress, UpstreamServer, UpstreamTls,
+    Balance, HashKey, Protocol, ProxyProtocolVersion, Upstream, UpstreamAddress, UpstreamServer,
+    UpstreamTls,
 };
 use crate::config::problem::At;
 use crate::config::schema;
+use crate::host::HostName;
 
 pub(super) fn upstreams(ctx: &mut Context<'_>, at: &At<'_>) -> Upstreams {
     let raw = ctx.raw;
@@ -61,6 +64,7 @@ fn upstream(
         tls,
         UpstreamTls::On {
             server_name: None,
+            verify: true,
             ..
         }
     );
@@ -76,8 +80,15 @@ fn upstream(
         let Some(address) = server_address(ctx, &at, address) else {
             continue;
         };
-        if !named && matches!(address, UpstreamAddress::Unix(_)) {
-            let message = "TLS to a socket needs a name to verify";
+        let lacks_name = match &address {
+            UpstreamAddress::Unix(_) => Some("TLS to a socket needs a name to verify"),
+            // What the records say comes from anyone who can answer for the resolver.
+            UpstreamAddress::Service(_) => {
+                Some("TLS to servers that SRV records name needs a name to verify")
+            }
+            UpstreamAddress::Ip(_) | UpstreamAddress::Name { .. } => None,
+        };
+        if let (false, Some(message)) = (named, lacks_name) {
             ctx.problems
                 .error(&at, message, "give 'server_name' in the upstream's 'tls'");
         }
@@ -105,11 +116,33 @@ fn upstream(
         protocol,
         balance,
         sticky,
+        keepalive: health::keepalive(ctx, &raw.keepalive, &at.key("keepalive")),
         tls,
+        send_proxy_protocol: send_proxy_protocol(ctx, raw, protocol, at),
         health,
         eject,
         slow_start,
     }
+}
+
+fn send_proxy_protocol(
+    ctx: &mut Context<'_>,
+    raw: &schema::Upstream,
+    protocol: Protocol,
+    at: &At<'_>,
+) -> Option<ProxyProtocolVersion> {
+    let version = match raw.send_proxy_protocol {
+        schema::SendProxyProtocol::Off => return None,
+        schema::SendProxyProtocol::V1 => ProxyProtocolVersion::V1,
+        schema::SendProxyProtocol::V2 => ProxyProtocolVersion::V2,
+    };
+    if protocol != Protocol::Http1 {
+        let message = "clients would share a connection of HTTP/2, which can name only one of them";
+        let hint = "set the upstream's 'protocol' to http1";
+        let at = at.key("send_proxy_protocol");
+        ctx.problems.error(&at.at_key(), message, hint);
+    }
+    Some(version)
 }
 
 /// What the servers speak: without TLS there is no handshake in which they could choose.
@@ -161,6 +194,7 @@ fn upstream_tls(ctx: &mut Context<'_>, raw: &schema::UpstreamTls, at: &At<'_>) -
             server_name: None,
             verify: true,
             ca_file: None,
+            client_certificate: None,
         },
         schema::UpstreamTls::On(options) => {
             let verify_at = at.key("verify");
@@ -179,21 +213,32 @@ fn upstream_tls(ctx: &mut Context<'_>, raw: &schema::UpstreamTls, at: &At<'_>) -
                 ca_file: options
                     .ca_file
                     .as_ref()
-                    .map(|path| ctx.path(&at.key("ca_file"), path)),
+                    .map(|path| roots(ctx, &at.key("ca_file"), path)),
+                client_certificate: client_certificate(ctx, options, at),
             }
         }
     }
 }
 
-/// `ADDRESS:PORT`, `NAME:PORT` or `unix:PATH`.
+/// `ADDRESS:PORT`, `NAME:PORT`, `srv:NAME` or `unix:PATH`.
 fn server_address(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<UpstreamAddress> {
     if let Some(path) = raw.strip_prefix("unix:") {
         return Some(UpstreamAddress::Unix(ctx.socket_path(at, path)));
     }
+    if let Some(name) = raw.strip_prefix("srv:") {
+        let name = name.parse::<HostName>();
+        if name.is_err() {
+            let message = format!("{} is not the name of SRV records", at.quoted());
+            let hint = "write srv:NAME, such as srv:_http._tcp.app.internal; the records have the \
+                        ports";
+            ctx.problems.error(at, message, hint);
+        }
+        return name.ok().map(UpstreamAddress::Service);
+    }
     let hint = if raw.contains("://") {
         "leave out the scheme and the path; for https add 'tls: on' to the upstream"
     } else {
-        "write ADDRESS:PORT, NAME:PORT or unix:PATH, such as 127.0.0.1:3000"
+        "write ADDRESS:PORT, NAME:PORT, srv:NAME or unix:PATH, such as 127.0.0.1:3000"
     };
     let address = match raw.parse::<SocketAddr>() {
         Ok(address) if address.port() != 0 => Some(UpstreamAddress::Ip(address)),

@@ -12,7 +12,7 @@ use crate::host::HostName;
 const MOST_ALIASES: usize = 8;
 
 /// Follows the aliases in one response starting from `at`, and appends each to `aliases`.
-pub(super) fn follow_cnames(
+pub(in crate::dns) fn follow_cnames(
     answer: &Message,
     at: &HostName,
     aliases: &mut Vec<HostName>,

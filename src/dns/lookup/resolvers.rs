@@ -13,20 +13,22 @@ const MOST: usize = 3;
 
 /// The resolvers as configured now: a machine may move to another network.
 pub(super) async fn of_the_system() -> Result<Vec<SocketAddr>, DnsError> {
-    let text = match tokio::fs::read_to_string(FILE).await {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => {
-            return Err(DnsError::Unreachable(format!(
-                "cannot read the system's resolvers: {FILE}: {error}"
-            )));
-        }
-    };
-    let mut resolvers = parse(&text);
+    let mut resolvers = parse(&read_file().await?);
     if resolvers.is_empty() {
         resolvers.push((Ipv4Addr::LOCALHOST, PORT).into());
     }
     Ok(resolvers)
+}
+
+/// What the system's file says; nothing if there is none.
+pub(in crate::dns) async fn read_file() -> Result<String, DnsError> {
+    match tokio::fs::read_to_string(FILE).await {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(DnsError::Unreachable(format!(
+            "cannot read the system's resolvers: {FILE}: {error}"
+        ))),
+    }
 }
 
 fn parse(text: &str) -> Vec<SocketAddr> {

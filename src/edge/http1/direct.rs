@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use http::header::HOST;
 use http::{HeaderName, HeaderValue};
-use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::protocols::tls::SslDigest;
+use pingora_core::protocols::{SocketDigest, Stream};
 
 use super::head::{Body, Head};
 use super::request_line::RoughLine;
@@ -26,18 +26,20 @@ pub(super) struct Connected {
     address: Option<IpAddr>,
     port: Option<u16>,
     tls: Option<Arc<SslDigest>>,
+    socket: Option<Arc<SocketDigest>>,
 }
 
 impl Connected {
     pub(super) fn of(connection: &Stream) -> Self {
-        let socket = connection.get_socket_digest();
-        let socket = socket.as_ref();
+        let digest = connection.get_socket_digest();
+        let socket = digest.as_ref();
         let address = socket.and_then(|socket| Some(*socket.peer_addr()?.as_inet()?));
         let own = socket.and_then(|socket| Some(*socket.local_addr()?.as_inet()?));
         Self {
             address: address.map(|address| address.ip().to_canonical()),
             port: own.map(|address| address.port()),
             tls: connection.get_ssl_digest(),
+            socket: digest,
         }
     }
 
@@ -56,6 +58,7 @@ impl Connected {
             client: self.address,
             port: self.port,
             tls: self.tls.as_deref(),
+            socket: self.socket.as_deref(),
         })
     }
 }
@@ -131,6 +134,7 @@ pub(super) async fn respond_refusal<A: DirectResponder>(
         client: client.address,
         port: client.port,
         tls: client.tls.as_deref(),
+        socket: client.socket.as_deref(),
     };
     let response = app.prepare_refusal(refusal.status, refusal.reason, &request);
     let body = response.body().map_or(&[][..], |body| body);

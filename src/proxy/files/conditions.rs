@@ -217,6 +217,7 @@ mod tests {
             client: None,
             port: None,
             tls: None,
+            socket: None,
         };
         Conditions::of(&request).extent(&version(), LENGTH)
     }

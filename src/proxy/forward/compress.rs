@@ -384,6 +384,7 @@ mod tests {
             client: None,
             port: None,
             tls: None,
+            socket: None,
         };
         let mut client = Compressing::new(collector, compression, &request);
         let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n";

@@ -1,13 +1,17 @@
 //! What a request goes over to its server: a connection of its own, or a place on a shared one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_core::Result;
+use pingora_core::{Error, ErrorType, Result};
 
 use crate::config::model::Protocol;
 use crate::proxy::connection::Connection;
 use crate::proxy::dial::Dialer;
 use crate::proxy::http2::{Opened, Place};
+use crate::proxy::race;
+use crate::proxy::request::Request;
+use crate::proxy::request_ctx::RequestCtx;
 use crate::proxy::upstream::{Choice, Pool};
 
 /// What a request goes over.
@@ -45,32 +49,36 @@ impl Connected {
         connection.map(Self::Http1)
     }
 
-    /// Opens a connection to the server within `patience`, or waits for a place on one.
+    /// Opens a connection to the server within `patience`, or waits for a place on one. Returns the
+    /// address that it leads to.
     ///
     /// # Errors
     /// If the server cannot be reached or trusted, or does not speak what it has to. If it only has
     /// no room, the error's type is `HTTPStatus(503)`.
     pub(super) async fn open(
-        pool: &Pool,
-        choice: &Choice,
+        ctx: &mut RequestCtx,
+        choice: Choice,
+        request: &Request<'_>,
         dialer: &Dialer,
         patience: Duration,
         needs_http1: bool,
-    ) -> Result<Self> {
+    ) -> Result<(Choice, Self)> {
+        let gone = || Error::explain(ErrorType::InternalError, "the route is gone");
+        let pool = Arc::clone(&ctx.proxy().ok_or_else(gone)?.pool);
         let protocol = pool.protocol();
         if protocol == Protocol::Http1 || needs_http1 {
-            let socket = pool.dial(choice, dialer, patience, needs_http1).await?;
-            return Ok(Self::Http1(Connection::new(socket)));
+            let header = pool.proxy_header(Some(request));
+            let opening = race::open_connection(ctx, choice, header.as_deref(), dialer, patience);
+            let (choice, socket) = opening.await?;
+            return Ok((choice, Self::Http1(Connection::new(socket))));
         }
-        let dial = |left| pool.dial(choice, dialer, left, false);
+        let dial = |left| pool.dial(&choice, None, dialer, left, false);
         let is_prior_knowledge = protocol == Protocol::Http2;
-        let opened = choice
-            .endpoint
-            .http2
-            .open(patience, is_prior_knowledge, dial);
-        Ok(match opened.await? {
+        let http2 = &choice.endpoint.http2;
+        let connected = match http2.open(patience, is_prior_knowledge, dial).await? {
             Opened::Place(place) => Self::Http2(place),
             Opened::Http1(socket) => Self::Http1(Connection::new(socket)),
-        })
+        };
+        Ok((choice, connected))
     }
 }

@@ -249,6 +249,7 @@ mod tests {
             client: None,
             port: None,
             tls: None,
+            socket: None,
         }
     }
 

@@ -27,7 +27,9 @@ pub(super) async fn probe(
         return Ok(());
     };
     let probing = async {
-        let opened = server.open_connection(endpoint, dialer, check.timeout);
+        let header = pool.proxy_header(None);
+        let opened =
+            server.open_connection(endpoint, header.as_deref(), dialer, check.timeout, false);
         let mut socket = opened
             .await
             .map_err(|error| format!("no connection: {}", ErrorSummary(&error)))?;

@@ -197,14 +197,19 @@ impl Pool {
         search: &mut Search<'_>,
     ) -> Option<(usize, Arc<Endpoint>)> {
         let mut best: Option<(usize, Arc<Endpoint>, u64, u64)> = None;
+        let mut lowest = u16::MAX;
         for (place, index) in order.enumerate() {
             let Some(server) = self.servers.get(index) else {
                 continue;
             };
-            let weight = u64::from(server.weight);
             let mut has_turn = place == 0;
             server.find_in_turn(search.tried, |endpoint| {
                 let has_turn = mem::take(&mut has_turn);
+                let rank = endpoint.rank();
+                if rank.priority > lowest {
+                    return None;
+                }
+                let weight = u64::from(server.weight) * u64::from(rank.weight);
                 let is_lost = lost.iter().any(|lost| Arc::ptr_eq(lost, endpoint));
                 if is_lost
                     || !endpoint.availability.is_in_use(search.now)
@@ -219,9 +224,11 @@ impl Pool {
                 }
                 let requests = requests as u64;
                 let is_better = best.as_ref().is_none_or(|(_, _, others, other_weight)| {
-                    requests.saturating_mul(*other_weight) < others.saturating_mul(weight)
+                    rank.priority < lowest
+                        || requests.saturating_mul(*other_weight) < others.saturating_mul(weight)
                 });
                 if is_better {
+                    lowest = rank.priority;
                     best = Some((index, Arc::clone(endpoint), requests, weight));
                 }
                 // All are to be seen.

@@ -12,6 +12,7 @@ use super::*;
 use crate::config::model::{Eject, UpstreamAddress, UpstreamServer};
 use crate::proxy::attempts::NoServer;
 use crate::proxy::availability::Standing;
+use crate::proxy::known_addresses::FoundAddress;
 use crate::proxy::request::Fields;
 
 fn pool(servers: Vec<UpstreamServer>) -> Pool {
@@ -129,6 +130,20 @@ fn every_server_is_tried_once_and_those_in_use_first() {
     assert!(other(&tried).is_none());
 }
 
+/// An address that was found for a name.
+fn found(last: u8) -> FoundAddress {
+    FoundAddress::equal(([10, 0, 0, last], 80).into())
+}
+
+/// A look-up that has found these addresses.
+fn all_found<const N: usize>(lasts: [u8; N]) -> Found<FoundAddress> {
+    Found {
+        values: lasts.map(found).to_vec(),
+        ttl: Duration::from_secs(60),
+        is_complete: true,
+    }
+}
+
 fn named() -> UpstreamServer {
     let host = "app.internal".parse().expect("a name");
     UpstreamServer::new(UpstreamAddress::Name { host, port: 80 })
@@ -142,13 +157,15 @@ fn a_name_has_every_address_that_was_found() {
         Some(NoServer::Unresolved),
         "it was never looked up"
     );
-    let due = || pool.due_servers(Duration::from_secs(10)).next();
-    let server = due().expect("never looked up");
-    let addresses: Vec<SocketAddr> = vec![([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], 80).into()];
-    pool.set_addresses(server, &[]);
-    assert!(due().is_some(), "what was never found stays due");
-    pool.set_addresses(server, &addresses);
-    assert!(due().is_none());
+    let server = &pool.servers[0];
+    let left = || pool.time_until_look_up(server).expect("a name");
+    assert_eq!(left(), Duration::ZERO, "it was never looked up");
+    let addresses = [found(1), found(2)];
+    assert!(server.note_lost(), "it is new that it cannot be found");
+    assert!(!server.note_lost());
+    pool.set_next_look_up(server, Duration::from_secs(10));
+    assert!(server.set_addresses(&addresses, true));
+    assert!(!left().is_zero() && left() <= Duration::from_secs(10));
     assert_eq!(turns(&pool, 10).len(), 2);
     let choice = next(&pool);
     pool.avoid_server(&choice);
@@ -158,12 +175,75 @@ fn a_name_has_every_address_that_was_found() {
         .expect("the other address");
     assert_ne!(other.choice.endpoint.text, choice.endpoint.text);
     assert_eq!(turns(&pool, 10).len(), 1);
-    // The state of an address outlives the next look-up, and an empty result changes nothing.
-    pool.set_addresses(server, &addresses);
-    pool.set_addresses(server, &[]);
+    // The state of an address outlives the next look-up, and one that fails changes nothing.
+    server.set_addresses(&addresses, true);
+    assert!(server.note_lost());
     assert_eq!(turns(&pool, 10).len(), 1);
-    pool.set_addresses(server, &addresses[..1]);
+    server.set_addresses(&addresses[..1], true);
     assert_eq!(pool.endpoints().len(), 1);
+}
+
+/// Addresses that SRV records have named: two of priority 10 with these weights, one of 20.
+fn ranked(weights: [u16; 2]) -> [FoundAddress; 3] {
+    let rank = |last, priority, weight| FoundAddress {
+        priority,
+        weight,
+        ..found(last)
+    };
+    let [first, second] = weights;
+    [rank(1, 10, first), rank(2, 10, second), rank(3, 20, 1)]
+}
+
+fn service() -> UpstreamServer {
+    let name = "_http._tcp.app.internal".parse().expect("a name");
+    UpstreamServer::new(UpstreamAddress::Service(name))
+}
+
+#[test]
+fn addresses_of_a_service_are_used_by_priority_and_weight() {
+    let pool = pool(vec![service()]);
+    let server = &pool.servers[0];
+    server.set_addresses(&ranked([3, 1]), true);
+    let counts = turns(&pool, 40);
+    assert_eq!(counts["10.0.0.1:80"], 30);
+    assert_eq!(counts["10.0.0.2:80"], 10);
+    for _ in 0..2 {
+        pool.avoid_server(&next(&pool));
+    }
+    assert_eq!(
+        turns(&pool, 10).into_keys().collect::<Vec<_>>(),
+        ["10.0.0.3:80"]
+    );
+    let views = pool.endpoints().into_iter();
+    let views: Vec<_> = views.map(|view| (view.weight, view.backup)).collect();
+    assert_eq!(views, [(3, false), (1, false), (1, true)]);
+}
+
+#[test]
+fn the_least_busy_address_of_a_service_is_of_the_lowest_priority() {
+    let pool = pool_of(Upstream {
+        balance: Balance::LeastRequests,
+        ..Upstream::new("app", vec![service()])
+    });
+    pool.servers[0].set_addresses(&ranked([3, 1]), true);
+    let held: Vec<_> = (0..8)
+        .map(|_| pool.next_server(None).expect("a server"))
+        .collect();
+    let at = |text: &str| {
+        let texts = held.iter().map(|picked| &*picked.choice.endpoint.text);
+        texts.filter(|one| *one == text).count()
+    };
+    assert_eq!((at("10.0.0.1:80"), at("10.0.0.2:80")), (6, 2));
+}
+
+#[test]
+fn a_key_belongs_to_an_address_of_the_lowest_priority() {
+    let pool = by_key(vec![service()], HashKey::ClientIp);
+    pool.servers[0].set_addresses(&ranked([1, 1]), true);
+    for key in 0..50 {
+        let picked = pool.next_server(Some(key)).expect("a server");
+        assert_ne!(&*picked.choice.endpoint.text, "10.0.0.3:80");
+    }
 }
 
 const RULE: Eject = Eject {
@@ -388,14 +468,13 @@ fn a_key_stays_at_its_server_and_moves_on_while_that_is_out() {
 fn a_key_stays_at_its_address_of_a_name() {
     let pool = by_key(vec![named()], HashKey::ClientIp);
     let server = &pool.servers[0];
-    let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 80));
-    pool.set_addresses(server, &[address(1), address(2), address(3)]);
+    server.set_addresses(&[found(1), found(2), found(3)], true);
     let at = |key| {
         let picked = pool.next_server(Some(key)).expect("a server");
         picked.choice.endpoint.text.clone()
     };
     let before: Vec<_> = (0..100).map(at).collect();
-    pool.set_addresses(server, &[address(3), address(1)]);
+    server.set_addresses(&[found(3), found(1)], true);
     for (key, before) in (0..100).zip(&before) {
         assert!(at(key) == *before || &**before == "10.0.0.2:80");
     }
@@ -415,6 +494,7 @@ fn the_key_of_a_request_is_what_is_configured() {
         client: None,
         port: None,
         tls: None,
+        socket: None,
     };
     let client = Some(IpAddr::from([10, 0, 0, 1]));
     let key = |key| by_key(ips([1]), key).balance_key(&request, client);

@@ -21,11 +21,13 @@ pub(super) fn endpoints(pool: &Pool) -> Vec<EndpointView> {
     let now = pool.now();
     let mut views = Vec::new();
     for (name, server) in pool.named_servers() {
-        views.extend(server.endpoints().iter().map(|endpoint| EndpointView {
+        let endpoints = server.endpoints();
+        let lowest = endpoints.first().map_or(0, |one| one.rank().priority);
+        views.extend(endpoints.iter().map(|endpoint| EndpointView {
             server: name.clone(),
             address: endpoint.text.clone(),
-            weight: server.weight,
-            backup: server.is_backup,
+            weight: server.weight * u32::from(endpoint.rank().weight),
+            backup: server.is_backup || endpoint.rank().priority > lowest,
             standing: endpoint.availability.standing(now),
             requests: endpoint.in_flight() + pool.drain_list.earlier_requests(endpoint),
         }));

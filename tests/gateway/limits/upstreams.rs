@@ -2,14 +2,12 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::Instant;
-
-use socket2::{Domain, Socket, Type};
 
 use super::{SECOND, limited, serving};
 use crate::support::{
-    Act, Frame, Frames, Gateway, Origin, TcpState, TlsClient, connections_to, within,
+    Act, Crowded, Frame, Frames, Gateway, Origin, TcpState, TlsClient, connections_to, within,
 };
 
 const MIB: u64 = 1 << 20;
@@ -129,37 +127,6 @@ fn a_client_that_reads_nothing_from_its_socket_holds_little() {
     );
     // What is on its way through the connection itself comes on top.
     assert!(growth < 16 * MIB, "{growth} octets");
-}
-
-/// A server whose queue is full: whoever connects to it waits.
-struct Crowded {
-    listener: TcpListener,
-    _queue: Vec<Socket>,
-}
-
-impl Crowded {
-    fn start() -> Self {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
-        listener.bind(&any.into()).expect("a free port");
-        listener.listen(1).expect("listening");
-        let listener = TcpListener::from(listener);
-        let address = listener.local_addr().expect("an address");
-        let queue = (0..8).map(|_| {
-            let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-            client.set_nonblocking(true).expect("set");
-            _ = client.connect(&address.into());
-            client
-        });
-        Self {
-            _queue: queue.collect(),
-            listener,
-        }
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.listener.local_addr().expect("an address")
-    }
 }
 
 #[test]

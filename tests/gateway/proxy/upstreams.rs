@@ -281,3 +281,37 @@ fn a_server_that_is_back_is_found_while_all_are_passed_over() {
         }
     }
 }
+
+#[test]
+fn idle_connections_have_a_limit_and_a_time() {
+    let origin = Origin::named("x");
+    let with = |keepalive: &str| {
+        serving(
+            &[&["a.test"]],
+            format!(
+                "upstreams: {{ app: {{ servers: [\"{}\"], keepalive: {keepalive} }} }}\n\
+                 sites: [{{ hosts: [a.test], upstream: app }}]\n\
+                 log: {{ access: off }}\n",
+                origin.address()
+            ),
+        )
+        .start()
+    };
+    let gateway = with("{ connections: 0 }");
+    let mut stream = TlsClient::named("a.test").connect(gateway.https);
+    for _ in 0..3 {
+        assert_eq!(stream.get("a.test", "/").text(), "x");
+    }
+    assert_eq!(origin.connections(), 3);
+    drop(gateway);
+
+    let gateway = with("{ idle: 100ms }");
+    let mut stream = TlsClient::named("a.test").connect(gateway.https);
+    assert_eq!(stream.get("a.test", "/").text(), "x");
+    // The gateway closes it, as the origin does not.
+    wait_for("the idle connection to be closed", || {
+        (origin.open_connections() == 0).then_some(())
+    });
+    assert_eq!(stream.get("a.test", "/").text(), "x");
+    assert_eq!(origin.connections(), 5);
+}

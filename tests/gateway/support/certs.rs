@@ -105,6 +105,7 @@ impl Ca {
             not_after: 90 * DAY,
             serial: None,
             has_place: false,
+            is_clients: false,
         }
     }
 
@@ -170,6 +171,7 @@ pub struct Leaf<'a> {
     not_after: i64,
     serial: Option<u32>,
     has_place: bool,
+    is_clients: bool,
 }
 
 impl Leaf<'_> {
@@ -199,6 +201,12 @@ impl Leaf<'_> {
     /// Says where its issuer's certificate is to be had, as public CAs do.
     pub fn with_place_of_issuer(mut self) -> Self {
         self.has_place = true;
+        self
+    }
+
+    /// For a client instead of a server.
+    pub fn for_client(mut self) -> Self {
+        self.is_clients = true;
         self
     }
 
@@ -246,8 +254,13 @@ impl Leaf<'_> {
             .build()
             .unwrap();
         builder.append_extension(usage).unwrap();
-        let server = ExtendedKeyUsage::new().server_auth().build().unwrap();
-        builder.append_extension(server).unwrap();
+        let mut purpose = ExtendedKeyUsage::new();
+        if self.is_clients {
+            purpose.client_auth();
+        } else {
+            purpose.server_auth();
+        }
+        builder.append_extension(purpose.build().unwrap()).unwrap();
         let above = AuthorityKeyIdentifier::new()
             .keyid(true)
             .build(&builder.x509v3_context(Some(issuer), None))

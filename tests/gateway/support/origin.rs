@@ -1,7 +1,7 @@
 //! An upstream that does as it is told, however wrong, and remembers what it got.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -103,17 +103,29 @@ struct Seen {
 impl Origin {
     /// Answers every request with what `script` says, once it is here with its body.
     pub fn start(script: impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static) -> Self {
-        Self::listen(Body::Read, script)
+        Self::listen(ANY, Body::Read, script)
+    }
+
+    /// The same at this address.
+    pub fn start_at(
+        address: SocketAddr,
+        script: impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(address, Body::Read, script)
     }
 
     /// Answers every request once its head is here: its body is the script's to read, by
     /// [`Act::Take`] and [`Act::Echo`]. The kernel receives little of it before.
     pub fn early(script: impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static) -> Self {
-        Self::listen(Body::Left, script)
+        Self::listen(ANY, Body::Left, script)
     }
 
-    fn listen(body: Body, script: impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    fn listen(
+        address: SocketAddr,
+        body: Body,
+        script: impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         if body == Body::Left {
             // Connections that are accepted inherit it.
             let socket = socket2::SockRef::from(&listener);
@@ -343,6 +355,9 @@ impl Shared {
         true
     }
 }
+
+/// Any free port.
+const ANY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
 /// How much is read or written at once.
 const PART: usize = 16 * 1024;

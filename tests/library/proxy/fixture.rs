@@ -18,7 +18,7 @@ use snigate::access_log::AccessLog;
 use snigate::challenge::Challenges;
 use snigate::config::model::{AccessLog as AccessLines, InMemory, Origin as Place, *};
 use snigate::metrics::Metrics;
-use snigate::proxy::{Gateway, SiteTable, http_proxy, resolve_due};
+use snigate::proxy::{Gateway, SiteTable, http_proxy, resolve_new};
 use snigate::tls::GlobalCertificate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -101,6 +101,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
             threads: 1,
             user: None,
             grace_period: Duration::from_secs(1),
+            resolvers: Vec::new(),
             limits: Limits {
                 handshake: Duration::from_secs(10),
                 header_read: Duration::from_secs(10),
@@ -153,7 +154,7 @@ pub(crate) async fn gateway(sites: Vec<Arc<Site>>) -> SocketAddr {
     let config = config(sites);
     let metrics = Metrics::new().expect("metrics");
     let table = SiteTable::build(&config, &metrics, None);
-    resolve_due(&table, Duration::ZERO).await;
+    resolve_new(&table).await;
     let sites = Arc::new(ArcSwap::from_pointee(table));
     let gateway = Gateway::new(
         sites,

@@ -111,6 +111,7 @@ async fn tls_servers_are_verified_unless_that_is_off() {
         server_name,
         verify,
         ca_file,
+        client_certificate: None,
     };
     let root = || Some(root.clone());
     for (tls, trusted) in [
@@ -148,6 +149,7 @@ async fn a_certificate_for_the_address_of_a_server_is_enough() {
             server_name: None,
             verify: true,
             ca_file: Some(root),
+            client_certificate: None,
         };
         assert_status(&ask_through(one(address, tls)).await, status);
     }

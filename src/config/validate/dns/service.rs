@@ -26,7 +26,10 @@ pub(super) fn rfc2136(
         Ok(_) => None,
         Err(_) => match named_address(&raw.server) {
             Some(UpstreamAddress::Name { host, port }) => Some(NameServer::Name { host, port }),
-            Some(UpstreamAddress::Ip(_) | UpstreamAddress::Unix(_)) | None => None,
+            Some(
+                UpstreamAddress::Ip(_) | UpstreamAddress::Service(_) | UpstreamAddress::Unix(_),
+            )
+            | None => None,
         },
     };
     if server.is_none() {

@@ -103,20 +103,19 @@ fn a_server_that_has_been_removed_is_no_longer_drained() {
 #[test]
 fn a_name_is_drained_with_addresses_that_are_found_later() {
     let pool = pool(vec![named(), ip(9, 1)]);
-    let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 80));
     let texts = || {
         let mut texts: Vec<String> = turns(&pool, 24).into_keys().collect();
         texts.sort_unstable();
         texts
     };
-    pool.set_addresses(&pool.servers[0], &[address(1)]);
+    pool.set_addresses(&pool.servers[0], &all_found([1]));
     assert!(pool.set_drained("app.internal:80", true));
-    pool.set_addresses(&pool.servers[0], &[address(1), address(2)]);
+    pool.set_addresses(&pool.servers[0], &all_found([1, 2]));
     assert_eq!(texts(), ["127.0.0.1:9"]);
     // One address of it.
     assert!(pool.set_drained("10.0.0.2:80", false));
     assert_eq!(texts(), ["10.0.0.2:80", "127.0.0.1:9"]);
-    pool.set_addresses(&pool.servers[0], &[address(2), address(1)]);
+    pool.set_addresses(&pool.servers[0], &all_found([2, 1]));
     assert_eq!(texts(), ["10.0.0.2:80", "127.0.0.1:9"]);
     assert!(pool.set_drained("10.0.0.2:80", true));
     assert_eq!(texts(), ["127.0.0.1:9"]);

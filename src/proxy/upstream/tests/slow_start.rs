@@ -120,9 +120,8 @@ fn servers_that_a_reload_adds_begin_with_a_small_share() {
     let replaced = successor(&second, ips([3, 4]));
     assert_eq!(share(&replaced, 3), 500, "all are new");
     let with_name = successor(&second, vec![ip(1, 1), named()]);
-    let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 80));
     let name = &with_name.servers[1];
-    with_name.set_addresses(name, &[address(1)]);
+    with_name.set_addresses(name, &all_found([1]));
     assert_eq!(turns(&with_name, 1000)["10.0.0.1:80"], 50);
 }
 
@@ -130,10 +129,9 @@ fn servers_that_a_reload_adds_begin_with_a_small_share() {
 fn addresses_that_a_name_gets_later_begin_with_a_small_share() {
     for balance in [Balance::RoundRobin, Balance::LeastRequests] {
         let mut pool = slow(balance, vec![named()]);
-        let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 80));
-        pool.set_addresses(&pool.servers[0], &[address(1), address(2)]);
+        pool.set_addresses(&pool.servers[0], &all_found([1, 2]));
         assert_eq!(turns(&pool, 1000)["10.0.0.2:80"], 500);
-        pool.set_addresses(&pool.servers[0], &[address(1), address(2), address(3)]);
+        pool.set_addresses(&pool.servers[0], &all_found([1, 2, 3]));
         let third = turns(&pool, 900)["10.0.0.3:80"];
         assert!((20..=40).contains(&third), "{third}");
         pass_time(&mut pool, TIME);

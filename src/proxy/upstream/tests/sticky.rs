@@ -30,6 +30,7 @@ fn session(pool: &Pool, cookie: &str) -> Box<Session> {
         client: None,
         port: None,
         tls: None,
+        socket: None,
     };
     pool.session(&request).expect("clients stay")
 }

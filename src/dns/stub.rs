@@ -1,0 +1,242 @@
+//! Looks up the addresses of servers at resolvers, with the time for which an answer holds.
+//!
+//! It does as the system does: `/etc/hosts` comes first, and the search list and `ndots` of
+//! `/etc/resolv.conf` apply. What the system alone can resolve, it resolves. With configured
+//! resolvers only these are asked, and `/etc/hosts` still comes first.
+
+mod hosts;
+mod search;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::{RData, RecordType};
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use self::search::SearchList;
+use super::DnsError;
+use super::exchange;
+use super::lookup::aliases::follow_cnames;
+use super::lookup::{LookupOptions, Lookups};
+use crate::host::HostName;
+
+/// How long a response of a resolver may take; a question is sent three times.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long all questions for one type of records may take.
+const TYPE_PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long an answer of the system holds, which does not say.
+const SYSTEM_TTL: Duration = Duration::from_secs(10);
+
+/// How long an answer holds of which a part is missing.
+const PARTIAL_TTL: Duration = Duration::from_secs(5);
+
+/// What a look-up has found, and for how long that holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found<T> {
+    pub(crate) values: Vec<T>,
+    pub(crate) ttl: Duration,
+    /// Whether nothing is missing because a resolver has failed.
+    pub(crate) is_complete: bool,
+}
+
+/// An SRV record (RFC 2782).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Service {
+    pub(crate) priority: u16,
+    pub(crate) weight: u16,
+    pub(crate) port: u16,
+    pub(crate) target: HostName,
+}
+
+/// Looks names up. Caches nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct StubResolver {
+    lookups: Lookups,
+    /// Whether the system's resolvers are asked.
+    is_system: bool,
+}
+
+impl Default for StubResolver {
+    fn default() -> Self {
+        Self::new(&[])
+    }
+}
+
+impl StubResolver {
+    /// One that asks these resolvers, or the system's if there are none.
+    pub(crate) fn new(resolvers: &[SocketAddr]) -> Self {
+        Self {
+            lookups: Lookups::new(LookupOptions {
+                resolvers: resolvers.to_vec(),
+                patience: PATIENCE,
+                ..LookupOptions::default()
+            }),
+            is_system: resolvers.is_empty(),
+        }
+    }
+
+    /// All addresses of a name: none if it has none or does not exist.
+    ///
+    /// # Errors
+    /// If no resolver can tell.
+    pub(crate) async fn addresses(&self, name: &HostName) -> Result<Found<IpAddr>, DnsError> {
+        let is_single = !name.as_str().contains('.');
+        if (self.is_system && is_single) || hosts::is_listed(name).await {
+            return ask_system(name).await;
+        }
+        let mut trouble = None;
+        for candidate in self.candidates(name).await {
+            match self.addresses_of(&candidate).await {
+                Ok(found) if !found.values.is_empty() => return Ok(found),
+                Ok(_) => {}
+                Err(error) => trouble = Some(error),
+            }
+        }
+        if self.is_system {
+            // It may know names by other means than the DNS.
+            let found = ask_system(name).await;
+            return found.map_err(|error| trouble.unwrap_or(error));
+        }
+        trouble.map_or_else(|| Ok(nothing()), Err)
+    }
+
+    /// The SRV records of a name: none if it has none or does not exist.
+    ///
+    /// # Errors
+    /// If no resolver can tell.
+    pub(crate) async fn services(&self, name: &HostName) -> Result<Found<Service>, DnsError> {
+        let mut trouble = None;
+        for candidate in self.candidates(name).await {
+            match self.records(&candidate, RecordType::SRV).await {
+                Ok(found) if !found.values.is_empty() => {
+                    let services = found.values.iter().filter_map(service);
+                    return Ok(Found {
+                        values: services.collect(),
+                        ttl: found.ttl,
+                        is_complete: found.is_complete,
+                    });
+                }
+                Ok(_) => {}
+                Err(error) => trouble = Some(error),
+            }
+        }
+        trouble.map_or_else(|| Ok(nothing()), Err)
+    }
+
+    /// The names to ask for in turn.
+    async fn candidates(&self, name: &HostName) -> Vec<HostName> {
+        match self.is_system {
+            true => SearchList::of_the_system().await.candidates(name),
+            false => vec![name.clone()],
+        }
+    }
+
+    /// The addresses of both families. It is enough if one of them can be looked up.
+    async fn addresses_of(&self, name: &HostName) -> Result<Found<IpAddr>, DnsError> {
+        let (four, six) = futures::join!(
+            self.records(name, RecordType::A),
+            self.records(name, RecordType::AAAA)
+        );
+        let (found, is_complete) = match (four, six) {
+            (Ok(four), Ok(six)) => (vec![four, six], true),
+            (Ok(found), Err(error)) | (Err(error), Ok(found)) => {
+                if found.values.is_empty() {
+                    return Err(error);
+                }
+                (vec![found], false)
+            }
+            (Err(error), Err(_)) => return Err(error),
+        };
+        let with_some = found.iter().filter(|found| !found.values.is_empty());
+        let ttl = with_some.map(|found| found.ttl).min();
+        let ttl = ttl.unwrap_or(PARTIAL_TTL);
+        let data = found.iter().flat_map(|found| &found.values);
+        Ok(Found {
+            values: data.filter_map(RData::ip_addr).collect(),
+            ttl: match is_complete {
+                true => ttl,
+                false => ttl.min(PARTIAL_TTL),
+            },
+            is_complete,
+        })
+    }
+
+    /// The records of a type, behind all aliases.
+    async fn records(&self, name: &HostName, kind: RecordType) -> Result<Found<RData>, DnsError> {
+        let asking = timeout(TYPE_PATIENCE, self.follow(name, kind));
+        asking.await.unwrap_or_else(|_| {
+            let why = format!("no resolver returned the {kind} records of {name} in time");
+            Err(DnsError::Unreachable(why))
+        })
+    }
+
+    async fn follow(&self, name: &HostName, kind: RecordType) -> Result<Found<RData>, DnsError> {
+        let mut aliases = vec![name.clone()];
+        let (mut at, mut ttl) = (name.clone(), u32::MAX);
+        loop {
+            let message = self.lookups.resolve(&at, kind).await?;
+            let end = follow_cnames(&message, &at, &mut aliases)?;
+            let wire = exchange::wire(&end)?;
+            let is_missing = message.response_code == ResponseCode::NXDomain;
+            let mut values = Vec::new();
+            for record in message.answers {
+                let is_own = record.record_type() == kind && record.name == wire;
+                if is_own || record.record_type() == RecordType::CNAME {
+                    ttl = ttl.min(record.ttl);
+                }
+                if is_own {
+                    values.push(record.data);
+                }
+            }
+            if !values.is_empty() || end == at || is_missing {
+                return Ok(Found {
+                    values,
+                    ttl: Duration::from_secs(ttl.into()),
+                    is_complete: true,
+                });
+            }
+            // The resolver has not followed the aliases to their end.
+            at = end;
+        }
+    }
+}
+
+fn nothing<T>() -> Found<T> {
+    Found {
+        values: Vec::new(),
+        ttl: PARTIAL_TTL,
+        is_complete: true,
+    }
+}
+
+/// What a record says; `None` if it says that there is no such service, or is malformed.
+fn service(data: &RData) -> Option<Service> {
+    let RData::SRV(srv) = data else {
+        return None;
+    };
+    Some(Service {
+        priority: srv.priority,
+        weight: srv.weight,
+        port: srv.port,
+        target: srv.target.to_ascii().parse().ok()?,
+    })
+}
+
+/// What the system says, as other programs of the machine have it.
+async fn ask_system(name: &HostName) -> Result<Found<IpAddr>, DnsError> {
+    let unknown = |error: io::Error| DnsError::Unreachable(format!("{name}: {error}"));
+    let found = lookup_host((name.as_str(), 0)).await.map_err(unknown)?;
+    let mut values: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    // Each comes once for each type of socket.
+    values.dedup();
+    Ok(Found {
+        values,
+        ttl: SYSTEM_TTL,
+        is_complete: true,
+    })
+}
