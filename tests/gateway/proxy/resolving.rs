@@ -66,7 +66,7 @@ fn a_change_is_noticed_when_the_answer_has_expired() {
                 (stream.get("a.test", "/").text() == name).then_some(())
             });
             let waited = changed.elapsed();
-            println!("change {number} was noticed after {waited:.2?}, with a TTL of {TTL} s");
+            eprintln!("change {number} was noticed after {waited:.2?}, with a TTL of {TTL} s");
             assert!(waited < Duration::from_secs(TTL.into()) + Duration::from_millis(1500));
         }
         // Not more often than the records say.
@@ -341,6 +341,6 @@ fn the_next_address_is_tried_while_one_does_not_answer() {
             assert_eq!((reply.status, &*reply.text()), (200, "one"));
         }
     }
-    println!("a request took at most {longest:.2?} with one of two addresses dead");
+    eprintln!("a request took at most {longest:.2?} with one of two addresses dead");
     assert!(longest < Duration::from_secs(5), "{longest:?}");
 }
