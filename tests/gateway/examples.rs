@@ -1,5 +1,6 @@
 //! What the documentation shows, as a reader would try it.
 
+mod coming_from;
 mod shapes;
 
 use crate::support::{Act, Origin};

@@ -39,7 +39,7 @@ pub use acme2certifier::Acme2Certifier;
 pub use bind::Bind;
 pub use caddy::Caddy;
 pub use certs::{Ca, KeyType, Pair};
-pub use client::{Curl, TlsClient, TlsStream, curl, s_client};
+pub use client::{Curl, Reply as CurlReply, TlsClient, TlsStream, curl, s_client};
 pub use crowded::Crowded;
 pub use dns::NameServer;
 pub use events::Event;
