@@ -89,8 +89,11 @@ impl<'a> Http2Client<'a> {
     }
 
     fn note_failure<T>(&mut self, done: Result<T>) -> Result<T> {
-        // Whatever fails a stream, nobody waits for its response.
-        self.has_cancelled |= done.is_err();
+        if done.is_err() {
+            // Whatever fails a stream, nobody waits for its response.
+            self.has_cancelled = true;
+            self.outbox.remove(self.halves.id());
+        }
         done.map_err(|error| error.into_down())
     }
 }
@@ -140,6 +143,7 @@ impl Client for Http2Client<'_> {
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>> {
         let reset = ready!(self.halves.poll_reset(cx));
         self.has_cancelled = true;
+        self.outbox.remove(self.halves.id());
         Poll::Ready(match reset {
             Ok(reason) => {
                 let why = format!("the client has reset the request: {reason}");

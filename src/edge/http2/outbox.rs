@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use super::frames::{DATA, END_STREAM, Frame, RST_STREAM};
+use super::frames::{DATA, END_STREAM, Frame, HEADERS, RST_STREAM};
 use crate::lock::MutexExt as _;
 
 /// Queued octets from which on streams wait.
@@ -33,6 +33,10 @@ struct Queue {
 impl Outbox {
     /// Counts octets that a stream is about to queue. Ready once there is room for them.
     pub(super) fn poll_add(&self, cx: &mut Context<'_>, stream: u32, octets: usize) -> Poll<()> {
+        if octets == 0 {
+            // The end of a stream may have been sent, and nothing is to remain of it.
+            return Poll::Ready(());
+        }
         let mut queues = self.0.lock_unpoisoned();
         if queues.octets >= LIMIT {
             if !queues.waiting.iter().any(|one| one.will_wake(cx.waker())) {
@@ -55,11 +59,16 @@ impl Outbox {
         }
     }
 
+    /// Counts nothing of a stream that has failed.
+    pub(super) fn remove(&self, stream: u32) {
+        self.0.lock_unpoisoned().subtract(stream, 0, true);
+    }
+
     /// Observes a frame that is sent.
     pub(super) fn observe_sent(&self, frame: Frame) {
         let octets = match frame.kind {
             DATA => frame.len,
-            RST_STREAM => 0,
+            HEADERS | RST_STREAM => 0,
             _ => return,
         };
         let is_end = frame.kind == RST_STREAM || frame.has(END_STREAM);
@@ -158,6 +167,19 @@ mod tests {
         outbox.observe_received(reset(3));
         assert_eq!(octets(&outbox), (40, 1));
         outbox.observe_sent(reset(5));
+        assert_eq!(octets(&outbox), (0, 0));
+        let trailers = |stream| Frame {
+            kind: HEADERS,
+            flags: END_STREAM,
+            stream,
+            len: 20,
+        };
+        assert!(add(&outbox, 9, 10));
+        outbox.observe_sent(data(9, 10, 0));
+        outbox.observe_sent(trailers(9));
+        assert!(add(&outbox, 9, 0), "an end without octets");
+        assert!(add(&outbox, 11, 10));
+        outbox.remove(11);
         assert_eq!(octets(&outbox), (0, 0));
         // Responses of the gateway itself are not counted.
         outbox.observe_sent(data(7, 10, END_STREAM));
