@@ -148,7 +148,9 @@ impl<C: Client> Passage<'_, C> {
         let is_tls = proxy.pool.has_tls();
         let deadline = match protocol {
             Protocol::Http1 => None,
-            Protocol::Http2 | Protocol::Negotiated => grpc::timeout(request.fields),
+            Protocol::Http2 | Protocol::Negotiated => {
+                grpc::timeout(request.fields).filter(|_| grpc::is_call(request.fields))
+            }
         };
         let deadline = deadline.map(|timeout| Instant::now() + timeout);
         let until = proxy.total_timeout.map(|total| Instant::now() + total);

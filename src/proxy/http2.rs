@@ -127,7 +127,7 @@ impl Http2Connections {
                 Next::Wait => {
                     let _waiting = Waiting(self);
                     let waited = timeout_at(deadline, changed).await;
-                    waited.map_err(|_| no_room())?;
+                    waited.map_err(|_| self.late_error(patience))?;
                 }
             }
         };
@@ -149,6 +149,17 @@ impl Http2Connections {
         })?;
         self.add(connection);
         Ok(Opened::Place(place))
+    }
+
+    /// The error of a request that has waited for as long as it may.
+    fn late_error(&self, patience: Duration) -> Box<Error> {
+        match self.state().opening {
+            0 => no_room(),
+            _ => {
+                let why = format!("no connection is open within {patience:?}");
+                Error::explain(ErrorType::ConnectTimedout, why)
+            }
+        }
     }
 
     fn add(&self, connection: Arc<Connection>) {

@@ -190,7 +190,7 @@ impl<C: Client> Exchange<'_, C> {
         };
         ready!(self.alarm.poll_at(cx, deadline));
         if until == Some(deadline) {
-            self.has_timed_out = true;
+            // No server is to blame for what its client allows.
             return Poll::Ready(Err(overrun_error()));
         }
         if wait == Some(Wait::Farewell) {

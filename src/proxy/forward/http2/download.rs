@@ -105,6 +105,10 @@ impl Download {
         client: &mut C,
         asked: Asked<'_>,
     ) -> Poll<Result<()>> {
+        if self.interims > 0 {
+            // What the client does not take must not pile up.
+            ready!(client.poll_flush(cx))?;
+        }
         self.is_waiting = true;
         // The final head is taken only once it is certain that no other precedes it: taking it
         // would drop them.
@@ -167,6 +171,7 @@ impl Download {
         let Some(body) = &mut self.body else {
             return Poll::Ready(Err(invalid("a response's body before its head")));
         };
+        ready!(client.poll_room(cx))?;
         self.is_waiting = true;
         if let Some(part) = ready!(body.poll_data(cx)) {
             self.has_moved = true;
