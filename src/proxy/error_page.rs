@@ -57,7 +57,7 @@ impl Replacements {
 
 /// Whether a field of a response describes its body, so that it does not outlive it.
 pub(crate) fn describes_body(name: &[u8]) -> bool {
-    const NAMES: [&str; 16] = [
+    const NAMES: [&str; 17] = [
         "accept-ranges",
         "age",
         "cache-control",
@@ -66,6 +66,7 @@ pub(crate) fn describes_body(name: &[u8]) -> bool {
         "content-encoding",
         "content-language",
         "content-location",
+        "content-md5",
         "content-range",
         "content-type",
         "date",

@@ -143,7 +143,8 @@ impl FileQuery {
             for coding in self.codings.iter() {
                 names.push(b'.');
                 names.extend_from_slice(coding.extension().as_bytes());
-                if let Some(Opened::File(file, metadata)) = existing(root.open_path(&names))? {
+                // One that cannot be opened is no reason not to serve the file.
+                if let Ok(Some(Opened::File(file, metadata))) = existing(root.open_path(&names)) {
                     return self.describe(file, &metadata, media_type, Some(coding), varies);
                 }
                 names.truncate(length);

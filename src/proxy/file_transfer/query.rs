@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::ACCEPT_ENCODING;
 
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::model::{Files, Part, Template};
+use crate::config::model::{Files, Part, Placeholder, Template};
 use crate::proxy::files::{Codings, Conditions, FilePath, FileQuery};
 use crate::proxy::path;
 use crate::proxy::request::Request;
@@ -45,7 +45,13 @@ pub(super) fn query(ctx: &RequestCtx, request: &Request<'_>, first: usize) -> Op
 /// What a template makes of a request, if a file may have that path.
 fn candidate(template: &Template, files: &Files, values: &Values<'_>) -> Option<FilePath> {
     let filled = values.fill_target(template);
-    let path = FilePath::of(path::without_query(&filled))?;
+    let filled = path::without_query(&filled);
+    let is_all_of_path = template.parts().first() == Some(&Part::Placeholder(Placeholder::Path));
+    if !is_all_of_path && path::has_parent_segment(filled) {
+        // It would leave what the template puts before the client's path.
+        return None;
+    }
+    let path = FilePath::of(filled)?;
     let is_given = |part: &Part| matches!(part, Part::Placeholder(_));
     let is_free = template.parts().iter().any(is_given);
     (files.hidden || !is_free || !path.is_hidden()).then_some(path)

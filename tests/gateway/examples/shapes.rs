@@ -224,6 +224,7 @@ fn wordpress() {
         assert!(got.starts_with(&format!("php\nGET {path} ")), "{got}");
     }
     assert_eq!(status(&gateway, "example.com", "/xmlrpc.php"), 403);
+    assert_eq!(status(&gateway, "example.com", "/xmlrpc.php/x"), 403);
     assert_eq!(status(&gateway, "example.com", "/wp-config.php"), 404);
     assert_eq!(status(&gateway, "www.example.com", "/"), 308);
 }

@@ -31,6 +31,23 @@ fn with_links(builder: Builder) -> Builder {
 }
 
 #[test]
+fn a_path_does_not_leave_what_a_template_puts_before_it() {
+    let gateway = with_route("files: { root: www, try: [\"/dir{path}\"] }").start();
+    for version in VERSIONS {
+        for (path, status) in [
+            ("/b.txt", 200),
+            ("/x/../b.txt", 404),
+            ("/../a.txt", 404),
+            ("/%2e%2e/a.txt", 404),
+            ("/x/../../a.txt", 404),
+        ] {
+            let reply = over(version, &gateway, path).arg("--path-as-is").send();
+            assert_eq!(reply.status, status, "{path}: {}", reply.text());
+        }
+    }
+}
+
+#[test]
 fn no_spelling_of_a_path_leads_out_of_the_root() {
     let gateway = with_links(with_route("files: { root: www/dir }")).start();
     let mut paths: Vec<String> = Vec::new();

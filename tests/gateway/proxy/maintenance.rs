@@ -64,6 +64,8 @@ fn validations_of_servers_still_reach_them() {
         ("/.well-known/acme-challenge/abc-_9", 200),
         ("/.well-known/acme-challenge/../../x", 503),
         ("/.well-known/acme-challenge/a/b", 503),
+        ("/.well-known/acme-challenge/a?rest_route=/x", 503),
+        ("/.well-known/acme-challenge/", 503),
         ("/.well-known/acme-challenge/..%2fx", 503),
         ("/.well-known/", 503),
     ] {
