@@ -94,13 +94,17 @@ impl StubResolver {
             match self.addresses_of(&candidate).await {
                 Ok(found) if !found.values.is_empty() => return Ok(found),
                 Ok(_) => {}
-                Err(error) => trouble = Some(error),
+                Err(error) => {
+                    // What another candidate has may be of somebody else.
+                    trouble = Some(error);
+                    break;
+                }
             }
         }
         if self.is_system {
             // It may know names by other means than the DNS.
             let found = ask_system(name).await;
-            return found.map_err(|error| trouble.unwrap_or(error));
+            return found.or_else(|_| trouble.map_or_else(|| Ok(nothing()), Err));
         }
         trouble.map_or_else(|| Ok(nothing()), Err)
     }
@@ -122,7 +126,10 @@ impl StubResolver {
                     });
                 }
                 Ok(_) => {}
-                Err(error) => trouble = Some(error),
+                Err(error) => {
+                    trouble = Some(error);
+                    break;
+                }
             }
         }
         trouble.map_or_else(|| Ok(nothing()), Err)

@@ -61,6 +61,10 @@ impl Drop for Admission {
     }
 }
 
+/// How often a request that waits looks whether there is room. Addresses also become available in
+/// ways that wake nobody: they are found, healthy again, or no longer avoided.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Requests that wait until an address may have another one; the longest-waiting comes first.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -104,7 +108,19 @@ impl Queue {
                 self.wake_next();
                 return Some(admitted);
             }
-            timeout_at(deadline, turn).await.ok()?;
+            loop {
+                let look = deadline.min(Instant::now() + LOOK);
+                if timeout_at(look, turn.as_mut()).await.is_ok() {
+                    break;
+                }
+                if let Some(admitted) = admit() {
+                    self.wake_next();
+                    return Some(admitted);
+                }
+                if look == deadline {
+                    return None;
+                }
+            }
             may_try = true;
         }
     }

@@ -82,9 +82,6 @@ impl DrainList {
     /// Marks the addresses of servers that may have new ones.
     pub(super) fn mark_again<'s>(&self, servers: impl Iterator<Item = (String, &'s Server)>) {
         let mut state = self.state.lock_unpoisoned();
-        if state.drained.is_empty() {
-            return;
-        }
         for (name, server) in servers {
             self.mark(&mut state, &name, &server.endpoints());
         }

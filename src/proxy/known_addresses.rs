@@ -86,19 +86,12 @@ impl KnownAddresses {
                 families.any(|family| family == is_ipv4)
             };
             let missing = [true, false].map(|is_ipv4| !has_found(is_ipv4));
-            found.extend(self.endpoints.iter().filter_map(|endpoint| {
-                let address = *endpoint.address.as_inet()?;
+            found.extend(self.as_found().filter(|one| {
                 let [is_v4_missing, is_v6_missing] = missing;
-                let is_missing = match address.is_ipv4() {
+                match one.address.is_ipv4() {
                     true => is_v4_missing,
                     false => is_v6_missing,
-                };
-                let Rank { priority, weight } = endpoint.rank();
-                is_missing.then_some(FoundAddress {
-                    address,
-                    priority,
-                    weight,
-                })
+                }
             }));
         }
         // Of one that was found twice, the first counts.
@@ -120,6 +113,18 @@ impl KnownAddresses {
             tiers,
             keepalive: self.keepalive,
         }
+    }
+
+    /// The addresses as a look-up would find them.
+    pub(super) fn as_found(&self) -> impl Iterator<Item = FoundAddress> {
+        self.endpoints.iter().filter_map(|endpoint| {
+            let Rank { priority, weight } = endpoint.rank();
+            Some(FoundAddress {
+                address: *endpoint.address.as_inet()?,
+                priority,
+                weight,
+            })
+        })
     }
 
     fn endpoint_of(&self, found: &FoundAddress) -> Arc<Endpoint> {

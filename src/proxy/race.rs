@@ -61,7 +61,7 @@ pub(super) async fn open_connection(
     };
     pool.avoid_server(&choice);
     let choice = winner.choice.clone();
-    ctx.retry_at(winner);
+    ctx.change_address(winner);
     _ = ctx.choose_server();
     Ok((choice, socket))
 }
@@ -93,6 +93,7 @@ impl Way<'_> {
         let mut tried = vec![Arc::clone(&choice.endpoint)];
         let mut others: Vec<Picked> = Vec::new();
         let mut chosen = None;
+        let mut failed = Vec::new();
         let mut are_more = true;
         let result = loop {
             let ended = tokio::select! {
@@ -113,7 +114,7 @@ impl Way<'_> {
             match ended {
                 Some((number, Ok(socket))) => break Ok((number, socket)),
                 Some((0, Err(error))) => chosen = Some(error),
-                Some((_, Err(_))) => {}
+                Some((number, Err(_))) => failed.push(number),
                 None => {
                     let lost = || Error::explain(ErrorType::ConnectError, "no address answers");
                     break Err(chosen.unwrap_or_else(lost));
@@ -122,11 +123,18 @@ impl Way<'_> {
         };
         drop(attempts);
         let number = result.as_ref().map_or(0, |(number, _)| *number);
-        let winner = number.checked_sub(1).map(|at| others.swap_remove(at));
+        let (mut winner, mut losers) = (None, Vec::new());
+        for (at, other) in (1..).zip(others) {
+            if at == number {
+                winner = Some(other);
+            } else if failed.contains(&at) {
+                losers.push(other);
+            }
+        }
         Race {
             result: result.map(|(_, socket)| socket),
             winner,
-            losers: others,
+            losers,
         }
     }
 }

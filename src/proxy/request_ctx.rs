@@ -261,26 +261,21 @@ impl RequestCtx {
         repeatable: bool,
         body_complete: bool,
     ) -> bool {
+        use ErrorType::{ConnectionClosed, ReadError, ReadTimedout, WriteError, WriteTimedout};
+
         if *error.esource() != ErrorSource::Upstream {
             return false;
         }
         if let Some(proxy) = self.proxy() {
             proxy.pool.attempts.failed.inc();
         }
-        let died = matches!(
-            error.etype(),
-            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
-        );
+        let died = matches!(error.etype(), ConnectionClosed | ReadError | WriteError);
         // Servers close connections that wait, and that is no failure.
         let is_to_blame = matches!(Failure::of(error, body_complete), Failure::Upstream(..));
         if is_to_blame && !(died && is_reused) {
             self.judge_server(true);
         }
-        let is_late = is_to_blame
-            && matches!(
-                error.etype(),
-                ErrorType::ReadTimedout | ErrorType::WriteTimedout
-            );
+        let is_late = is_to_blame && matches!(error.etype(), ReadTimedout | WriteTimedout);
         let cause = match (died, is_late) {
             _ if !repeatable || self.is_overdue() => return false,
             (true, _) => RetryCause::Reset,
@@ -308,9 +303,15 @@ impl RequestCtx {
 
     /// Has the request retried at the server that a [`StatusRetry`] has picked.
     pub(crate) fn retry_at(&mut self, next: Picked) {
+        self.retrying.count_retry();
+        self.change_address(next);
+    }
+
+    /// Has the request sent to another address of its server, which is no retry.
+    pub(crate) fn change_address(&mut self, next: Picked) {
         self.judge_server(true);
         if let Some(choice) = &self.choice {
-            self.retrying.record_by_status(choice);
+            self.retrying.record_failed(choice);
         }
         self.admission = Some(next.admission);
         self.next = Some(next.choice);

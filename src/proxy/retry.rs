@@ -84,9 +84,13 @@ impl Retrying {
         })
     }
 
-    /// Records a retry that a [`StatusRetry`] has picked a server for.
-    pub(super) fn record_by_status(&mut self, choice: &Choice) {
+    /// Records that an address has failed.
+    pub(super) fn record_failed(&mut self, choice: &Choice) {
         self.tried.push(Arc::clone(&choice.endpoint));
+    }
+
+    /// Counts a retry that a [`StatusRetry`] has picked a server for.
+    pub(super) fn count_retry(&mut self) {
         self.used += 1;
     }
 }

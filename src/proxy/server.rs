@@ -181,6 +181,14 @@ impl Server {
         self.lost.swap(false, Ordering::Relaxed)
     }
 
+    /// Begins with the addresses that are known of `previous`, if both have the same name.
+    pub(super) fn inherit_addresses(&self, previous: &Self) {
+        if self.is_looked_up() && self.address == previous.address {
+            let found: Vec<_> = previous.known.load().as_found().collect();
+            self.set_addresses(&found, true);
+        }
+    }
+
     /// Records that its name could not be looked up, which keeps the known addresses. Returns
     /// whether that is new.
     pub(crate) fn note_lost(&self) -> bool {

@@ -112,9 +112,15 @@ impl Pool {
         Self { sticky, ..self }
     }
 
-    /// This pool in the place of `previous`: what is drained there is drained here, and servers that
-    /// are not there begin with a small share.
+    /// This pool in the place of `previous`: what is known there of names is known here, what is
+    /// drained there is drained here, and servers that are not there begin with a small share.
     pub(crate) fn succeed(self, previous: &Self) -> Self {
+        for server in &self.servers {
+            let mut same = previous.servers.iter();
+            if let Some(same) = same.find(|one| one.address == server.address) {
+                server.inherit_addresses(same);
+            }
+        }
         let drain_list = Arc::clone(&previous.drain_list);
         drain_list.carry_over(previous.named_servers(), self.named_servers());
         warm_up::begin_added(&self, previous);
@@ -151,6 +157,12 @@ impl Pool {
     /// Returns whether there is one.
     pub fn set_drained(&self, server: &str, is_drained: bool) -> bool {
         draining::set_drained(self, server, is_drained)
+    }
+
+    /// Has what is drained get no requests, and all else get them. To be called once the pool is in
+    /// use, since servers may have been drained or resumed while it was prepared.
+    pub(crate) fn mark_drained(&self) {
+        self.drain_list.mark_again(self.named_servers());
     }
 
     /// Begins to give an address that has come up its share, if that is to rise slowly.

@@ -185,6 +185,7 @@ impl GatewayState {
         let sites = Arc::new(sites);
         resolve_upstreams(&sites);
         self.sites.store(Arc::clone(&sites));
+        sites.pools().for_each(|pool| pool.mark_drained());
         sites
     }
 

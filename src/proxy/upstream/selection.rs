@@ -197,18 +197,16 @@ impl Pool {
         search: &mut Search<'_>,
     ) -> Option<(usize, Arc<Endpoint>)> {
         let mut best: Option<(usize, Arc<Endpoint>, u64, u64)> = None;
-        let mut lowest = u16::MAX;
         for (place, index) in order.enumerate() {
             let Some(server) = self.servers.get(index) else {
                 continue;
             };
+            // The priorities of one server say nothing of those of another.
+            let mut own: Option<(Arc<Endpoint>, u64, u64, u16)> = None;
             let mut has_turn = place == 0;
             server.find_in_turn(search.tried, |endpoint| {
                 let has_turn = mem::take(&mut has_turn);
                 let rank = endpoint.rank();
-                if rank.priority > lowest {
-                    return None;
-                }
                 let weight = u64::from(server.weight) * u64::from(rank.weight);
                 let is_lost = lost.iter().any(|lost| Arc::ptr_eq(lost, endpoint));
                 if is_lost
@@ -223,17 +221,27 @@ impl Pool {
                     return None;
                 }
                 let requests = requests as u64;
-                let is_better = best.as_ref().is_none_or(|(_, _, others, other_weight)| {
-                    rank.priority < lowest
-                        || requests.saturating_mul(*other_weight) < others.saturating_mul(weight)
-                });
+                let is_better = own
+                    .as_ref()
+                    .is_none_or(|(_, others, other_weight, priority)| {
+                        rank.priority < *priority
+                            || rank.priority == *priority
+                                && requests.saturating_mul(*other_weight)
+                                    < others.saturating_mul(weight)
+                    });
                 if is_better {
-                    lowest = rank.priority;
-                    best = Some((index, Arc::clone(endpoint), requests, weight));
+                    own = Some((Arc::clone(endpoint), requests, weight, rank.priority));
                 }
                 // All are to be seen.
                 None::<()>
             });
+            if let Some((endpoint, requests, weight, _)) = own
+                && best.as_ref().is_none_or(|(_, _, others, other_weight)| {
+                    requests.saturating_mul(*other_weight) < others.saturating_mul(weight)
+                })
+            {
+                best = Some((index, endpoint, requests, weight));
+            }
         }
         best.map(|(index, endpoint, ..)| (index, endpoint))
     }

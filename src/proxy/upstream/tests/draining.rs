@@ -101,6 +101,15 @@ fn a_server_that_has_been_removed_is_no_longer_drained() {
 }
 
 #[test]
+fn what_is_known_of_a_name_outlasts_a_change_of_its_pool() {
+    let first = pool(vec![named()]);
+    first.set_addresses(&first.servers[0], &all_found([1, 2]));
+    let second = successor(&first, vec![named(), ip(9, 1)]);
+    assert_eq!(second.servers[0].endpoints().len(), 2);
+    assert_eq!(second.servers[0].time_until_look_up(second.now()), Some(0));
+}
+
+#[test]
 fn a_name_is_drained_with_addresses_that_are_found_later() {
     let pool = pool(vec![named(), ip(9, 1)]);
     let texts = || {
