@@ -10,9 +10,10 @@ use http::{HeaderMap, StatusCode};
 use super::authority::Authority;
 use super::header;
 use super::matcher::Mismatch;
+use super::path::Ambiguous;
 use super::refusal::Refusal;
 use super::request::{Fields, Request};
-use super::route::{Ambiguous, Site, SiteTable};
+use super::route::{Site, SiteTable};
 use crate::config::model::{PathMatch, Route, decode_path};
 use crate::host::NameBuffer;
 

@@ -233,8 +233,7 @@ impl<C: Client> Passage<'_, C> {
                         asked,
                         patience,
                     };
-                    let ctx = &mut self.ctx;
-                    let record = |status| ctx.record_response(status);
+                    let record = |status| self.ctx.record_response(status);
                     let carried = http2::carry(place, outgoing, &mut client, &mut replay, record);
                     // In a box, so that requests to other servers reserve no memory for it.
                     Box::pin(carried).await
@@ -247,8 +246,8 @@ impl<C: Client> Passage<'_, C> {
             let Err(error) = outcome.result else {
                 return Ok(());
             };
-            let is_overdue = deadline.is_some_and(|deadline| deadline <= Instant::now());
-            if is_overdue && *error.etype() == ErrorType::ReadTimedout {
+            let is_overdue = || deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if *error.etype() == ErrorType::ReadTimedout && is_overdue() {
                 return Err(grpc::deadline_error());
             }
             if let Some(next) = next {

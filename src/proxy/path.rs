@@ -94,6 +94,10 @@ pub(crate) fn strip_prefix<'p>(path: &'p [u8], prefix: &[u8]) -> Option<&'p [u8]
     path.get(at..)
 }
 
+/// A path that can be read in ways that lead to different routes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ambiguous;
+
 /// Whether some server may take a segment of `path` for `..`.
 pub(crate) fn has_parent_segment(path: &[u8]) -> bool {
     const SPLITTING: Reading = Reading {

@@ -24,7 +24,7 @@ use crate::metrics::{Metrics, SiteMetrics};
 use crate::proxy::authority::Channel;
 use crate::proxy::header::declared_length;
 use crate::proxy::matcher::{Matcher, Mismatch};
-use crate::proxy::path;
+use crate::proxy::path::{self, Ambiguous};
 use crate::proxy::redirect::Redirect;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::request::{Fields, Request};
@@ -397,10 +397,6 @@ impl Site {
         self.hsts.as_ref()
     }
 }
-
-/// A path that can be read in ways that lead to different routes.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Ambiguous;
 
 #[cfg(test)]
 mod tests {

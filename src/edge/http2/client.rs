@@ -213,8 +213,12 @@ impl Client for Http2Client<'_> {
         ready!(self.blocked.poll_after(cx, self.idle));
         self.stalled.store(true, Ordering::Relaxed);
         let why = format!("the client reads nothing for {:?}", self.idle);
-        let stalled = Err(Error::explain(ErrorType::WriteTimedout, why));
-        Poll::Ready(self.note_failure(stalled))
+        // What it has queued stays counted: it must not make room for others on a connection that
+        // accepts nothing.
+        self.has_cancelled = true;
+        Poll::Ready(Err(
+            Error::explain(ErrorType::WriteTimedout, why).into_down()
+        ))
     }
 
     fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
