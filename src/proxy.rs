@@ -119,7 +119,7 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// Octets of a response that are buffered for an HTTP/2 stream whose client does not read.
-const SEND_BUFFER: usize = 128 * 1024;
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// Streams that an HTTP/2 client may make the gateway reset before its connection is closed.
 const MAX_RESETS: usize = 256;

@@ -23,6 +23,10 @@ use super::{Gateway, http_proxy};
 use crate::config::model::{Config, Protocol};
 use crate::shutdown::ShutdownWatch;
 
+/// Octets of a response that are buffered for one HTTP/2 stream. The edge bounds what all streams of
+/// a connection have there; Pingora's proxy does not, and has less for each.
+const OWN_SEND_BUFFER: usize = 128 * 1024;
+
 /// An application that can respond by itself, and passes requests on.
 pub trait DirectResponder: HttpServerApp {
     /// Decides what to do with a request.
@@ -188,7 +192,11 @@ impl HttpServerApp for ProxyApp {
     }
 
     fn h2_options(&self) -> Option<H2Options> {
-        self.proxy.h2_options()
+        let mut options = self.proxy.h2_options()?;
+        if self.lane == Lane::Own {
+            options.max_send_buffer_size(OWN_SEND_BUFFER);
+        }
+        Some(options)
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
