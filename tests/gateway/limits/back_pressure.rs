@@ -19,8 +19,9 @@ const MIB: usize = 1 << 20;
 /// Far more than may be on its way.
 const BODY: usize = 128 * MIB;
 
-/// What may be on its way, nearly all of it in the kernel's buffers.
-const MOVED: usize = 32 * MIB;
+/// What may be on its way, nearly all of it in the kernel's buffers: each of the two connections may
+/// have 32 MiB to receive and 4 MiB to send.
+const MOVED: usize = 80 * MIB;
 
 /// What one request may hold of the gateway's memory.
 const HELD: u64 = 8 << 20;
