@@ -191,7 +191,7 @@ impl Engine {
     }
 
     /// Locks the manager. Whoever holds the guard keeps all others from changing certificates;
-    /// handshakes go on.
+    /// handshakes continue.
     pub fn lock(&self) -> ManagerGuard<'_> {
         // A panic under the lock has published nothing, so the old state stays in force.
         let locked = self.manager.lock_unpoisoned();

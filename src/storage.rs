@@ -48,7 +48,7 @@ pub type Value = Zeroizing<Vec<u8>>;
 /// that follows. [`MemoryStorage`] and [`FileStorage`] pass it too.
 ///
 /// **Values.** A value is replaced as a whole. Whoever loads while another stores gets the old or
-/// the new one, never a mixture and never none. Of several who store at once one comes last. What a
+/// the new one, never a mixture and never none. Of several that store at once, one comes last. What a
 /// call has stored or deleted when it returns is seen by every process from then on, and outlives
 /// power failures. A call that fails, or whose process is killed, has left the old or the new value.
 /// An empty value is a value.
@@ -86,7 +86,7 @@ pub trait Storage: Send + Sync {
     fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError>;
 
     /// Sets the value of `key` as [`Self::store`] does, but only while `lease`, one of this storage,
-    /// is held: who has been away for so long that another took over writes nothing. Checking and
+    /// is held: whoever has been away for so long that another took over writes nothing. Checking and
     /// writing are one step, between which nobody takes over.
     ///
     /// `key` need not be the key that is locked: a lease covers what its users agree on.
@@ -262,7 +262,7 @@ pub(crate) async fn release(storage: &Arc<dyn Storage>, lease: impl Into<Arc<Lea
     let _ = blocking(storage, end).await;
 }
 
-/// How long a lock is waited for by who cannot do without: longer than it takes to take over from
+/// How long a lock is waited for by whoever cannot do without: longer than it takes to take over from
 /// one that is stuck.
 const LOCK_PATIENCE: Duration = Duration::from_secs(40);
 

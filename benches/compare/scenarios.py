@@ -208,7 +208,7 @@ class Bench:
         ]
 
     def without(self, seen, up, measure, why, failed):
-        """Goes on without a server that failed."""
+        """Continues without a server that failed."""
         rows = self.interleaved(up, measure)
         return [*rows, {"server": failed.name, "why": why}]
 

@@ -520,7 +520,7 @@ mod tests {
         let turn = bench
             .limits
             .wait_turn(&bench.ca, &bench.config, &intent, tell);
-        turn.await.expect("who is there waits");
+        turn.await.expect("a waiting request gets its turn");
     }
 
     #[tokio::test]

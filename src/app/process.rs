@@ -57,8 +57,8 @@ impl Descriptors {
     }
 }
 
-/// Keeps this process from leaving its memory, private keys among it, in a core dump. Who has to
-/// have one sets `SNIGATE_CORE_DUMPS=1`.
+/// Keeps this process from leaving its memory, private keys among it, in a core dump. Whoever needs
+/// one sets `SNIGATE_CORE_DUMPS=1`.
 pub(super) fn forbid_core_dumps() {
     if std::env::var_os("SNIGATE_CORE_DUMPS").is_some_and(|value| value == "1") {
         return;

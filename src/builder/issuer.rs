@@ -158,7 +158,7 @@ pub struct AcmeIssuerBuilder {
     ca: CaSettings,
 }
 
-/// What both kinds of CAs with ACME are told alike.
+/// What is configured alike for both kinds of CAs with ACME.
 macro_rules! ca_methods {
     () => {
         /// How names are proved, most preferred first. By default `tls-alpn-01`, then `http-01`, then

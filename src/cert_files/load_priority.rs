@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(
             taken(&load_priority),
             [names[WAITING]],
-            "who asks again finds room"
+            "whoever asks again finds room"
         );
     }
 

@@ -203,7 +203,7 @@ mod tests {
         let stands = tokio::time::timeout(patience, cancel.wait_until_cancelled(1)).await;
         assert!(stands.is_ok(), "it stands still");
         assert!(dropped.load(Ordering::Relaxed), "the CA is left alone");
-        assert!(!job.is_finished(), "nothing is told of it");
+        assert!(!job.is_finished(), "nothing reports it");
         job.abort();
     }
 }

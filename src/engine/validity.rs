@@ -134,7 +134,7 @@ mod tests {
     use crate::certificate::testing::{DAY, NOW, TestCa};
     use crate::schedule::{Failure, FailureClass, Retry};
 
-    /// What is told of a certificate that is valid from `from` to `to` days after now.
+    /// What is reported of a certificate that is valid from `from` to `to` days after now.
     fn told(from: i64, to: i64, renewed_by: RenewedBy, retry: Option<Retry>) -> String {
         let loader = Loader::new().expect("a loader");
         let (from, to) = (NOW + from * DAY, NOW + to * DAY);

@@ -1,4 +1,4 @@
-//! Who decides which names may have a certificate is asked here, within limits: a service of the
+//! Asks whoever decides which names may have a certificate, within limits: a service of the
 //! operator's, or the program that embeds the engine.
 
 mod breaker;

@@ -148,7 +148,7 @@ impl IdleConnections {
     }
 
     /// Takes the connection that became idle last, if its server still has it open.
-    pub(super) fn take(&self) -> Option<Connection> {
+    pub(super) fn take_connection(&self) -> Option<Connection> {
         let mut state = self.state();
         let now = Instant::now();
         while let Some(mut idle) = state.idle.pop() {
@@ -246,16 +246,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_connection_that_became_idle_last_is_used_first() {
         let (connections, limit) = none_yet();
-        assert!(connections.take().is_none());
+        assert!(connections.take_connection().is_none());
         let mut first = keep_new(&connections, &limit);
         let mut second = keep_new(&connections, &limit);
         assert_eq!(limit.idle(), 2);
         for server in [&mut second, &mut first] {
-            let mut connection = connections.take().expect("idle");
+            let mut connection = connections.take_connection().expect("idle");
             assert!(connection.is_reused());
             assert!(is_to(&mut connection, server).await);
         }
-        assert!(connections.take().is_none());
+        assert!(connections.take_connection().is_none());
         assert_eq!(limit.idle(), 0, "a request has a permit of its own");
     }
 
@@ -270,7 +270,7 @@ mod tests {
         let (connections, limit) = none_yet();
         let mut open = keep_new(&connections, &limit);
         drop(keep_new(&connections, &limit));
-        let mut connection = connections.take().expect("the open one");
+        let mut connection = connections.take_connection().expect("the open one");
         assert!(is_to(&mut connection, &mut open).await);
         assert_eq!(limit.idle(), 0);
     }
@@ -281,7 +281,7 @@ mod tests {
         let mut server = keep_new(&connections, &limit);
         let late = b"HTTP/1.1 408 Request Timeout\r\n\r\n";
         server.write_all(late).await.expect("open");
-        assert!(connections.take().is_none());
+        assert!(connections.take_connection().is_none());
         assert_eq!(limit.idle(), 0);
         await_close(server).await;
     }
@@ -292,7 +292,7 @@ mod tests {
         for _ in 0..500 {
             drop(keep_new(&connections, &limit));
         }
-        assert!(connections.take().is_none());
+        assert!(connections.take_connection().is_none());
         assert_eq!(limit.idle(), 0);
     }
 
@@ -302,9 +302,12 @@ mod tests {
         limit.set_most_idle(1);
         let _kept = keep_new(&connections, &limit);
         await_close(keep_new(&connections, &limit)).await;
-        assert!(connections.take().is_some());
+        assert!(connections.take_connection().is_some());
         let _next = keep_new(&connections, &limit);
-        assert!(connections.take().is_some(), "its permit was returned");
+        assert!(
+            connections.take_connection().is_some(),
+            "its permit was returned"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -356,7 +359,9 @@ mod tests {
         let server = keep_new(&connections, &limit);
         let begun = Instant::now();
         sleep(IDLE * 2 / 3).await;
-        let connection = connections.take().expect("idle for less than that");
+        let connection = connections
+            .take_connection()
+            .expect("idle for less than that");
         connections.keep(connection, &limit);
         await_close(server).await;
         assert!(begun.elapsed() >= IDLE * 5 / 3);

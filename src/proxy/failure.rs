@@ -1,4 +1,4 @@
-//! What a failure means: who is to blame, and what the client is told.
+//! What a failure means: who is to blame, and what the client gets.
 
 use std::fmt;
 use std::io;

@@ -351,7 +351,7 @@ mod tests {
     }
 
     /// Takes a body whose octets arrive in these pieces.
-    fn take<'a>(mut framing: Framing, pieces: impl Iterator<Item = &'a [u8]>) -> Taken {
+    fn take_body<'a>(mut framing: Framing, pieces: impl Iterator<Item = &'a [u8]>) -> Taken {
         let mut buffer = BytesMut::new();
         let (mut data, mut trailers) = (Vec::new(), Vec::new());
         for piece in pieces {
@@ -375,8 +375,8 @@ mod tests {
 
     /// Takes it in one piece and octet by octet.
     fn take_both(framing: Framing, octets: &[u8]) -> Taken {
-        let whole = take(framing, [octets].into_iter());
-        let crumbs = take(framing, octets.chunks(1));
+        let whole = take_body(framing, [octets].into_iter());
+        let crumbs = take_body(framing, octets.chunks(1));
         assert_eq!(whole, crumbs, "{}", octets.escape_ascii());
         whole
     }
@@ -460,7 +460,7 @@ mod tests {
             body.push_str(&format!("0{extension}\r\n{trailers}\r\n{rest}"));
             let expected = Taken::of(chunks.concat().as_bytes(), rest.as_bytes(), true);
             let expected = expected.with_trailers(trailers.as_bytes());
-            let taken = take(Framing::chunked(), body.as_bytes().chunks(size));
+            let taken = take_body(Framing::chunked(), body.as_bytes().chunks(size));
             proptest::prop_assert_eq!(taken, expected);
         }
 

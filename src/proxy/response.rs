@@ -40,7 +40,7 @@ pub(crate) struct LocalResponse {
     location: Option<HeaderValue>,
     allow: Option<HeaderValue>,
     cacheable: bool,
-    /// Whether clients are told when to try again.
+    /// Whether it says when clients may try again.
     retries: bool,
     /// More fields.
     more: Vec<(HeaderName, HeaderValue)>,

@@ -96,7 +96,7 @@ fn renewed(life: &Lifetime, window: f64, failures: u32) -> Thresholds {
     }
 }
 
-/// People need days, and are told days before. Certificates with shorter lifetimes are replaced by
+/// People need days, and are notified days before. Certificates with shorter lifetimes are replaced by
 /// a program, late in their lives.
 fn by_hand(length: i64) -> Thresholds {
     Thresholds {

@@ -62,7 +62,7 @@ impl fmt::Display for Scope {
 pub struct Intent<'a> {
     /// The names of the certificate.
     pub names: &'a [Pattern],
-    /// Whether the CA is told which certificate it replaces (RFC 9773, section 5). CAs exempt such
+    /// Whether the order says which certificate it replaces (RFC 9773, section 5). CAs exempt such
     /// renewals from limits on new orders.
     pub replaces: bool,
 }

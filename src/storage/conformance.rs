@@ -51,7 +51,7 @@ pub struct Backend<'a> {
     pub usurp: &'a dyn Fn(&Key),
 }
 
-/// How long nothing is told after what has been told.
+/// How long to wait for a notification that must not come.
 const SETTLED: Duration = Duration::from_millis(50);
 
 /// Holds `backend` to the contract of [`Storage`]. Takes a few seconds, and starts threads.
@@ -321,7 +321,7 @@ fn watches(Backend { one, other, .. }: &Backend<'_>) {
         let told = async { tokio::time::timeout(Duration::from_secs(20), watch.changed()).await };
         runtime.block_on(told).expect("told in time");
     };
-    // Takes what is told without cause.
+    // Takes notifications without cause.
     let settle = |watch: &mut Watch| {
         let is_told = |watch: &mut Watch| {
             let told = async { tokio::time::timeout(SETTLED, watch.changed()).await.is_ok() };
@@ -355,7 +355,7 @@ fn watches(Backend { one, other, .. }: &Backend<'_>) {
         let key = key(&format!("watches/deep/down/many/{number}"));
         one.store(&key, b"1").expect("writable");
     }
-    // Whoever looks after each time it is told misses none.
+    // Whoever looks after each notification misses none.
     while other.list(&prefix).expect("readable").len() < 20 {
         told(&mut watch);
     }

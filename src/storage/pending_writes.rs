@@ -132,7 +132,10 @@ mod tests {
         pending_writes.put_write("b", move |storage| {
             storage.store(&place, b"1").map(|()| true)
         });
-        assert!(pending_writes.flush_to(&storage).is_err(), "it is told");
+        assert!(
+            pending_writes.flush_to(&storage).is_err(),
+            "the failure is reported"
+        );
         assert!(pending_writes.has_write("a") && !pending_writes.has_write("b"));
         assert!(storage.exists(&key).expect("readable"));
     }

@@ -1,5 +1,5 @@
 //! Certificates from ACME CAs, obtained and renewed by the gateway itself: what the real `pebble`
-//! and `caddy` make of it, and one CA that misbehaves as it is told.
+//! and `caddy` make of it, and one CA that misbehaves as scripted.
 
 mod account_commands;
 mod accounts;

@@ -203,7 +203,7 @@ fn a_token_that_another_instance_has_just_stored_is_answered() {
     let fixture = Fixture::start("");
     let path = "/.well-known/acme-challenge/Token_-1";
     assert_eq!(fixture.ask("GET", "a.example", path).status, 308);
-    // This one is told of nothing: it looks.
+    // This one gets no notification: it looks.
     let other = Http01Solver::new(
         Challenges::default(),
         Arc::clone(&fixture.storage),

@@ -107,7 +107,7 @@ log: { levle: info }
         let found = lines.iter().filter(|line| line.starts_with(wanted)).count();
         assert_eq!(found, 1, "{wanted}\n{lines:#?}");
     }
-    assert_eq!(lines.len(), 12, "nothing is told twice: {lines:#?}");
+    assert_eq!(lines.len(), 12, "nothing is reported twice: {lines:#?}");
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn write(directory: &Path, files: &[(&str, &str)]) {
     }
 }
 
-/// A request over the version that curl is told by this argument.
+/// A request over the version that this argument of curl selects.
 fn over(version: &str, gateway: &Gateway, path: &str) -> Curl {
     let root = gateway.dir().join("root.pem");
     let curl = gateway.curl("a.test", path).cacert(&root);

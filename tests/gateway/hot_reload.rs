@@ -1,4 +1,4 @@
-//! Changes while it runs: every way in which files change, and nobody notices who should not.
+//! Changes while it runs: every way in which files change, and what clients see of it.
 
 mod certificate_files;
 mod concurrency;

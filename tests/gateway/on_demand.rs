@@ -81,7 +81,7 @@ fn a_crowd_shares_one_question_and_one_certificate() {
 fn a_refusal_is_remembered_as_long_as_the_service_says() {
     let origin = service("Cache-Control: max-age=600\r\n");
     let gateway = Gateway::start(config(&origin, ""));
-    // Who waited for the answer gets the same alert as who comes after it.
+    // Whoever waited for the answer gets the same alert as whoever comes after it.
     for _ in 0..4 {
         let error = refused(&gateway, "bad.example.com");
         assert!(error.contains("unrecognized name"), "{error}");
@@ -119,7 +119,7 @@ fn a_service_that_is_away_takes_nobody_else_with_it() {
     assert!(!refused(&gateway, "good.example.org").is_empty());
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert!(counted(&gateway, "unanswered") >= 1.0);
-    assert!(served(&gateway, "good.example.com"), "it is at hand");
+    assert!(served(&gateway, "good.example.com"), "it is there");
     // After some failures in a row it is left alone.
     wait_for("the service to be left alone", || {
         let before = silent.requests().len();

@@ -17,7 +17,7 @@ use snigate::storage::{FileStorage, Key, LeaseTerms, Storage};
 
 use process::Other;
 
-/// How long each of the long tests goes on.
+/// How long each of the long tests takes.
 const SPAN: Duration = Duration::from_secs(6);
 
 /// Leases that are lost soon.
@@ -179,7 +179,7 @@ fn two_never_store_out_of_order() {
                 kills += 1;
             } else {
                 // Stopped for longer than its lease lasts, if it has one. If it was stopped while it
-                // took or gave back one, the other may have to wait for it to go on.
+                // took or gave back one, the other may have to wait for it to continue.
                 others[turn].signal(Signal::SIGSTOP);
                 let until = Instant::now() + TERMS.lasts * 2;
                 said.extend(others[1 - turn].lines.try_iter());

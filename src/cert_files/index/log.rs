@@ -446,7 +446,7 @@ mod tests {
         assert!(log.length < length);
         put(&mut log, "d", "five");
         log.flush().expect("flushed");
-        // What was open before goes on.
+        // What was open before stays open.
         assert_eq!(reading.take_value(b"b"), Some(&b"two"[..]));
         assert_eq!(reading.take_remaining(), [b"a".to_vec()]);
         drop((log, reading));
@@ -491,7 +491,7 @@ mod tests {
             let now = known(&damaged);
             assert!(now < [1, 1, 1], "{at}: {now:?}");
         }
-        // It goes on where it was cut.
+        // It continues where it was cut.
         known(whole.get(..whole.len() - 1).expect("less"));
         let (mut log, _) = open(place).expect("opened");
         put(&mut log, "d", "d");

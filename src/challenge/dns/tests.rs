@@ -369,7 +369,7 @@ async fn each_account_has_a_note_of_its_own_and_earlier_ones_are_moved() {
             .expect("readable")
     };
     assert_eq!(all().len(), 2);
-    assert_eq!(events.recent().len(), 2, "each is told");
+    assert_eq!(events.recent().len(), 2, "each is reported");
     // The one that is gone here stays for the other.
     persist_expiry
         .record_expiry(&entry, &domain, &name, &one, None)

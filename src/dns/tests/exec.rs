@@ -40,7 +40,7 @@ async fn ends(process: &str) {
     let stat = format!("/proc/{}/stat", process.trim());
     let begun = Instant::now();
     while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it goes on");
+        assert!(begun.elapsed() < Duration::from_secs(30), "it continues");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -47,7 +47,7 @@ async fn what_a_handshake_writes_goes_when_the_client_is_waited_for() {
     socket.stream.readable().await.expect("it comes");
     let mut request = [0; 64];
     assert_eq!(socket.read(&mut request).await.expect("comes"), 7);
-    assert_eq!(arrived(&client), b"", "the answer is at hand");
+    assert_eq!(arrived(&client), b"", "the answer follows at once");
     socket.write_all(b"and answer").await.expect("sent");
     assert_eq!(socket.later.capacity(), 0);
     client.readable().await.expect("it comes");

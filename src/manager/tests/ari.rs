@@ -1,4 +1,4 @@
-//! When to renew by the word of the CA, with one that says what it is told to.
+//! When to renew as the CA advises, with a scripted one.
 
 use super::scripted::{World, network};
 use super::*;

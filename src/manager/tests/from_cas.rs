@@ -1,4 +1,4 @@
-//! Certificates that CAs are asked for, with a CA that does as it is told.
+//! Certificates that CAs are asked for, with a scripted CA.
 
 use super::scripted::{Act, World, network};
 use super::*;

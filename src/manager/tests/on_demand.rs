@@ -218,7 +218,7 @@ fn what_a_client_asks_for_is_obtained_served_and_noted() {
     assert!(set.covers(HOST) && world.is_served(HOST));
     assert_eq!(world.stored("on_demand"), ["on_demand/x.shop.example.json"]);
     assert!(world.manager.renewals().views()[0].is_on_demand);
-    assert_eq!(world.obtain(HOST).map(|_| ()), Ok(()), "at hand");
+    assert_eq!(world.obtain(HOST).map(|_| ()), Ok(()), "it is in memory");
     assert_eq!(world.orders(), 1);
     let report = world.manager.tick();
     assert!(report.missing.is_empty(), "{report:?}");
@@ -235,7 +235,7 @@ fn many_who_ask_at_once_wait_for_one_order() {
     world.take_up();
     assert_eq!(world.work(), 1);
     for asked in asked {
-        // Those that came late find it at hand.
+        // Those that came late find it in memory.
         world.take_up();
         let set = world.runtime.block_on(asked).expect("an answer");
         assert!(set.is_ok(), "{set:?}");

@@ -1,4 +1,4 @@
-//! A CA that does as it is told, and a manager that asks it.
+//! A scripted CA, and a manager that asks it.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -63,7 +63,7 @@ impl Scripted {
         *self.limit.lock().expect("whole") = Some(limit);
     }
 
-    /// Goes on as another CA.
+    /// Continues as another CA.
     pub(super) fn move_to_another(&self) {
         *self.moved.lock().expect("whole") = true;
     }

@@ -1,4 +1,4 @@
-//! The gate before a maker that does as it is told.
+//! The gate before a scripted maker.
 
 use crate::clock::unix;
 use std::collections::HashMap;
@@ -301,7 +301,7 @@ async fn what_soon_ends_is_renewed_behind_the_handshake() {
         (fixture.counted("allowed"), fixture.counted("made")),
         (1, 1)
     );
-    // Where that fails, it goes on serving what is there, and tries no faster for it.
+    // Where that fails, it continues to serve what is there, and tries no faster for it.
     fixture.issuer.due.store(true, Ordering::SeqCst);
     fixture.issuer.failing.store(true, Ordering::SeqCst);
     assert!(fixture.get("a.example").await);
@@ -458,7 +458,7 @@ async fn a_service_that_is_away_lets_nobody_in() {
     assert_eq!(fixture.gate.still_allows(&name).await, None);
     let other: HostName = "a.test".parse().expect("a name");
     assert_eq!(fixture.gate.still_allows(&other).await, Some(false));
-    // What is there goes on.
+    // What is there stays.
     {
         let mut made = fixture.issuer.made.lock().expect("whole");
         made.insert(name, Arc::clone(&fixture.issuer.set));

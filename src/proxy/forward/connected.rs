@@ -45,7 +45,9 @@ impl Connected {
             return Some(Self::Http2(place));
         }
         let may_reuse = may_reuse && protocol != Protocol::Http2;
-        let connection = may_reuse.then(|| choice.endpoint.idle.take()).flatten();
+        let connection = may_reuse
+            .then(|| choice.endpoint.idle.take_connection())
+            .flatten();
         connection.map(Self::Http1)
     }
 

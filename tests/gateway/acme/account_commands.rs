@@ -67,7 +67,7 @@ fn an_account_lives_from_its_first_order_to_its_end_and_begins_again() {
         "{told}"
     );
 
-    // Another key, with which orders go on, before and after a restart.
+    // Another key, with which orders continue, before and after a restart.
     let rolled = account(&gateway, &["rollover"]);
     well(&rolled);
     let second = shown(&gateway);

@@ -168,7 +168,7 @@ fn a_walk_bears_what_vanishes_and_nothing_else() {
     assert_eq!(paths, [directory.path(), &text]);
     fs::write(&text, b"\xff").expect("writable");
     let read = std::panic::catch_unwind(|| walk(directory.path(), &mut Vec::new()));
-    assert!(read.is_err(), "what cannot be read is told");
+    assert!(read.is_err(), "what cannot be read is an error");
 }
 
 #[test]

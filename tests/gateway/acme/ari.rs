@@ -1,4 +1,4 @@
-//! Renewals by the advice of the CA (RFC 9773), with one that says what it is told to.
+//! Renewals by the advice of the CA (RFC 9773), with a scripted one.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -112,10 +112,6 @@ fn another_gateway_takes_over_from_a_dead_one() {
     one.kill();
     looking.turn(Switch::Pass);
     wait_until_served(&two, "a.test", &root(&pebble));
-    assert_eq!(
-        orders(&pebble),
-        1,
-        "it goes on with the order of the dead one"
-    );
+    assert_eq!(orders(&pebble), 1, "it continues the order of the dead one");
     assert_eq!(super::accounts_made(&pebble), 1);
 }

@@ -1,4 +1,4 @@
-//! The gateway is killed in the middle of things, and goes on where it was.
+//! The gateway is killed in the middle of things, and continues where it was.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};

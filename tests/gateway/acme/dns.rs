@@ -278,7 +278,7 @@ fn a_lasting_record_is_set_by_hand_and_used() {
     assert!(failed.message.contains(&record), "{failed:?}\n{record}");
     assert_eq!(fake.asked("challenge").len(), 0, "the CA is not bothered");
 
-    // One that lacks something is told from none.
+    // One that lacks something is distinguished from none.
     let name = "_validation-persist.a.test";
     let plain = format!("add {name}. 60 TXT \"ca.test; accounturi={account}\"");
     knot.update("a.test", &[&plain]);
@@ -295,7 +295,7 @@ fn a_lasting_record_is_set_by_hand_and_used() {
     assert_eq!(knot.txt(name).len(), 2, "records of others stay");
     assert_eq!(gateway.count("validation_expiring", "a.test"), 0);
 
-    // One that ends soon is told of.
+    // One that ends soon is reported.
     let soon = jiff::Timestamp::now().as_second() + 20 * 86_400;
     let ends = format!("add {name}. 60 TXT \"{text}; persistUntil={soon}\"");
     knot.update("a.test", &[&format!("del {name}. TXT"), &ends]);
@@ -305,7 +305,7 @@ fn a_lasting_record_is_set_by_hand_and_used() {
     assert!(told.message.contains("persistUntil"), "{told:?}");
 }
 
-/// What is wrong with the name server or the key is told, and mended by a reload.
+/// What is wrong with the name server or the key is reported, and mended by a reload.
 #[test]
 fn a_wrong_key_is_told_and_mended_by_a_reload() {
     let knot = knot("");

@@ -1,4 +1,4 @@
-//! What a CA limits or refuses, and what of all else that is wanted goes on.
+//! What a CA limits or refuses, and that everything else continues.
 
 use std::collections::HashSet;
 use std::sync::Mutex;

@@ -45,7 +45,7 @@ fn a_ca_that_is_away_in_the_middle_of_orders() {
     for host in HOSTS {
         press(&gateway, host);
     }
-    // The CA goes on looking at all of them, once all are answered again.
+    // The CA continues to look at all of them, once all are answered again.
     let proofs = gateway.dir().join("data/challenges/http-01");
     within(RETRY, "the proofs", || {
         let there = std::fs::read_dir(&proofs).map_or(0, Iterator::count);

@@ -62,7 +62,7 @@ fn an_issuer_without_its_roots_keeps_nobody_else_down() {
     assert!(!reason.contains("files.test"), "{reason}");
     presented(&gateway, "files.test");
     gateway.wait_for_log("roots.pem");
-    // Whoever looks is told that it is wrong, and a change is not taken.
+    // Whoever looks sees that it is wrong, and a change is not taken.
     let checked = snigate(&[
         "check".as_ref(),
         "--config".as_ref(),

@@ -1,4 +1,4 @@
-//! The gateway is stopped in order in the middle of things, and goes on where it was.
+//! The gateway is stopped in order in the middle of things, and continues where it was.
 
 use std::io::Write;
 use std::time::Instant;

@@ -336,7 +336,7 @@ fn certificates_may_stay_in_the_storage_until_somebody_asks() {
     let first = serial(&wait_until_served(&gateway, "a.test", &root));
     assert_eq!(orders(&pebble), before);
 
-    // What was asked for is at hand, the other one is where it was left.
+    // What was asked for is there, the other one is where it was left.
     for host in hosts {
         let file = stored_at(&gateway.dir().join("data"), &pebble.directory(), host);
         fs::rename(&file, file.with_extension("away")).expect("ours");

@@ -133,7 +133,7 @@ impl ChallengeSolver for Liar {
     }
 }
 
-/// A storage that fails as it is told.
+/// A storage that fails as scripted.
 #[derive(Default)]
 pub struct Faulty {
     inner: MemoryStorage,
@@ -295,7 +295,7 @@ impl Fixture {
         self.issuer.issue(&request).await
     }
 
-    /// Issues, and leaves it as a killed process would when this is told.
+    /// Issues, and leaves it as a killed process would when this is sent.
     pub async fn issue_until(&self, names: &[&str], told: &str) {
         let mut progress = self.events.subscribe();
         let request = self.request(names);

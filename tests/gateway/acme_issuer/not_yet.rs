@@ -70,7 +70,7 @@ async fn an_account_that_is_not_known_yet_is_not_replaced() {
     }
 }
 
-/// Whatever a CA says of an order that it is about to issue for, the next attempt goes on with it.
+/// Whatever a CA says of an order that it is about to issue for, the next attempt continues with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_was_finalized_is_kept() {
     let web = WebSolver::start();

@@ -145,7 +145,7 @@ async fn an_order_is_finished_by_whoever_comes_next() {
         let name = format!("n{number}.test");
         let names = [name.as_str()];
         let killed = start(Arc::clone(&storage));
-        // On a busy machine it comes further than it is told to.
+        // On a busy machine it comes further than it is meant to.
         web.hangs.store(point == "order created", Ordering::Relaxed);
         match point {
             // All is done, and nobody has been told that it is.
@@ -253,7 +253,7 @@ async fn orders_that_cannot_be_gone_on_with_are_given_up() {
         config(pebble.directory(), pebble.ca_file()),
         vec![web.clone()],
     );
-    // On a busy machine it comes further than it is told to.
+    // On a busy machine it comes further than it is meant to.
     web.hangs.store(true, Ordering::Relaxed);
     fixture.issue_until(&["a.test"], "order created").await;
     web.hangs.store(false, Ordering::Relaxed);

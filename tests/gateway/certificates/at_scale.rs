@@ -90,7 +90,7 @@ fn read(gateway: &Gateway) -> usize {
 #[track_caller]
 fn wait_until_settled() {
     let written = Instant::now();
-    wait_for("the clock to go on", || {
+    wait_for("the clock to advance", || {
         (written.elapsed() > Duration::from_secs(4)).then_some(())
     });
 }

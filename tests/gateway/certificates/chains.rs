@@ -40,7 +40,7 @@ fn an_incomplete_chain_is_completed_from_the_directory() {
     );
     assert!(
         verified("b.example").is_err(),
-        "its intermediate is not at hand"
+        "its intermediate is missing"
     );
     let log = gateway.log();
     let told = log.lines().any(|line| {

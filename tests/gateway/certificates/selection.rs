@@ -20,7 +20,7 @@ fn an_expired_certificate_serves_only_until_there_is_a_valid_one() {
     let hosts = ["a.example", "old.example", "new.example"];
     let config = format!("certificates: [{{ directory: certs }}]\n{}", sites(&hosts));
     let gateway = builder.config(config).start();
-    // Better an expired certificate, which says what is wrong, than none; but it is told.
+    // Better an expired certificate, which says what is wrong, than none; but it is reported.
     assert_eq!(served(&gateway, "old.example"), expired.fingerprint());
     assert_eq!(served(&gateway, "new.example"), early.fingerprint());
     let log = gateway.log();
@@ -163,7 +163,7 @@ fn odd_names_are_served_or_told() {
             .any(|line| line.contains("WARN") && line.contains("long.pem") && line.contains(text))
     };
     assert!(warned(&too_long) && warned(&wide), "{log}");
-    // An address is no name to be asked for by SNI: who comes to it gets its certificate.
+    // An address is no name to be asked for by SNI: whoever comes to it gets its certificate.
     assert_eq!(served(&gateway, "127.0.0.1"), address.fingerprint());
     assert_eq!(served(&gateway, "address.example"), address.fingerprint());
     // Names are compared in one form, wherever they come from.

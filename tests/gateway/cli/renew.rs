@@ -40,7 +40,7 @@ fn event(kind: &str, message: &str, not_after: &str) -> String {
     )
 }
 
-/// A gateway that asks an issuer when it is told to: then come these events, and `after` is how the
+/// A gateway that asks an issuer on demand: then come these events, and `after` is how the
 /// certificate stands. The stream of events ends where `ends` says so.
 fn issuing(events: String, after: String, ends: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -23,7 +23,7 @@ enum Over {
     Tcp,
 }
 
-/// A server that answers as it is told, with any number of messages. It lives as long as the test.
+/// A server that answers as scripted, with any number of messages. It lives as long as the test.
 fn server(answer: impl Fn(Over, &Message) -> Vec<Message> + Clone + Send + 'static) -> Port {
     let port = Port::take();
     let udp = UdpSocket::bind(port.address()).expect("a port");

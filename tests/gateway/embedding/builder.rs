@@ -43,7 +43,7 @@ async fn certificates_are_obtained_served_and_kept() {
     assert_eq!(served(port.address(), "c.test", &root).await, Ok(two));
     assert!(served(port.address(), "d.test", &root).await.is_err());
     stop(&engine).await;
-    // Handshakes go on without the loops.
+    // Handshakes continue without the loops.
     assert!(served(port.address(), "a.test", &root).await.is_ok());
     server.abort();
 

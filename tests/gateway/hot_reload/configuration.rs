@@ -64,7 +64,7 @@ fn a_bad_configuration_changes_nothing_and_is_told_once() {
         );
     });
     assert!(seen.pairs.iter().all(|(_, body)| body == "one"), "{seen:?}");
-    // Certificates go on being looked after while the configuration is bad.
+    // Certificates are still looked after while the configuration is bad.
     let renewed = ca.leaf(&["a.example"]).valid(-1, 100).make();
     renewed.write(&gateway.dir().join("certs"), "a.example");
     wait_for("the renewed certificate", || {
@@ -120,7 +120,7 @@ fn sites_and_directories_come_and_go() {
     wait_for_body(&gateway, "b.example", "two");
     gateway.wait_until_ready();
 
-    // A connection that is open when its site goes is told so, not answered by another.
+    // A connection that is open when its site goes gets an error, and no response of another.
     let mut open = TlsClient::named("b.example").connect(gateway.https);
     assert_eq!(open.get("b.example", "/").text(), "two");
     gateway.replace_config(config("three"));

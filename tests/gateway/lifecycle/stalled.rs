@@ -207,7 +207,7 @@ fn health_is_that_of_the_data_plane() {
     });
     assert!(told.contains("the data plane is stuck"), "{told}");
     drop(frozen);
-    wait_for("/healthz to see that it goes on", || {
+    wait_for("/healthz to see that it continues", || {
         (health().status == 200).then_some(())
     });
     assert_eq!(get(&gateway), 200);

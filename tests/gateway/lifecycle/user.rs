@@ -8,7 +8,7 @@ use nix::unistd::{Uid, User};
 
 use crate::support::{Ca, Gateway, TlsClient, wait_for};
 
-/// A user that is not root: `nobody` where the test can choose, else who runs it.
+/// A user that is not root: `nobody` where the test can choose, else whoever runs it.
 fn someone() -> User {
     let user = if Uid::effective().is_root() {
         User::from_name("nobody")
@@ -98,7 +98,7 @@ fn it_becomes_its_user_and_names_what_that_user_cannot_read() {
         None
     );
 
-    // Unreadable again, the old one goes on.
+    // Unreadable again, the old one stays.
     set_readable(&key, false);
     let told = wait_for("the unreadable key to be named again", || {
         let errors = errors(&gateway);

@@ -36,7 +36,7 @@ fn goaway(frame: &Frame) -> (u32, u32) {
     (number(0), number(4))
 }
 
-/// Reads until the connection is told that it ends, and then does; the code.
+/// Reads until the connection is announced to end, and then does; the code.
 #[track_caller]
 fn cut_with(frames: &mut Frames) -> Option<u32> {
     let frame = frames.until(|frame| frame.kind == Frame::GOAWAY)?;
@@ -312,7 +312,7 @@ fn heads_are_limited_as_over_http_1() {
     let (code, text) = status(&path(60_000), &[]);
     assert_eq!(code, 414);
     assert!(text.contains("The request line is too long."), "{text}");
-    assert_eq!(status("/", &[]).0, 200, "the connection goes on");
+    assert_eq!(status("/", &[]).0, 200, "the connection stays open");
     assert_eq!(origin.requests().len(), 2);
     let refused = r#"snigate_requests_refused_total{reason="the request line is too long"}"#;
     assert_eq!(gateway.metric(refused), Some(1.0));

@@ -87,7 +87,7 @@ fn an_idle_connection_is_closed() {
 fn a_body_that_crawls_is_cut() {
     let origin = Origin::named("x");
     let gateway = limited(&origin, "idle: 60s");
-    // At 100 octets a second, by length and in chunks; and one at 8 KiB a second that goes on,
+    // At 100 octets a second, by length and in chunks; and one at 8 KiB a second that continues,
     // far above the least even where the machine is slow.
     let start = Instant::now();
     let crawl = |framing: &str, part: Vec<u8>| {

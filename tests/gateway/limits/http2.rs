@@ -90,7 +90,7 @@ fn a_stream_that_takes_no_data_is_cut_and_its_upstream_let_go() {
         }
     });
     let gateway = limited(&origin, "idle: 1s");
-    // A window of nothing for the stream; the connection itself goes on with others.
+    // A window of nothing for the stream; the connection itself continues with others.
     let mut frames = Frames::connect(gateway.https, "a.test", &[(4, 0)]);
     frames.send(&Frame::get(1, "a.test", "/"));
     let start = Instant::now();
@@ -161,7 +161,7 @@ fn a_body_that_crawls_is_cut() {
         assert_eq!(status, 408);
     }
     assert!(origin.requests().is_empty());
-    assert_eq!(h2.get("/").status, 200, "other streams go on");
+    assert_eq!(h2.get("/").status, 200, "other streams continue");
 }
 
 #[test]

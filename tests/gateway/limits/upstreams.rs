@@ -217,7 +217,7 @@ fn a_request_that_goes_on_after_its_answer_lets_its_upstream_go() {
     let mut reset = 0;
     while reset < 20 {
         let frame = frames.until(|frame| frame.kind == Frame::RST_STREAM);
-        let frame = frame.expect("the connection goes on");
+        let frame = frame.expect("the connection stays open");
         assert_eq!(frame.payload, [0; 4], "NO_ERROR: the answer is whole");
         reset += 1;
     }

@@ -47,7 +47,11 @@ fn another_certificates_host_is_misdirected_over_http1() {
                 host.to_ascii_lowercase().trim_end_matches('.')
             );
         }
-        assert_eq!(stream.get(sni, "/").text(), sni, "the connection goes on");
+        assert_eq!(
+            stream.get(sni, "/").text(),
+            sni,
+            "the connection stays open"
+        );
     }
 }
 
@@ -65,7 +69,7 @@ fn another_certificates_host_is_misdirected_over_http2() {
                 host.to_ascii_lowercase().trim_end_matches('.')
             );
         }
-        assert_eq!(h2.get("/").text(), sni, "the connection goes on");
+        assert_eq!(h2.get("/").text(), sni, "the connection stays open");
         // Host and :authority that differ are no request at all.
         let both = http::Request::get(format!("https://{sni}/")).header("host", "b.test");
         if sni != "b.test"

@@ -231,7 +231,7 @@ fn a_cut_answer_is_never_sold_as_complete() {
                 Ok(reply) => assert!(reply.status >= 500, "{}", reply.status),
                 Err(error) => panic!("a bare reset for {bytes:?} {end:?}: {error}"),
             }
-            assert!(!h2.is_closed(), "other streams go on");
+            assert!(!h2.is_closed(), "other streams continue");
         }
     }
 }

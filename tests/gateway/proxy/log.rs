@@ -350,7 +350,7 @@ fn over_http2_what_names_two_hosts_has_a_page_and_a_line_too() {
     let refused = "snigate_requests_refused_total{reason=\":authority and the Host field differ\"}";
     assert_eq!(gateway.metric(refused), Some(2.0));
     assert_eq!(origin.connections(), 0);
-    // However the host is written, it is one, and the connection goes on.
+    // However the host is written, it is one, and the connection stays open.
     let port = gateway.https.port();
     for (authority, host) in [("a.test", "A.test"), ("A.test.", "a.test")] {
         let request = http::Request::get(format!("https://{authority}:{port}/"));

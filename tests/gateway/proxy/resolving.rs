@@ -149,7 +149,7 @@ fn the_last_answer_stays_where_a_resolver_is_dead_or_lies() {
     // And once more.
     resolver.wait_for_questions(&names[3], 2);
     assert!(all_say("one"));
-    assert_eq!(count(failed), moods.len(), "each is told once");
+    assert_eq!(count(failed), moods.len(), "each is reported once");
     for name in &names {
         resolver.set_mood(name, Mood::Honest);
     }

@@ -185,7 +185,7 @@ fn octets_after_a_response_cost_its_connection_and_nothing_else() {
 fn the_end_of_a_connection_ends_a_body_for_each_client_in_its_way() {
     let origin = Origin::raw("HTTP/1.1 200 OK\r\nX: y\r\n\r\nuntil the end");
     let gateway = passing_to(origin.address(), "").start();
-    // With chunks the client's own connection goes on.
+    // With chunks the client's own connection stays open.
     let mut stream = TlsClient::named("a.test").connect(gateway.https);
     for _ in 0..2 {
         let reply = stream.get("a.test", "/");

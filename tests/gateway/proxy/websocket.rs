@@ -229,7 +229,7 @@ fn an_upgrade_over_plain_http_goes_where_the_site_is() {
 
 #[test]
 fn an_upgrade_that_is_refused_has_the_time_of_its_route() {
-    // The first stalls in its body, the second goes on in parts that come in time.
+    // The first stalls in its body, the second continues in parts that come in time.
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n";
     let part = || [Act::Pause(Duration::from_millis(400)), Act::send("x")];
     let stalling = Origin::start(move |_| vec![Act::send(head), Act::send("x"), Act::Silence]);

@@ -283,7 +283,7 @@ impl TlsStream {
         self.stream.get_ref()
     }
 
-    /// Says that nothing more will be sent, and goes on reading.
+    /// Says that nothing more will be sent, and continues to read.
     pub fn end_sending(&mut self) {
         self.stream.shutdown().expect("a close_notify is sent");
     }

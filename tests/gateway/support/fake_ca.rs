@@ -1,4 +1,4 @@
-//! A CA that does as it is told, however wrong, and remembers what it was asked.
+//! A scripted CA, however wrong its script, which remembers what it was asked.
 //!
 //! It speaks ACME (RFC 8555) over HTTPS and validates nothing: a challenge that is offered is taken
 //! for solved. What real CAs do only to real sinners, a script does here.

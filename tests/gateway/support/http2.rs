@@ -18,7 +18,7 @@ use tokio_openssl::SslStream;
 
 use super::{PATIENCE, within};
 
-/// A connection; its runtime goes on in the background.
+/// A connection; its runtime continues in the background.
 pub struct H2 {
     runtime: Runtime,
     sender: SendRequest<Bytes>,

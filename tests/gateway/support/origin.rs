@@ -1,4 +1,4 @@
-//! An upstream that does as it is told, however wrong, and remembers what it got.
+//! A scripted upstream, however wrong its script, which remembers what it got.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
@@ -225,7 +225,7 @@ impl Origin {
         self.shared.seen().taken
     }
 
-    /// Lets everything go on that is at [`Act::Hold`], now and later.
+    /// Lets everything continue that is at [`Act::Hold`], now and later.
     pub fn release(&self) {
         *self.shared.released.0.lock().expect("not poisoned") = true;
         self.shared.released.1.notify_all();
@@ -292,13 +292,13 @@ impl Shared {
         }
     }
 
-    /// Whether the connection goes on.
+    /// Whether the connection stays open.
     fn perform(&self, stream: &mut TcpStream, act: Act) -> bool {
         match act {
             Act::Send(bytes) => stream.write_all(&bytes).is_ok(),
             Act::Flood(count) => self.flood(stream, count),
-            Act::Take(count) => self.take(stream, count, false),
-            Act::Echo(count) => self.take(stream, count, true),
+            Act::Take(count) => self.take_body(stream, count, false),
+            Act::Echo(count) => self.take_body(stream, count, true),
             Act::Hold => {
                 let released = self.released.0.lock().expect("not poisoned");
                 let waited = self
@@ -340,7 +340,7 @@ impl Shared {
         true
     }
 
-    fn take(&self, stream: &mut TcpStream, mut left: usize, is_echoed: bool) -> bool {
+    fn take_body(&self, stream: &mut TcpStream, mut left: usize, is_echoed: bool) -> bool {
         let mut part = [0; PART];
         while left > 0 {
             let Ok(count @ 1..) = stream.read(&mut part[..left.min(PART)]) else {

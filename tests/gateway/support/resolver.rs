@@ -1,4 +1,4 @@
-//! A resolver that answers as it is told, and may fail in many ways.
+//! A scripted resolver, which may fail in many ways.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};

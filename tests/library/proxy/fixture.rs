@@ -1,4 +1,4 @@
-//! An origin that does as it is told, a gateway on a TCP port without the edge before it, and a client.
+//! A scripted origin, a gateway on a TCP port without the edge before it, and a client.
 
 mod origin;
 

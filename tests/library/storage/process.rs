@@ -86,7 +86,7 @@ fn hold(storage: &FileStorage) {
     }
 }
 
-/// To whoever has started this process; who may be gone.
+/// To whoever has started this process, and may be gone.
 #[expect(clippy::print_stdout, reason = "it is what the parent reads")]
 fn say(line: &str) {
     // The test harness may have begun a line.
@@ -129,7 +129,7 @@ impl Other {
     /// The next line that begins with `start`, without that.
     pub(super) fn wait_for(&self, start: &str) -> String {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).expect("it goes on");
+            let line = self.lines.recv_timeout(PATIENCE).expect("it continues");
             if let Some(rest) = line.strip_prefix(start) {
                 return rest.to_owned();
             }

@@ -86,8 +86,8 @@ impl Memory {
         }
     }
 
-    /// Takes so many octets, if there is room for them.
-    fn take(&'static self, octets: usize) -> Option<Room> {
+    /// Reserves so many octets, if there is room for them.
+    fn reserve_octets(&'static self, octets: usize) -> Option<Room> {
         let used = self.used.fetch_add(octets, Ordering::Relaxed);
         // Dropped if it is too much, which gives it back.
         let room = Room {
@@ -116,7 +116,7 @@ impl Encoder {
         length: Option<u64>,
     ) -> io::Result<Option<Self>> {
         let settings = Settings::of(coding, level);
-        let Some(room) = MEMORY.take(settings.memory) else {
+        let Some(room) = MEMORY.reserve_octets(settings.memory) else {
             return Ok(None);
         };
         Ok(Some(Self {
@@ -318,12 +318,12 @@ mod tests {
     #[test]
     fn encoders_share_their_memory() {
         static SMALL: Memory = Memory::new(10);
-        let one = SMALL.take(6).expect("room");
-        assert!(SMALL.take(5).is_none());
-        let other = SMALL.take(4).expect("room");
-        assert!(SMALL.take(1).is_none());
+        let one = SMALL.reserve_octets(6).expect("room");
+        assert!(SMALL.reserve_octets(5).is_none());
+        let other = SMALL.reserve_octets(4).expect("room");
+        assert!(SMALL.reserve_octets(1).is_none());
         drop((one, other));
-        assert!(SMALL.take(10).is_some());
+        assert!(SMALL.reserve_octets(10).is_some());
     }
 
     #[test]

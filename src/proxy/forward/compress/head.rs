@@ -87,7 +87,7 @@ pub(super) fn send_changed<'a>(
     let is_encoded = matches!(change, Change::Encode(_));
     let weak_tag = facts.entity_tag.and_then(weaken);
     let is_weakened = match &weak_tag {
-        // A client whose copy is an encoded one is told so of that one.
+        // A client whose copy is an encoded one learns that that one is current.
         Some(weak) if head.status == StatusCode::NOT_MODIFIED => {
             let mut known = known_tags;
             known.any(|tags| memchr::memmem::find(tags, weak).is_some())

@@ -11,7 +11,7 @@ use super::Mutation;
 use crate::acme_issuer::fixture::{Fixture, WebSolver, config};
 use crate::support::{CaReply, FakeCa, Features};
 
-/// What a CA has against an order in the place of a certificate is told, with what is done then.
+/// What a CA has against an order in the place of a certificate is reported, with what is done then.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_may_not_replace_is_told_in_the_words_of_the_ca() {
     let web = WebSolver::start();
@@ -95,7 +95,7 @@ async fn an_order_that_is_nowhere_is_the_only_one_and_is_told() {
                 Some(words) => words,
             };
             assert!(failure.message.contains(words), "{case}");
-            // Nobody goes on with another's order.
+            // Nobody continues another's order.
             assert!(ca.asked("authz").is_empty(), "{case}");
         }
     }
