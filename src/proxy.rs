@@ -176,6 +176,11 @@ impl Gateway {
         Prepared::new(ctx, Some(page), request)
     }
 
+    /// Responds to a request that is not served.
+    fn refuse(&self, ctx: RequestCtx, refusal: Refusal, request: &Request<'_>) -> Carried {
+        Carried::Respond(Box::new(self.prepare_page(ctx, refusal, request)))
+    }
+
     /// Counts and logs a request that has ended, with so many octets after the response's head.
     fn record_request(&self, ctx: &RequestCtx, status: u16, octets: usize, request: &Request<'_>) {
         ctx.count_status(status);

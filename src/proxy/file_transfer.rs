@@ -77,8 +77,7 @@ pub(super) async fn transfer_file<C: Client>(
 ) -> Carried {
     let mut ctx = RequestCtx::new();
     if let Err(refusal) = ctx.take_decision(decision, request) {
-        let page = gateway.prepare_page(ctx, refusal, request);
-        return Carried::Respond(Box::new(page));
+        return gateway.refuse(ctx, refusal, request);
     }
     let mut transfer = Transfer {
         gateway,
@@ -339,8 +338,7 @@ impl<C: Client> Transfer<'_, C> {
             Some(Answer::Page(status, why)) => self.ctx.error_page(status, why, request),
             Some(Answer::Response(response)) => response,
             Some(Answer::Refuse(refusal)) => {
-                let page = self.gateway.prepare_page(self.ctx, refusal, request);
-                return Carried::Respond(Box::new(page));
+                return self.gateway.refuse(self.ctx, refusal, request);
             }
             None => {
                 let status = self.ctx.status(self.status);

@@ -106,12 +106,10 @@ async fn pass_on<C: Client>(
 ) -> Carried {
     let mut ctx = RequestCtx::new();
     if let Err(refusal) = ctx.take_decision(decision, request) {
-        let page = gateway.prepare_page(ctx, refusal, request);
-        return Carried::Respond(Box::new(page));
+        return gateway.refuse(ctx, refusal, request);
     }
     if !ctx.acquire_upstream_permit(&gateway.connection_limit, client.at_upstreams()) {
-        let page = gateway.prepare_page(ctx, Refusal::NoRoom, request);
-        return Carried::Respond(Box::new(page));
+        return gateway.refuse(ctx, Refusal::NoRoom, request);
     }
     ctx.set_balance_key(request);
     let mut passage = Passage {
@@ -146,13 +144,9 @@ impl<C: Client> Passage<'_, C> {
         let proxy = self.ctx.proxy().ok_or_else(no_route)?;
         let (max_body, protocol) = (proxy.max_body, proxy.pool.protocol());
         let is_tls = proxy.pool.has_tls();
-        let deadline = match protocol {
-            Protocol::Http1 => None,
-            Protocol::Http2 | Protocol::Negotiated => {
-                grpc::timeout(request.fields).filter(|_| grpc::is_call(request.fields))
-            }
-        };
-        let deadline = deadline.map(|timeout| Instant::now() + timeout);
+        let is_call = protocol != Protocol::Http1 && grpc::is_call(request.fields);
+        let timeout = is_call.then(|| grpc::timeout(request.fields)).flatten();
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let until = proxy.total_timeout.map(|total| Instant::now() + total);
         let until = until.into_iter().chain(deadline).min();
         // A server of HTTP/2 may refuse any request before it has processed it.
@@ -229,7 +223,7 @@ impl<C: Client> Passage<'_, C> {
                         head,
                         body,
                         max_body,
-                        may_pause: grpc::is_call(request.fields),
+                        may_pause: is_call,
                         asked,
                         patience,
                     };

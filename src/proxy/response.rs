@@ -55,16 +55,9 @@ impl LocalResponse {
     /// A response with a body.
     pub(crate) fn new(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Self {
         Self {
-            status,
             content_type: Some(content_type),
-            location: None,
-            allow: None,
-            cacheable: true,
-            retries: true,
-            more: Vec::new(),
-            why: None,
-            grpc: None,
             body,
+            ..Self::status(status)
         }
     }
 

@@ -280,95 +280,14 @@ mod tests {
     use std::future::poll_fn;
     use std::io::Read as _;
 
+    use super::super::fake::FakeClient;
+    use super::super::fake::Received::{End, Head, Octets, Trailers};
     use super::*;
     use crate::config::model::{Coding, CompressionLevel, MediaTypes};
     use crate::proxy::request::Fields;
 
-    /// A client that accepts so many octets.
-    #[derive(Default)]
-    struct Collector {
-        room: usize,
-        got: Vec<u8>,
-        is_ended: bool,
-        trailers: Option<HeaderMap>,
-    }
-
-    impl Collector {
-        fn eager() -> Self {
-            Self {
-                room: usize::MAX,
-                ..Self::default()
-            }
-        }
-    }
-
-    impl Client for Collector {
-        fn at_upstreams(&self) -> Option<&Arc<AtomicUsize>> {
-            None
-        }
-
-        fn poll_body(&mut self, _: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-            Poll::Ready(Ok(None))
-        }
-
-        fn take_trailers(&mut self) -> Option<HeaderMap> {
-            None
-        }
-
-        fn is_body_done(&self) -> bool {
-            true
-        }
-
-        fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<Box<Error>> {
-            Poll::Pending
-        }
-
-        fn has_cancelled(&self) -> bool {
-            false
-        }
-
-        fn send_interim(&mut self, _: &ResponseHead<'_>) -> Result<()> {
-            Ok(())
-        }
-
-        fn send_head(&mut self, _: &ResponseHead<'_>) -> Result<()> {
-            Ok(())
-        }
-
-        fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<Result<usize>> {
-            Poll::Ready(Ok(1024))
-        }
-
-        fn poll_send(
-            &mut self,
-            _: &mut Context<'_>,
-            part: &mut Bytes,
-            is_last: bool,
-        ) -> Poll<Result<()>> {
-            let accepted = part.split_to(part.len().min(self.room));
-            self.room -= accepted.len();
-            self.got.extend_from_slice(&accepted);
-            if !part.is_empty() {
-                return Poll::Pending;
-            }
-            self.is_ended |= is_last;
-            Poll::Ready(Ok(()))
-        }
-
-        fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
-            assert!(!self.is_ended, "they end the response");
-            self.is_ended = true;
-            self.trailers = Some(trailers);
-            Ok(())
-        }
-
-        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    /// Has a response compressed by `play`.
-    async fn compress(collector: &mut Collector, play: impl AsyncFnOnce(&mut Compressing<'_>)) {
+    /// Has a response compressed for `receiver` by `play`.
+    async fn compress(receiver: &mut FakeClient, play: impl AsyncFnOnce(&mut Compressing<'_>)) {
         let compression = Arc::new(Compression {
             codings: vec![Coding::Gzip],
             types: vec![MediaTypes::Main("text/".into())],
@@ -386,11 +305,23 @@ mod tests {
             tls: None,
             socket: None,
         };
-        let mut client = Compressing::new(collector, compression, &request);
+        let mut client = Compressing::new(receiver, compression, &request);
         let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n";
         let sent = ResponseHead::parse_sample(head, |head| client.send_head(head));
         assert!(sent.is_ok());
         play(&mut client).await;
+        assert_eq!(receiver.received.remove(0), Head(200));
+    }
+
+    /// The beginning of what has been received after a head, decoded.
+    fn unzip_body(receiver: &FakeClient) -> Vec<u8> {
+        let Some(Octets(octets)) = receiver.received.first() else {
+            panic!("no body: {:?}", receiver.received)
+        };
+        let mut decoded = Vec::new();
+        // The beginning of a body has no end.
+        _ = flate2::read::GzDecoder::new(&**octets).read_to_end(&mut decoded);
+        decoded
     }
 
     /// Whether a step is done now.
@@ -403,13 +334,6 @@ mod tests {
         .await
     }
 
-    fn unzip(octets: &[u8]) -> Vec<u8> {
-        let mut decoded = Vec::new();
-        // The beginning of a body has no end.
-        _ = flate2::read::GzDecoder::new(octets).read_to_end(&mut decoded);
-        decoded
-    }
-
     /// Octets that cannot be made smaller.
     fn noise(len: usize) -> Bytes {
         let mut random = fastrand::Rng::with_seed(7);
@@ -418,10 +342,10 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_read_while_the_client_accepts_nothing() {
-        let mut collector = Collector::default();
+        let mut receiver = FakeClient::with_room(0);
         let mut part = noise(50_000);
         let expected = part.clone();
-        compress(&mut collector, async |client| {
+        compress(&mut receiver, async |client| {
             assert!(is_ready(|cx| client.poll_room(cx)).await);
             while is_ready(|cx| client.poll_send(cx, &mut part, false)).await {
                 assert!(!is_ready(|cx| client.poll_flush(cx)).await);
@@ -430,11 +354,11 @@ mod tests {
             assert!(part.is_empty());
         })
         .await;
-        assert!(collector.got.is_empty());
+        assert_eq!(receiver.received, []);
 
-        let mut collector = Collector::eager();
+        let mut receiver = FakeClient::with_room(usize::MAX);
         let mut part = expected.clone();
-        compress(&mut collector, async |client| {
+        compress(&mut receiver, async |client| {
             assert!(is_ready(|cx| client.poll_send(cx, &mut part, false)).await);
             assert!(is_ready(|cx| client.poll_flush(cx)).await);
             assert!(is_ready(|cx| client.poll_room(cx)).await);
@@ -445,13 +369,13 @@ mod tests {
             );
         })
         .await;
-        assert!(unzip(&collector.got) == expected);
+        assert!(unzip_body(&receiver) == expected);
     }
 
     #[tokio::test]
     async fn other_tasks_have_their_turn() {
-        let mut collector = Collector::eager();
-        compress(&mut collector, async |client| {
+        let mut receiver = FakeClient::with_room(usize::MAX);
+        compress(&mut receiver, async |client| {
             for _ in 0..3 {
                 for _ in 0..4 {
                     assert!(is_ready(|cx| client.poll_room(cx)).await);
@@ -466,37 +390,37 @@ mod tests {
 
     #[tokio::test]
     async fn trailers_follow_the_encoded_body() {
-        let mut collector = Collector::eager();
+        let mut receiver = FakeClient::with_room(usize::MAX);
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", http::HeaderValue::from_static("1"));
         let mut part = Bytes::from_static(b"hello");
-        compress(&mut collector, async |client| {
+        compress(&mut receiver, async |client| {
             assert!(is_ready(|cx| client.poll_send(cx, &mut part, false)).await);
-            client.send_trailers(trailers.clone()).expect("no failure");
+            client.send_trailers(trailers).expect("no failure");
             assert!(is_ready(|cx| client.poll_flush(cx)).await);
         })
         .await;
-        assert_eq!(unzip(&collector.got), b"hello");
-        assert_eq!(collector.trailers, Some(trailers));
+        assert_eq!(unzip_body(&receiver), b"hello");
+        let rest = [Trailers(vec!["x-sum: 1".to_owned()]), End];
+        assert_eq!(receiver.received[1..], rest);
     }
 
     #[tokio::test]
     async fn an_encoder_is_gone_before_a_slow_client_has_all() {
-        let mut collector = Collector::default();
+        let mut receiver = FakeClient::with_room(0);
         let mut part = Bytes::from_static(b"hello, hello, hello");
-        compress(&mut collector, async |client| {
+        compress(&mut receiver, async |client| {
             assert!(!is_ready(|cx| client.poll_send(cx, &mut part, true)).await);
             assert!(part.is_empty() && matches!(client.state, State::Encoded));
             assert!(!is_ready(|cx| client.poll_send(cx, &mut part, true)).await);
         })
         .await;
-        assert!(!collector.is_ended);
+        assert_eq!(receiver.received, []);
 
-        let mut collector = Collector::eager();
         for parts in [&[&b"hello, "[..], b"hello"][..], &[b"hello, hello", b""]] {
-            collector.got.clear();
+            let mut receiver = FakeClient::with_room(usize::MAX);
             let count = parts.len();
-            compress(&mut collector, async |client| {
+            compress(&mut receiver, async |client| {
                 for (at, part) in parts.iter().enumerate() {
                     let mut part = Bytes::copy_from_slice(part);
                     let is_last = at + 1 == count;
@@ -505,8 +429,8 @@ mod tests {
                 assert!(is_ready(|cx| client.poll_flush(cx)).await);
             })
             .await;
-            assert!(std::mem::take(&mut collector.is_ended));
-            assert_eq!(unzip(&collector.got), b"hello, hello");
+            assert_eq!(unzip_body(&receiver), b"hello, hello");
+            assert_eq!(receiver.received[1..], [End]);
         }
     }
 }

@@ -38,14 +38,14 @@ pub(super) fn asked() -> Asked<'static> {
 pub(super) enum Received {
     Interim(u16),
     Head(u16),
-    Octets(String),
+    Octets(Bytes),
     Trailers(Vec<String>),
     End,
 }
 
 /// Octets that a client has received.
 pub(super) fn octets(octets: &str) -> Received {
-    Received::Octets(octets.to_owned())
+    Received::Octets(Bytes::copy_from_slice(octets.as_bytes()))
 }
 
 /// A client that accepts everything, unless it is made to pause.
@@ -58,6 +58,8 @@ pub(super) struct FakeClient {
     alive: UnboundedReceiver<()>,
     /// While it runs, nothing is accepted.
     pause: Option<Pin<Box<Sleep>>>,
+    /// How many more octets are accepted.
+    room: usize,
     /// In their order; octets that arrive in several parts are one.
     pub(super) received: Vec<Received>,
 }
@@ -91,6 +93,7 @@ impl FakeClient {
             trailers: None,
             alive,
             pause: None,
+            room: usize::MAX,
             received: Vec::new(),
         };
         let person = Person {
@@ -108,6 +111,12 @@ impl FakeClient {
         }
         person.end();
         (client, person)
+    }
+
+    /// A client without a body that accepts so many octets.
+    pub(super) fn with_room(room: usize) -> Self {
+        let (client, _) = Self::with_body(&[]);
+        Self { room, ..client }
     }
 
     /// Accepts nothing for so long.
@@ -173,11 +182,15 @@ impl Client for FakeClient {
             ready!(pause.as_mut().poll(cx));
             self.pause = None;
         }
-        let text = String::from_utf8(part.split_off(0).to_vec()).expect("text");
+        let accepted = part.split_to(part.len().min(self.room));
+        self.room -= accepted.len();
         match self.received.last_mut() {
-            Some(Received::Octets(before)) => before.push_str(&text),
-            _ if text.is_empty() => {}
-            _ => self.received.push(Received::Octets(text)),
+            Some(Received::Octets(all)) => *all = [&**all, &*accepted].concat().into(),
+            _ if accepted.is_empty() => {}
+            _ => self.received.push(Received::Octets(accepted)),
+        }
+        if !part.is_empty() {
+            return Poll::Pending;
         }
         if is_last {
             self.received.push(Received::End);
@@ -190,6 +203,7 @@ impl Client for FakeClient {
             format!("{name}: {}", value.to_str().expect("text"))
         };
         let lines = trailers.iter().map(line).collect();
+        assert!(!self.received.contains(&Received::End), "it has ended");
         self.received.push(Received::Trailers(lines));
         self.received.push(Received::End);
         Ok(())
