@@ -18,6 +18,7 @@ mod health;
 mod hsts;
 mod http2_connections;
 mod http2_servers;
+mod httpx;
 mod interim;
 mod log;
 mod maintenance;
@@ -38,6 +39,7 @@ mod uploads;
 mod upstreams;
 mod websocket;
 mod websocket_http2;
+mod websocket_peers;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
