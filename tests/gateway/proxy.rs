@@ -14,6 +14,7 @@ mod failures;
 mod fields;
 mod grpc;
 mod grpc_tonic;
+mod h2load;
 mod health;
 mod hsts;
 mod http2_connections;
