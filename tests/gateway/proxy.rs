@@ -11,6 +11,7 @@ mod draining;
 mod endings;
 mod error_pages;
 mod failures;
+mod faults;
 mod fields;
 mod grpc;
 mod grpc_tonic;

@@ -26,8 +26,18 @@ pub enum Mood {
     Empty,
     /// Over UDP only a part of the answer comes.
     Truncating,
+    /// And over TCP too.
+    AlwaysTruncating,
     /// Aliases are not followed.
     Lazy,
+    /// The answer repeats a question for another name.
+    OtherQuestion,
+    /// All records are another name's.
+    OtherName,
+    /// Half of the answer comes, as if it were all.
+    Cut,
+    /// What comes is no message.
+    Garbage,
 }
 
 /// It lives as long as the test.
@@ -174,7 +184,9 @@ impl Shared {
             Mood::Empty => {}
             Mood::WrongId => answer.metadata.id = question.id.wrapping_add(1),
             Mood::Truncating if !over_tcp => return answer.truncate().to_vec().ok(),
-            Mood::Honest | Mood::Truncating | Mood::Lazy => {
+            Mood::AlwaysTruncating => return answer.truncate().to_vec().ok(),
+            Mood::Garbage => return Some(b"220 mail.example ESMTP\r\n".to_vec()),
+            _ => {
                 if !self.records.contains_key(&name) {
                     answer.metadata.response_code = ResponseCode::NXDomain;
                 }
@@ -196,7 +208,19 @@ impl Shared {
                 }
             }
         }
-        answer.to_vec().ok()
+        match mood {
+            Mood::OtherQuestion => _ = answer.queries[0].set_name(wire("other.internal")),
+            Mood::OtherName => {
+                let records = answer.answers.iter_mut();
+                records.for_each(|record| record.name = wire("other.internal"));
+            }
+            _ => {}
+        }
+        let mut octets = answer.to_vec().ok()?;
+        if mood == Mood::Cut {
+            octets.truncate(octets.len() / 2);
+        }
+        Some(octets)
     }
 }
 
