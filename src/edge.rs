@@ -9,11 +9,13 @@
 //! The edge never routes a request and knows no certificate.
 
 mod accept;
+mod announced;
 mod handshake_queue;
 mod http1;
 mod http2;
 mod limits;
 mod pace;
+mod proxy_protocol;
 mod refusal;
 mod report;
 mod slot;
@@ -31,7 +33,7 @@ use pingora_core::protocols::tls::server::handshake_with_callback;
 use pingora_core::protocols::{ALPN, GetSocketDigest as _, Ssl as _};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::config::model::Limits;
+use crate::config::model::{Limits, NetworkSet};
 use crate::metrics::Metrics;
 use crate::proxy::DirectResponder;
 use crate::shutdown::{ShutdownWatch, requested};
@@ -48,6 +50,8 @@ use self::write_coalescing::{CoalescingStream, Flush};
 /// What can change while the edge runs.
 pub struct Settings {
     pub limits: Limits,
+    /// Whose connections begin with a header of the PROXY protocol.
+    pub balancers: NetworkSet,
     pub acceptor: SslAcceptor,
 }
 
@@ -376,7 +380,11 @@ mod tests {
             ..Tls::sample()
         };
         let acceptor = certificates.acceptor(&tls).expect("OpenSSL");
-        let settings = Settings { limits, acceptor };
+        let settings = Settings {
+            limits,
+            balancers: NetworkSet::default(),
+            acceptor,
+        };
         let edge = Edge::new(Arc::new(Silent), certificates, settings, metrics, 10, 1);
         let (_stop, shutdown) = watch::channel(false);
         let (near, _far) = socket::tests::pair().await;

@@ -69,6 +69,8 @@ pub struct Metrics {
     pub connections: IntGaugeVec,
     /// Connections closed or kept waiting because of a limit, by limit.
     pub limited: IntCounterVec,
+    /// Connections of balancers refused for want of a PROXY protocol header, by reason.
+    pub proxy_protocol_refused: IntCounterVec,
 }
 
 impl Metrics {
@@ -246,6 +248,11 @@ impl Metrics {
                 "snigate_connections_limited_total",
                 "Connections closed or kept waiting because they met a limit, by limit.",
                 &["limit"],
+            )?,
+            proxy_protocol_refused: counters(
+                "snigate_proxy_protocol_refused_total",
+                "Connections of load balancers refused for lack of a PROXY protocol header, by reason.",
+                &["reason"],
             )?,
             registry,
         })

@@ -84,6 +84,7 @@ pub use self::framing::Framing;
 pub use self::handover::{Handover, KeepAlive};
 pub use self::health::health_loop;
 pub use self::prepared::Prepared;
+pub(crate) use self::proxy_header::Addresses;
 pub(crate) use self::request::is_well_formed;
 pub use self::request::{Fields, Request};
 pub use self::resolve::{resolve_loop, resolve_new};

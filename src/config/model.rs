@@ -11,6 +11,7 @@ mod error_page;
 mod files;
 mod media_type;
 mod network;
+mod network_set;
 mod retries;
 mod rewrite;
 mod route_match;
@@ -38,6 +39,7 @@ pub use error_page::*;
 pub use files::*;
 pub(crate) use media_type::*;
 pub use network::*;
+pub use network_set::*;
 pub use retries::*;
 pub use rewrite::*;
 pub use route_match::*;
@@ -92,6 +94,8 @@ pub struct Server {
     pub grace_period: Duration,
     /// What looks up the names of upstream servers; if empty, the system's resolvers.
     pub resolvers: Vec<SocketAddr>,
+    /// Whose connections begin with a header of the PROXY protocol.
+    pub balancers: NetworkSet,
     pub limits: Limits,
     /// Whether sites without any certificate are served on the HTTP listeners meanwhile.
     pub https_optional: bool,

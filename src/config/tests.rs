@@ -197,8 +197,8 @@ fn every_key_of_the_schema_says_what_it_is_for() {
 fn every_key_is_in_the_full_example() {
     // Not in this build yet, or in docs/dns.md.
     let elsewhere = "AcmeDns ClientAuthorities Cloudflare DigitalOcean DnsExec Etcd Exec Health \
-                     Hetzner Hook HttpReq ProxyProtocol Rfc2136 Route53 Webhook";
-    let later = "Storage.etcd Server.proxy_protocol Upstream.health \
+                     Hetzner Hook HttpReq Rfc2136 Route53 Webhook";
+    let later = "Storage.etcd Upstream.health \
                  Root.events";
     let full = include_str!("../../conf/full.yaml");
     let words: std::collections::HashSet<&str> = full

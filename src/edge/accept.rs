@@ -9,9 +9,11 @@ use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Edge;
+use super::announced::{Announcement, read_header};
 use super::limits::ConnectionGuard;
+use super::slot::Slot;
 use super::socket::Socket;
+use super::{Edge, wait_last_call};
 use crate::proxy::DirectResponder;
 use crate::shutdown::{ShutdownWatch, requested};
 
@@ -151,8 +153,9 @@ where
     loop {
         let next = async {
             let (stream, peer) = listener.accept().await?;
-            let admitted = admit(&edge, peer, &open).await;
-            Ok(admitted.map(|guard| (stream, peer, guard)))
+            let arrival = Arrival::of(&edge, peer);
+            let admitted = admit(&edge, &arrival, &open).await;
+            Ok(admitted.map(|guard| (stream, arrival, guard)))
         };
         let accepted = tokio::select! {
             accepted = next => accepted,
@@ -183,8 +186,41 @@ where
             tracing::info!(%address, "accepting connections again");
             failing = false;
         }
-        if let Some((stream, peer, guard)) = accepted {
-            serve(&edge, stream, peer, kind, guard, &shutdown);
+        if let Some((stream, arrival, guard)) = accepted {
+            serve(&edge, stream, &arrival, kind, guard, &shutdown);
+        }
+    }
+}
+
+/// A connection that has just been accepted.
+struct Arrival {
+    peer: SocketAddr,
+    /// How long a write may make no progress.
+    write_stall: Duration,
+    /// Within which time its listener wants a header of the PROXY protocol from this peer, if it
+    /// does.
+    header_limit: Option<HeaderLimit>,
+}
+
+/// How long the header of the PROXY protocol may take, by what follows it.
+#[derive(Clone, Copy)]
+struct HeaderLimit {
+    https: Duration,
+    http: Duration,
+}
+
+impl Arrival {
+    fn of<A>(edge: &Edge<A>, peer: SocketAddr) -> Self {
+        let settings = edge.settings.load();
+        let limits = &settings.limits;
+        let is_announced = settings.balancers.contains(peer.ip());
+        Self {
+            peer,
+            write_stall: limits.idle,
+            header_limit: is_announced.then_some(HeaderLimit {
+                https: limits.handshake,
+                http: limits.header_read,
+            }),
         }
     }
 }
@@ -192,14 +228,18 @@ where
 /// Counts a connection and waits until there is room for it; `None` if its client has too many.
 async fn admit<A>(
     edge: &Edge<A>,
-    peer: SocketAddr,
+    arrival: &Arrival,
     open: &prometheus::IntGauge,
 ) -> Option<ConnectionGuard>
 where
     A: DirectResponder + Send + Sync + 'static,
 {
     let connections = &edge.connections;
-    let Some(guard) = connections.admit(peer.ip(), open.clone()) else {
+    let admitted = match arrival.header_limit {
+        Some(_) => Some(connections.admit_unknown(open.clone())),
+        None => connections.admit(arrival.peer.ip(), open.clone()),
+    };
+    let Some(guard) = admitted else {
         edge.report.count_client_full();
         return None;
     };
@@ -216,22 +256,88 @@ where
 fn serve<A>(
     edge: &Arc<Edge<A>>,
     stream: TcpStream,
-    peer: SocketAddr,
+    arrival: &Arrival,
     kind: ListenerKind,
     guard: ConnectionGuard,
     shutdown: &ShutdownWatch,
 ) where
     A: DirectResponder + Send + Sync + 'static,
 {
-    let write_stall = edge.settings.load().limits.idle;
-    let slot = Arc::clone(guard.slot());
-    let socket = Socket::new(stream, peer, write_stall, guard);
-    let edge = Arc::clone(edge);
-    let shutdown = shutdown.clone();
+    let &Arrival {
+        peer, write_stall, ..
+    } = arrival;
+    match arrival.header_limit {
+        None => {
+            let slot = Arc::clone(guard.slot());
+            let socket = Socket::new(stream, peer, write_stall, guard);
+            start(edge, socket, slot, kind, shutdown);
+        }
+        Some(HeaderLimit { https, http }) => {
+            let limit = match kind {
+                ListenerKind::Https => https,
+                ListenerKind::Http => http,
+            };
+            let (edge, shutdown) = (Arc::clone(edge), shutdown.clone());
+            // In a task of its own: the one of the connection has no room for it.
+            tokio::spawn(async move {
+                let slot = Arc::clone(guard.slot());
+                let reading = slot.count_in_flight();
+                let read = read_socket(&edge, stream, (peer, write_stall), guard, limit, &shutdown);
+                if let Some(socket) = read.await {
+                    drop(reading);
+                    start(&edge, socket, slot, kind, &shutdown);
+                }
+            });
+        }
+    }
+}
+
+/// Starts the task of a connection whose client is known.
+fn start<A>(
+    edge: &Arc<Edge<A>>,
+    socket: Socket,
+    slot: Arc<Slot>,
+    kind: ListenerKind,
+    shutdown: &ShutdownWatch,
+) where
+    A: DirectResponder + Send + Sync + 'static,
+{
+    let (edge, shutdown) = (Arc::clone(edge), shutdown.clone());
     match kind {
         ListenerKind::Http => tokio::spawn(edge.serve_plain(socket, slot, shutdown)),
         ListenerKind::Https => tokio::spawn(edge.serve_tls(socket, slot, shutdown)),
     };
+}
+
+/// Reads the header that a balancer's connection begins with; `None` if it is refused, which is
+/// reported, or if the gateway stops.
+async fn read_socket<A>(
+    edge: &Edge<A>,
+    mut stream: TcpStream,
+    (peer, write_stall): (SocketAddr, Duration),
+    mut guard: ConnectionGuard,
+    limit: Duration,
+    shutdown: &ShutdownWatch,
+) -> Option<Socket> {
+    let mut stopping = shutdown.clone();
+    let read = tokio::select! {
+        biased;
+        read = read_header(&mut stream, limit) => read,
+        () = wait_last_call(&mut stopping) => return None,
+    };
+    let Announcement { addresses, rest } = read
+        .inspect_err(|&why| edge.report.log_unannounced(peer, why))
+        .ok()?;
+    let client = addresses.map_or(peer, |addresses| addresses.source);
+    if !guard.count_client(client.ip()) {
+        edge.report.count_client_full();
+        return None;
+    }
+    let socket = Socket::new(stream, client, write_stall, guard).with_received(rest);
+    Some(match addresses {
+        Some(addresses) => socket.with_destination(addresses.destination),
+        None => socket,
+    })
 }
 
 /// Whether an error of `accept` concerns only the connection that was to be accepted.

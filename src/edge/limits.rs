@@ -133,27 +133,47 @@ impl Connections {
         client: IpAddr,
         gauge: IntGauge,
     ) -> Option<ConnectionGuard> {
+        let counted = self.count_client(client)?;
+        Some(self.admit_counted(counted, gauge))
+    }
+
+    /// Counts a connection whose client is not known yet, see [`ConnectionGuard::count_client`].
+    pub(super) fn admit_unknown(self: &Arc<Self>, gauge: IntGauge) -> ConnectionGuard {
+        self.admit_counted(None, gauge)
+    }
+
+    /// Counts a connection for its client, and returns what it counts for, if clients are limited;
+    /// `None` if the client has as many as allowed.
+    #[expect(
+        clippy::option_option,
+        reason = "refused, or admitted with or without a count"
+    )]
+    fn count_client(&self, client: IpAddr) -> Option<Option<IpAddr>> {
         let max = self.max_per_client.load(Ordering::Relaxed);
-        let client = network(client);
-        let counted = max > 0;
-        if counted {
-            let mut clients = self.clients();
-            let open = clients.entry(client).or_insert(0);
-            if *open >= max {
-                return None;
-            }
-            *open += 1;
+        if max == 0 {
+            return Some(None);
         }
+        let client = network(client);
+        let mut clients = self.clients();
+        let open = clients.entry(client).or_insert(0);
+        if *open >= max {
+            return None;
+        }
+        *open += 1;
+        Some(Some(client))
+    }
+
+    fn admit_counted(self: &Arc<Self>, client: Option<IpAddr>, gauge: IntGauge) -> ConnectionGuard {
         self.open.fetch_add(1, Ordering::Relaxed);
         gauge.inc();
         let slot = Arc::new(Slot::default());
         self.slots().all.insert(key(&slot), Arc::clone(&slot));
-        Some(ConnectionGuard {
+        ConnectionGuard {
             connections: Arc::clone(self),
-            client: counted.then_some(client),
+            client,
             gauge,
             slot,
-        })
+        }
     }
 
     /// How many connections are open.
@@ -197,6 +217,14 @@ impl ConnectionGuard {
     /// The connection's slot.
     pub(super) fn slot(&self) -> &Arc<Slot> {
         &self.slot
+    }
+
+    /// Counts a connection for its client, which is known now, and returns whether it may stay: not
+    /// if the client has as many as allowed.
+    pub(super) fn count_client(&mut self, client: IpAddr) -> bool {
+        let counted = self.connections.count_client(client);
+        self.client = counted.flatten();
+        counted.is_some()
     }
 }
 
@@ -250,6 +278,22 @@ mod tests {
         drop(first);
         assert!(connections.admit(client, gauge()).is_some());
         assert_eq!(connections.open(), 1);
+    }
+
+    #[test]
+    fn a_client_that_is_known_later_counts_from_then_on() {
+        let connections = Arc::new(Connections::default());
+        connections.set_limits(0, 1);
+        let mut first = connections.admit_unknown(gauge());
+        let mut second = connections.admit_unknown(gauge());
+        assert_eq!(connections.open(), 2);
+        assert!(first.count_client(CLIENT));
+        assert!(!second.count_client(CLIENT));
+        drop(second);
+        assert!(connections.admit(CLIENT, gauge()).is_none());
+        drop(first);
+        assert!(connections.admit(CLIENT, gauge()).is_some());
+        assert_eq!(connections.open(), 0);
     }
 
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);

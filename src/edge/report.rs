@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pingora_core::protocols::SocketDigest;
 
+use super::announced::Unannounced;
 use super::refusal::Refusal;
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
@@ -20,6 +21,7 @@ pub(super) struct Report {
     requests: Throttle,
     floods: Throttle,
     full: Throttle,
+    unannounced: Throttle,
 }
 
 /// How a handshake failed.
@@ -51,6 +53,7 @@ impl Report {
             requests: Throttle::default(),
             floods: Throttle::default(),
             full: Throttle::every(Duration::from_secs(60)),
+            unannounced: Throttle::default(),
         }
     }
 
@@ -105,6 +108,25 @@ impl Report {
                 reason,
                 held_back,
                 "refused a request"
+            );
+        }
+    }
+
+    /// Counts and logs a balancer's connection that did not begin with a header of the PROXY
+    /// protocol.
+    pub(super) fn log_unannounced(&self, peer: SocketAddr, why: Unannounced) {
+        let reason = why.as_str();
+        let refused = &self.metrics.proxy_protocol_refused;
+        refused.with_label_values(&[reason]).inc();
+        // Balancers check whether a port accepts connections by opening one and closing it.
+        let is_check = matches!(why, Unannounced::Ended { is_begun: false });
+        if !is_check && let Some(held_back) = self.unannounced.admit() {
+            tracing::warn!(
+                %peer,
+                reason,
+                held_back,
+                "refused a connection without a PROXY protocol header: have this balancer send it, \
+                 or remove it from server.proxy_protocol.trusted"
             );
         }
     }

@@ -90,6 +90,19 @@ impl Socket {
         }
     }
 
+    /// Has the socket begin with what has been read of the connection already.
+    pub(super) fn with_received(mut self, received: BytesMut) -> Self {
+        self.ahead = received;
+        self
+    }
+
+    /// Has the client be connected to `address`, which another program accepts connections at.
+    pub(super) fn with_destination(self, address: SocketAddr) -> Self {
+        // It is set once, and nothing has asked for it yet.
+        let _ = self.digest.local_addr.set(Some(address.into()));
+        self
+    }
+
     /// The client's address.
     pub(super) fn peer(&self) -> SocketAddr {
         self.peer

@@ -67,6 +67,7 @@ pub fn settings(
         .map_err(|error| ReloadError::Unable(format!("tls: OpenSSL refuses a setting: {error}")))?;
     Ok(Settings {
         limits: config.server.limits,
+        balancers: config.server.balancers.clone(),
         acceptor,
     })
 }

@@ -4,6 +4,7 @@
 //! Nothing here sleeps for a fixed time and hopes: [`wait_for`] waits for a condition.
 
 mod acme2certifier;
+mod balancer;
 mod bind;
 mod caddy;
 mod certs;
@@ -37,6 +38,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use acme2certifier::Acme2Certifier;
+pub use balancer::{Balancer, Sending};
 pub use bind::Bind;
 pub use caddy::Caddy;
 pub use certs::{Ca, KeyType, Pair};

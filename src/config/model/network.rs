@@ -28,12 +28,25 @@ impl Network {
         own.1 == other.1
             && own.0.checked_shr(rest).unwrap_or(0) == other.0.checked_shr(rest).unwrap_or(0)
     }
+
+    /// The first and the last address.
+    pub(super) fn range(&self) -> (IpAddr, IpAddr) {
+        let (first, width) = bits(self.first);
+        let rest = width.saturating_sub(u32::from(self.length));
+        let last = first | !u128::MAX.checked_shl(rest).unwrap_or(0);
+        let last = match (self.first, u32::try_from(last)) {
+            (IpAddr::V4(_), Ok(last)) => IpAddr::V4(last.into()),
+            _ => IpAddr::V6(last.into()),
+        };
+        (self.first, last)
+    }
 }
 
 impl FromStr for Network {
     type Err = NetworkError;
 
-    /// `ADDRESS/LENGTH`, or an address alone.
+    /// `ADDRESS/LENGTH`, or an address alone. Networks of IPv4 in the form of IPv6 are IPv4, since
+    /// that is how addresses are compared.
     fn from_str(text: &str) -> Result<Self, NetworkError> {
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),
@@ -50,6 +63,11 @@ impl FromStr for Network {
         if bits & host_mask != 0 {
             return Err(NetworkError::HostBits);
         }
+        // The first 96 bits are the same for all of them.
+        let (first, length) = match (first.to_canonical(), length.checked_sub(96)) {
+            (v4 @ IpAddr::V4(_), Some(length)) if first.is_ipv6() => (v4, length),
+            _ => (first, length),
+        };
         Ok(Self {
             first,
             length: u8::try_from(length).unwrap_or(u8::MAX),
@@ -114,6 +132,10 @@ mod tests {
             ("10.0.0.0/8", "10.255.0.1", true),
             ("10.0.0.0/8", "11.0.0.1", false),
             ("10.0.0.0/8", "::ffff:10.1.1.1", true),
+            ("::ffff:10.0.0.0/104", "10.1.1.1", true),
+            ("::ffff:10.0.0.0/104", "11.1.1.1", false),
+            ("::ffff:10.0.0.1", "10.0.0.1", true),
+            ("::ffff:0.0.0.0/96", "11.1.1.1", true),
             ("0.0.0.0/0", "203.0.113.7", true),
             ("0.0.0.0/0", "2001:db8::1", false),
             ("192.0.2.1", "192.0.2.1", true),

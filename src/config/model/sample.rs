@@ -7,6 +7,7 @@ impl Config {
     pub(crate) fn sample() -> Self {
         Self {
             server: Server {
+                balancers: NetworkSet::default(),
                 https: Vec::new(),
                 http: Vec::new(),
                 admin: Admin::Off,

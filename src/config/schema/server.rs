@@ -33,7 +33,8 @@ pub(crate) struct Server {
     /// The resolvers that look up the names of upstream servers, `ADDRESS:PORT`. By default those of
     /// the system.
     pub(crate) resolvers: Vec<String>,
-    /// Load balancers in front that announce the client's address by PROXY protocol.
+    /// Load balancers in front, whose connections begin with a header of the PROXY protocol that
+    /// names the client, version 1 or 2.
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
     /// What one client may take.
     pub(crate) limits: Limits,
@@ -70,7 +71,8 @@ impl Default for Server {
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["trusted"]))]
 pub(crate) struct ProxyProtocol {
-    /// Networks of the load balancers, `10.0.0.0/8`.
+    /// Networks of the load balancers, `10.0.0.0/8`. A connection from there needs the header, and
+    /// one from elsewhere must not have it.
     #[schemars(length(min = 1))]
     pub(crate) trusted: Vec<String>,
 }

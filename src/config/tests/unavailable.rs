@@ -4,8 +4,6 @@ use super::*;
 
 /// `KEY | what the message says | what is written`.
 const FAULTS: &str = r#"
-server.proxy_protocol.trusted[0] | is not a network | server: { proxy_protocol: { trusted: ["not-a-cidr"] } }
-server.proxy_protocol.trusted[1] | bits beyond its length | server: { proxy_protocol: { trusted: ["10.0.0.0/8", "10.1.2.3/16"] } }
 tls.client_auth.ca | path is empty | tls: { client_auth: { ca: "" } }
 storage.etcd.endpoints[0] | not the URL of a member | storage: { etcd: { endpoints: ["10.0.0.1:2379"] } }
 storage.etcd.endpoints[1] | not the URL of a member | storage: { etcd: { endpoints: ["http://a:1", "https://a/b"] } }
@@ -50,7 +48,6 @@ fn expect(key: &str, words: &str, text: &str) {
 #[test]
 fn what_is_right_is_only_refused() {
     for text in [
-        "server: { proxy_protocol: { trusted: [10.0.0.0/8, \"2001:db8::/32\"] } }",
         "tls: { client_auth: { ca: roots.pem } }",
         "storage: { etcd: { endpoints: [\"https://10.0.0.1:2379\"], user: u, password: p, cert: c, key: k } }",
         "events: [{ on: [certificate_failed, config_rejected, \"*\"], webhook: { url: \"https://alerts.example/hook\" } }]",

@@ -8,10 +8,12 @@ use std::time::Duration;
 use super::client::dns_servers;
 use super::context::Context;
 use super::error_page::error_pages;
+use super::network::networks;
 use super::unavailable;
 use super::value::{FOREVER, MOMENT};
 use crate::config::model::{
-    AccessLog, Admin, Limits, Log, LogFormat, Server, SessionTickets, Tls, TlsProfile, UnknownSni,
+    AccessLog, Admin, Limits, Log, LogFormat, NetworkSet, Server, SessionTickets, Tls, TlsProfile,
+    UnknownSni,
 };
 use crate::config::problem::At;
 use crate::config::schema;
@@ -49,9 +51,6 @@ pub(super) fn server(ctx: &mut Context<'_>, raw: &schema::Server, at: &At<'_>) -
         ctx.problems
             .error(&at, message, "name a user of this system");
     }
-    if let Some(protocol) = &raw.proxy_protocol {
-        unavailable::proxy_protocol(ctx, protocol, &at.key("proxy_protocol"));
-    }
     if raw.https_optional && raw.http.is_empty() {
         let message = "it has no effect: 'server.http' is empty";
         let hint = "give an address there, or remove this";
@@ -75,10 +74,18 @@ pub(super) fn server(ctx: &mut Context<'_>, raw: &schema::Server, at: &At<'_>) -
             Duration::from_secs(24 * 3600),
         ),
         resolvers: dns_servers(ctx, &at.key("resolvers"), &raw.resolvers),
+        balancers: balancers(ctx, raw, &at.key("proxy_protocol")),
         limits: limits(ctx, &raw.limits, &at.key("limits")),
         https_optional: raw.https_optional,
         error_pages: error_pages(ctx, &raw.error_pages, &at.key("error_pages")).map(Arc::new),
     }
+}
+
+/// The networks of the balancers whose connections begin with a header of the PROXY protocol.
+fn balancers(ctx: &mut Context<'_>, raw: &schema::Server, at: &At<'_>) -> NetworkSet {
+    let trusted = raw.proxy_protocol.as_ref().map(|raw| &*raw.trusted);
+    let networks = networks(ctx, &at.key("trusted"), trusted.unwrap_or_default());
+    networks.into_iter().collect()
 }
 
 fn listeners<'a>(

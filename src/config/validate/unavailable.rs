@@ -4,7 +4,6 @@
 //! its mistakes are reported at once. Each part moves to its place along with its feature.
 
 use super::context::Context;
-use super::network::networks;
 use super::value::url;
 use crate::config::problem::{At, quote, suggest};
 use crate::config::schema;
@@ -20,11 +19,6 @@ fn refuse(ctx: &mut Context<'_>, at: &At<'_>) {
     let message = format!("{} is not available in this build yet", quote(key));
     ctx.problems
         .refuse(&at.at_key(), message, "remove it for now");
-}
-
-pub(super) fn proxy_protocol(ctx: &mut Context<'_>, raw: &schema::ProxyProtocol, at: &At<'_>) {
-    networks(ctx, &at.key("trusted"), &raw.trusted);
-    refuse(ctx, at);
 }
 
 pub(super) fn client_auth(ctx: &mut Context<'_>, raw: &schema::ClientAuthorities, at: &At<'_>) {

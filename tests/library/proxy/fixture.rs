@@ -94,6 +94,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
         .collect();
     Config {
         server: Server {
+            balancers: NetworkSet::default(),
             https: vec!["127.0.0.1:8443".parse().expect("an address")],
             http: Vec::new(),
             admin: Admin::Off,
