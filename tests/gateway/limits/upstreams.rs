@@ -48,10 +48,12 @@ fn count(upstream: SocketAddr, state: TcpState) -> usize {
     }
 }
 
-/// An origin with an answer that is larger than anything the gateway may hold of it.
+/// An origin with an answer that is larger than anything the gateway and the kernel may hold of it.
+/// One that they held would be complete, and leave its connection for the next request.
 fn large() -> Origin {
-    let body = vec![b'x'; 1_000_000];
-    Origin::start(move |_| vec![Act::respond(200, &body)])
+    let length = 64 * MIB as usize;
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+    Origin::start(move |_| vec![Act::send(&head), Act::Flood(length)])
 }
 
 /// By how much the gateway's memory grows while a client with these windows takes nothing of a
