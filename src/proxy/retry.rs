@@ -29,9 +29,11 @@ pub(crate) struct StatusRetry {
 }
 
 impl Retrying {
-    /// Records that the chosen server has failed, and picks the one to try next: another address of
-    /// the same server if it cannot be reached or breaks, else another server as often as the route
-    /// allows.
+    /// Records that the chosen address has failed, and picks the one to try next.
+    ///
+    /// If it could not be reached, the next one of its server belongs to the same attempt. Anything
+    /// else is a retry: the route has to allow it after this cause and this often, and once the
+    /// request may have been sent, the budget of the pool too.
     pub(super) fn pick_next(
         &mut self,
         proxy: &Proxy,
@@ -40,28 +42,25 @@ impl Retrying {
         cause: RetryCause,
     ) -> Option<Picked> {
         let (pool, rules) = (&proxy.pool, &proxy.retries);
-        self.tried.push(Arc::clone(&choice.endpoint));
-        let is_broken = matches!(cause, RetryCause::Connect | RetryCause::Reset);
-        if is_broken {
+        self.record_failed(choice);
+        if matches!(cause, RetryCause::Connect | RetryCause::Reset) {
             pool.avoid_server(choice);
         }
-        let is_named = rules.on.contains(cause);
-        let same = match is_broken && (is_named || cause == RetryCause::Connect) {
-            true => pool.same_server(choice, &self.tried),
-            false => None,
-        };
-        let is_retry = same.is_none();
-        let may_retry = is_named && self.used < rules.attempts;
-        let next = match same {
-            None if may_retry => pool.other_server(key, &self.tried),
-            same => same,
-        }?;
+        if cause == RetryCause::Connect
+            && let Some(next) = pool.same_server(choice, &self.tried)
+        {
+            return Some(next);
+        }
+        if !rules.on.contains(cause) || self.used >= rules.attempts {
+            return None;
+        }
+        let next = pool.other_server(key, &self.tried)?;
         if cause == RetryCause::Connect {
             pool.retry_budget.record_free_retry();
         } else if !pool.try_retry(rules.budget) {
             return None;
         }
-        self.used += u32::from(is_retry);
+        self.count_retry();
         Some(next)
     }
 

@@ -106,6 +106,43 @@ fn all_addresses_of_both_families_are_used() {
 }
 
 #[test]
+fn another_address_is_a_retry_if_the_request_may_have_been_sent() {
+    let resolver = Resolver::start();
+    let first = Origin::start(|_| vec![Act::Reset]);
+    let port = first.address().port();
+    let at = |last| SocketAddr::new(loopback(last), port);
+    let others = [2, 3].map(|last| Origin::start_at(at(last), |_| vec![Act::Reset]));
+    resolver.set_addresses(NAME, 60, &[1, 2, 3].map(loopback));
+    let seen = || {
+        let all = others.iter().chain([&first]);
+        all.map(|origin| origin.requests().len()).sum::<usize>()
+    };
+    for (retries, retried) in [
+        ("0", 0),
+        ("{ attempts: 5, on: [connect] }", 0),
+        ("1", 1),
+        ("{ attempts: 5, on: [reset] }", 2),
+    ] {
+        let gateway = serving(
+            &[&["a.test"]],
+            format!(
+                "upstreams: {{ app: {{ servers: [\"{NAME}:{port}\"] }} }}\n\
+                 sites: [{{ hosts: [a.test], routes: [{{ upstream: app, retries: {retries} }}] }}]\n\
+                 log: {{ access: off }}\n"
+            ),
+        )
+        .server(&format!("resolvers: [\"{}\"]", resolver.address()))
+        .start();
+        let before = seen();
+        let reply = over("1.1", &gateway, "a.test", "/").send();
+        assert_eq!(reply.status, 502, "{retries}");
+        assert_eq!(seen() - before, 1 + retried, "{retries}");
+        let sent = "snigate_upstream_retries_total{result=\"sent\",upstream=\"app\"}";
+        assert_eq!(gateway.metric(sent), Some(retried as f64), "{retries}");
+    }
+}
+
+#[test]
 fn the_last_answer_stays_where_a_resolver_is_dead_or_lies() {
     let moods = [
         Mood::Silent,
