@@ -17,6 +17,7 @@ mod http2;
 mod request;
 mod response;
 mod upload;
+mod send_pace;
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::client::Client;
 use super::download::Download;
 use super::response::Asked;
+use super::send_pace::SendPace;
 use super::upload::{Replay, Upload};
 use crate::proxy::connection::Connection;
 use crate::proxy::upstream::UPGRADED_IDLE;
@@ -19,16 +20,13 @@ use crate::proxy::upstream::UPGRADED_IDLE;
 /// has ended its side.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
-/// The least that a server must accept of a request, in octets per second, averaged over the time
-/// spent waiting for it.
-const MIN_RATE: u64 = 1024;
-
 /// How long a server may make no progress, and how long the whole may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// Between two parts of its response, and of the request that it waits for.
     pub(super) read: Duration,
-    /// While it accepts nothing of the request, and while it is slower than [`MIN_RATE`].
+    /// While it accepts nothing of the request, and while it is slower than it may be, see
+    /// [`SendPace`].
     pub(super) send: Duration,
     /// By when the client must have the complete response.
     pub(super) until: Option<Instant>,
@@ -79,10 +77,7 @@ pub(super) struct Exchange<'a, C> {
     wait: Option<(Wait, Instant)>,
     /// How many octets of the request the server had not acknowledged when that began.
     unacknowledged: usize,
-    /// How long the server has been waited for to accept more of the request, without the current
-    /// time, and since when it is.
-    send_waited: Duration,
-    sending_since: Option<Instant>,
+    send_pace: SendPace,
     /// Whether the client has the complete response.
     has_response: bool,
 }
@@ -106,8 +101,7 @@ impl<'a, C: Client> Exchange<'a, C> {
             replay,
             wait: None,
             unacknowledged: 0,
-            send_waited: Duration::ZERO,
-            sending_since: None,
+            send_pace: SendPace::default(),
             has_response: false,
         }
     }
@@ -187,7 +181,7 @@ impl<'a, C: Client> Exchange<'a, C> {
         let is_open = !self.has_response && !self.download.is_tunnel();
         let until = self.patience.until.filter(|_| is_open);
         let wait = self.current_wait();
-        self.note_sending(wait == Some(Wait::Send));
+        self.send_pace.note(wait == Some(Wait::Send));
         let Some(wait) = wait else {
             self.wait = None;
             let Some(until) = until else {
@@ -235,27 +229,12 @@ impl<'a, C: Client> Exchange<'a, C> {
         Poll::Ready(Err(self.timeout_error(limit)))
     }
 
-    /// Records whether the server is waited for to accept more of the request.
-    fn note_sending(&mut self, is_waiting: bool) {
-        if is_waiting {
-            self.sending_since.get_or_insert_with(Instant::now);
-        } else if let Some(since) = self.sending_since.take() {
-            self.send_waited += since.elapsed();
-        }
-    }
-
     /// Until when the server may be waited for at least, with what it has accepted of the request.
     fn send_deadline(&self) -> Instant {
-        let now = Instant::now();
-        let since = self.sending_since.unwrap_or(now);
-        let until = |allowed: Duration| since + allowed.saturating_sub(self.send_waited);
-        let earliest = until(self.patience.send);
-        if now < earliest {
-            return earliest;
-        }
-        let unacknowledged = self.connection.unacknowledged() as u64;
-        let accepted = self.upload.written.saturating_sub(unacknowledged);
-        earliest.max(until(Duration::from_secs(accepted / MIN_RATE)))
+        self.send_pace.deadline(self.patience.send, || {
+            let unacknowledged = self.connection.unacknowledged() as u64;
+            self.upload.written.saturating_sub(unacknowledged)
+        })
     }
 
     fn begin_wait(&mut self, wait: Wait) -> (Wait, Instant) {
@@ -282,13 +261,12 @@ impl<'a, C: Client> Exchange<'a, C> {
             Some(Wait::Read)
         }
     }
+
     /// The error of a wait of `limit`, with the side that was waited for.
     fn timeout_error(&self, limit: Duration) -> Box<Error> {
         if self.upload.is_blocked {
             let why = match self.wait {
-                Some((_, since)) if since.elapsed() < limit => {
-                    "the server accepts the request too slowly".to_owned()
-                }
+                Some((_, since)) if since.elapsed() < limit => TOO_SLOW.to_owned(),
                 _ => format!("the server accepts nothing of the request for {limit:?}"),
             };
             Error::explain(ErrorType::WriteTimedout, why).into_up()
@@ -301,6 +279,9 @@ impl<'a, C: Client> Exchange<'a, C> {
         }
     }
 }
+
+/// Why a server is not waited for any longer that accepts a request, but too little of it.
+pub(super) const TOO_SLOW: &str = "the server accepts the request too slowly";
 
 /// The error of a request that has taken as long as it may.
 pub(super) fn overrun_error() -> Box<Error> {

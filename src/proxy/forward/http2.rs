@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use self::download::Download;
 use self::upload::Upload;
 use super::client::Client;
-use super::exchange::{FAREWELL, Outcome, Patience, overrun_error};
+use super::exchange::{FAREWELL, Outcome, Patience, TOO_SLOW, overrun_error};
 use super::request::Body;
 use super::response::Asked;
+use super::send_pace::SendPace;
 use super::upload::Replay;
 use crate::proxy::alarm::Alarm;
 use crate::proxy::http2::{Place, stream_error};
@@ -44,6 +45,7 @@ struct Exchange<'a, C> {
     alarm: Alarm,
     /// What is waited for, and since when.
     wait: Option<(Wait, Instant)>,
+    send_pace: SendPace,
     /// Whether the server has been waited for too long.
     has_timed_out: bool,
     /// Whether the client has the complete response.
@@ -103,6 +105,7 @@ pub(super) async fn carry<C: Client>(
         replay,
         alarm: Alarm::default(),
         wait: None,
+        send_pace: SendPace::default(),
         has_timed_out: false,
         has_response: false,
     };
@@ -171,6 +174,7 @@ impl<C: Client> Exchange<'_, C> {
         } else {
             Some(Wait::Read)
         };
+        self.send_pace.note(wait == Some(Wait::Send));
         // What still comes does not extend a farewell.
         let continues = |known: &(Wait, Instant)| {
             wait == Some(known.0) && !(has_moved && known.0 != Wait::Farewell)
@@ -184,7 +188,10 @@ impl<C: Client> Exchange<'_, C> {
             Some(Wait::Read) => self.patience.read,
             Some(Wait::Farewell) | None => FAREWELL,
         };
-        let overdue = self.wait.map(|(_, since)| since + limit);
+        let overdue = self.wait.map(|(wait, since)| match wait {
+            Wait::Send => self.send_deadline().min(since + limit),
+            Wait::Farewell | Wait::Read => since + limit,
+        });
         let Some(deadline) = overdue.into_iter().chain(until).min() else {
             return Poll::Pending;
         };
@@ -201,10 +208,19 @@ impl<C: Client> Exchange<'_, C> {
         Poll::Ready(Err(error))
     }
 
+    /// Until when the server may be waited for at least, with what it has accepted of the request.
+    fn send_deadline(&self) -> Instant {
+        let accepted = self.upload.accepted;
+        self.send_pace.deadline(self.patience.send, || accepted)
+    }
+
     /// The error of a wait of `limit`, with the side that was waited for.
     fn timeout_error(&self, limit: Duration) -> Box<Error> {
         if self.upload.is_blocked {
-            let why = format!("the server accepts nothing of the request for {limit:?}");
+            let why = match self.wait {
+                Some((_, since)) if since.elapsed() < limit => TOO_SLOW.to_owned(),
+                _ => format!("the server accepts nothing of the request for {limit:?}"),
+            };
             Error::explain(ErrorType::WriteTimedout, why).into_up()
         } else if self.upload.is_over() {
             let why = format!("the server sends nothing for {limit:?}");
@@ -402,6 +418,60 @@ mod tests {
         });
         let expected = failed(ErrorSource::Upstream, ErrorType::WriteTimedout, SEND);
         assert_eq!(deaf_server.await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_has_to_accept_a_request_at_some_rate() {
+        const SIZE: usize = 200_000;
+        // More than its window, and then so many octets a second.
+        async fn accept(mut person: Person, mut call: Call, rate: usize) -> (Person, Call) {
+            person.send(&"a".repeat(SIZE));
+            person.end();
+            let mut arrived = 0;
+            while arrived < SIZE {
+                let waited = tokio::time::timeout(seconds(1), call.body.data()).await;
+                match waited {
+                    Ok(Some(Ok(part))) => arrived += part.len(),
+                    Ok(_) => return (person, call),
+                    Err(_) => {
+                        let released = call.body.flow_control().release_capacity(rate);
+                        released.expect("it was used");
+                    }
+                }
+            }
+            call.respond.send_response(head(200), true).expect("open");
+            sleep(seconds(1)).await;
+            (person, call)
+        }
+        let slow = play(|person, call| accept(person, call, 100)).await;
+        let failure = (ErrorSource::Upstream, ErrorType::WriteTimedout);
+        assert_eq!(slow.failed, Some(failure));
+        // What the window has taken counts.
+        assert!(slow.after > seconds(60), "{:?}", slow.after);
+        assert!(slow.after < seconds(80), "{:?}", slow.after);
+        let steady = play(|person, call| accept(person, call, 1500)).await;
+        assert_eq!(
+            (steady.failed, steady.received),
+            (None, vec![Head(200), End])
+        );
+        assert!(steady.after > seconds(80), "{:?}", steady.after);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_sends_only_empty_parts_is_late() {
+        let ended = play(async |mut person, mut call: Call| {
+            person.end();
+            let mut response = call.respond.send_response(head(200), false).expect("open");
+            while response.send_data(Bytes::new(), false).is_ok() {
+                sleep(seconds(1)).await;
+            }
+            person
+        });
+        let expected = Ended {
+            received: vec![Head(200)],
+            ..failed(ErrorSource::Upstream, ErrorType::ReadTimedout, READ)
+        };
+        assert_eq!(ended.await, expected);
     }
 
     #[tokio::test(start_paused = true)]

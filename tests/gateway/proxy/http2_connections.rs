@@ -237,18 +237,28 @@ fn a_server_that_ends_instead_of_responding_has_failed() {
 }
 
 #[test]
-fn a_server_that_says_nothing_is_given_up() {
-    let address = by_hand(|_, stream| while next_kind(stream).is_some() {});
-    let config = format!(
-        "upstreams: {{ app: {{ servers: [\"{address}\"], protocol: h2 }} }}\n\
-         sites: [{{ hosts: [a.test], routes: [\
-         {{ upstream: app, timeout: {{ read: 500ms }} }}] }}]\n"
-    );
-    let gateway = crate::support::serving(&[&["a.test"]], config).start();
-    let begun = Instant::now();
-    let reply = H2::connect(gateway.https, "a.test").get("/");
-    assert_eq!(reply.status, 504);
-    assert!(begun.elapsed() < Duration::from_secs(5));
+fn a_server_that_sends_no_whole_head_is_given_up() {
+    let silent = by_hand(|_, stream| while next_kind(stream).is_some() {});
+    let trickling = by_hand(|_, stream| {
+        send(stream, &Frame::new(Frame::HEADERS, 0, 1, [0x88]));
+        // One field of the static table after the other.
+        let more = Frame::new(Frame::CONTINUATION, 0, 1, [0x90]).bytes();
+        while stream.write_all(&more).is_ok() {
+            thread::sleep(Duration::from_millis(300));
+        }
+    });
+    for address in [silent, trickling] {
+        let config = format!(
+            "upstreams: {{ app: {{ servers: [\"{address}\"], protocol: h2 }} }}\n\
+             sites: [{{ hosts: [a.test], routes: [\
+             {{ upstream: app, timeout: {{ read: 500ms }} }}] }}]\n"
+        );
+        let gateway = crate::support::serving(&[&["a.test"]], config).start();
+        let begun = Instant::now();
+        let reply = H2::connect(gateway.https, "a.test").get("/");
+        assert_eq!(reply.status, 504);
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
 }
 
 #[test]

@@ -174,8 +174,9 @@ impl Download {
         ready!(client.poll_room(cx))?;
         self.is_waiting = true;
         if let Some(part) = ready!(body.poll_data(cx)) {
-            self.has_moved = true;
             self.part = part.map_err(|error| self.fail(error, IN_BODY))?;
+            // A server that sends empty parts makes no progress.
+            self.has_moved |= !self.part.is_empty();
             return Poll::Ready(Ok(()));
         }
         let trailers = ready!(body.poll_trailers(cx));

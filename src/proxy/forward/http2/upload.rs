@@ -17,6 +17,8 @@ pub(super) struct Upload {
     part: Bytes,
     size: BodySize,
     state: State,
+    /// Octets that the server has accepted. What fits into the buffer of its connection counts.
+    pub(super) accepted: u64,
     /// Whether the server accepts nothing more for now.
     pub(super) is_blocked: bool,
     /// Whether the server has accepted something since this was last cleared.
@@ -51,6 +53,7 @@ impl Upload {
                 (false, true) => State::Ended,
                 (false, false) => State::Sending,
             },
+            accepted: 0,
             is_blocked: false,
             has_moved: false,
         }
@@ -117,10 +120,14 @@ impl Upload {
                 room => room,
             };
             let now = self.part.split_to(room.min(self.part.len()));
-            if !now.is_empty() && self.stream.send_data(now, false).is_err() {
-                return Poll::Ready(false);
+            let octets = now.len();
+            if octets > 0 {
+                if self.stream.send_data(now, false).is_err() {
+                    return Poll::Ready(false);
+                }
+                self.accepted += octets as u64;
+                self.has_moved = true;
             }
-            self.has_moved = true;
         }
         Poll::Ready(true)
     }
