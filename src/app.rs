@@ -158,7 +158,8 @@ impl App {
             certificates.clone(),
         )
         .with_start_time(engine.clock().now())
-        .with_upstream_connections(descriptors.upstreams);
+        .with_upstream_connections(descriptors.upstreams)
+        .with_files(descriptors.files);
         let edge = Edge::new(
             Arc::new(ProxyApp::new(gateway, &config, descriptors.kept).with_lane(lane)),
             certificates.clone(),

@@ -76,6 +76,7 @@ pub use self::app::{DirectResponder, Lane, ProxyApp, Routed};
 pub(crate) use self::authority::Authority;
 pub use self::availability::Standing;
 pub(crate) use self::body::Body as HeldBody;
+pub use self::connection_limit::Held;
 pub use self::decision::Decision;
 pub use self::explain::{Answer, Explanation, Question, Reason};
 pub use self::flow::{Flow, Write};
@@ -94,7 +95,7 @@ pub use self::sticky::StickyKey;
 pub use self::trailers::{check_size as check_trailers, parse_trailers, write_last_chunk};
 pub use self::upstream::{EndpointView, Pool};
 
-use self::connection_limit::ConnectionLimit;
+use self::connection_limit::{ConnectionLimit, Resource};
 use self::decision::Router;
 use self::dial::Dialer;
 use self::file_transfer::FileReaders;
@@ -132,6 +133,7 @@ pub struct Gateway {
     access: Arc<ArcSwap<AccessLog>>,
     refused: RefusalCounters,
     connection_limit: Arc<ConnectionLimit>,
+    file_limit: Arc<ConnectionLimit>,
     dialer: Dialer,
     file_readers: FileReaders,
 }
@@ -151,6 +153,7 @@ impl Gateway {
             access,
             refused: RefusalCounters::new(metrics),
             connection_limit: Arc::default(),
+            file_limit: Arc::new(ConnectionLimit::of(Resource::File)),
             dialer: Dialer::default(),
             file_readers: FileReaders::default(),
         }
@@ -167,6 +170,13 @@ impl Gateway {
     #[must_use]
     pub fn with_upstream_connections(self, most: usize) -> Self {
         self.connection_limit.set_most_used(most);
+        self
+    }
+
+    /// Limits how many files are sent at a time.
+    #[must_use]
+    pub fn with_files(self, most: usize) -> Self {
+        self.file_limit.set_most_used(most);
         self
     }
 

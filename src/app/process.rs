@@ -26,6 +26,8 @@ pub(super) struct Descriptors {
     pub(super) clients: usize,
     /// Connections to upstreams that requests use.
     pub(super) upstreams: usize,
+    /// Files that are sent.
+    pub(super) files: usize,
     /// Connections to upstreams that wait to be used again.
     pub(super) kept: usize,
 }
@@ -45,14 +47,16 @@ impl Descriptors {
         Self::within(limit, local_ports())
     }
 
-    /// Two fifths for clients, as much for the upstreams they are passed to, the rest to keep.
+    /// Two fifths for clients, as much for the upstreams they are passed to, and a tenth each for
+    /// files and for connections to keep.
     fn within(limit: u64, ports: u64) -> Self {
-        let fifth = limit.saturating_sub(RESERVE) / 5;
+        let tenth = limit.saturating_sub(RESERVE) / 10;
         let count = |share: u64| usize::try_from(share).unwrap_or(usize::MAX);
         Self {
-            clients: count(fifth * 2).max(8),
-            upstreams: count((fifth * 2).min(share_of(ports))).max(8),
-            kept: count(fifth),
+            clients: count(tenth * 4).max(8),
+            upstreams: count((tenth * 4).min(share_of(ports))).max(8),
+            files: count(tenth).max(8),
+            kept: count(tenth),
         }
     }
 }
@@ -124,13 +128,13 @@ mod tests {
     fn a_reserve_of_descriptors_is_kept() {
         let within = |limit| {
             let share = Descriptors::within(limit, 28_232);
-            (share.clients, share.upstreams, share.kept)
+            (share.clients, share.upstreams, share.files, share.kept)
         };
-        assert_eq!(within(256), (76, 76, 38));
-        assert_eq!(within(10), (8, 8, 0));
+        assert_eq!(within(256), (76, 76, 19, 19));
+        assert_eq!(within(10), (8, 8, 8, 0));
         assert_eq!(
             within(65_536),
-            (26_188, 21_174, 13_094),
+            (26_188, 21_174, 6_547, 6_547),
             "as the ports allow"
         );
     }

@@ -1,7 +1,7 @@
-//! Limits on connections to upstreams, and on each client's share of them.
+//! Limits on connections to upstreams and on open files, and on each client's share of them.
 //!
-//! Over HTTP/1 a client's connection has at most one request at an upstream; over HTTP/2 it may
-//! have a hundred. None may use up what the others need.
+//! Over HTTP/1 a client's connection has at most one request that uses one of either; over HTTP/2 it
+//! may have a hundred. None may use up what the others need.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,9 +11,48 @@ use crate::throttle::Throttle;
 /// For each permit that a client's connection holds, this many must be free.
 const SHARE: usize = 4;
 
-/// Counts connections to upstreams: those that requests use, and idle ones.
+/// What requests use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resource {
+    UpstreamConnection,
+    File,
+}
+
+/// What the requests of one client's connection use.
+#[derive(Debug, Default)]
+pub struct Held {
+    upstream_connections: AtomicUsize,
+    files: AtomicUsize,
+}
+
+impl Held {
+    /// How many of its requests use something.
+    pub fn requests(&self) -> usize {
+        self.count(Resource::UpstreamConnection) + self.count(Resource::File)
+    }
+
+    fn count(&self, resource: Resource) -> usize {
+        self.counter(resource).load(Ordering::Relaxed)
+    }
+
+    fn counter(&self, resource: Resource) -> &AtomicUsize {
+        match resource {
+            Resource::UpstreamConnection => &self.upstream_connections,
+            Resource::File => &self.files,
+        }
+    }
+
+    /// Sets how many of its requests are at upstreams.
+    #[cfg(test)]
+    pub(crate) fn set_at_upstreams(&self, count: usize) {
+        self.upstream_connections.store(count, Ordering::Relaxed);
+    }
+}
+
+/// Counts what requests use of a resource, and idle connections.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
+    resource: Resource,
     used: AtomicUsize,
     most_used: AtomicUsize,
     idle: AtomicUsize,
@@ -24,7 +63,15 @@ pub(crate) struct ConnectionLimit {
 
 impl Default for ConnectionLimit {
     fn default() -> Self {
+        Self::of(Resource::UpstreamConnection)
+    }
+}
+
+impl ConnectionLimit {
+    /// No limit yet on the use of a resource.
+    pub(crate) fn of(resource: Resource) -> Self {
         Self {
+            resource,
             used: AtomicUsize::new(0),
             most_used: AtomicUsize::new(usize::MAX),
             idle: AtomicUsize::new(0),
@@ -32,10 +79,8 @@ impl Default for ConnectionLimit {
             refusals: Throttle::default(),
         }
     }
-}
 
-impl ConnectionLimit {
-    /// Sets how many connections requests may use at a time.
+    /// Sets how many connections, or files, requests may use at a time.
     pub(crate) fn set_most_used(&self, most: usize) {
         self.most_used.store(most, Ordering::Relaxed);
     }
@@ -48,19 +93,19 @@ impl ConnectionLimit {
     /// A permit for a request; `None`, which is logged, if there is none. `limit` is what the
     /// configuration allows, 0 if it sets no limit.
     ///
-    /// A client's `connection` may hold a quarter of what it leaves free, and one permit in any
-    /// case. So greedy ones get less and less, and there is room for others.
+    /// A client's connection, which has `held` so far, may hold a quarter of what it leaves free, and
+    /// one permit in any case. So greedy ones get less and less, and there is room for others.
     pub(crate) fn try_acquire(
         self: &Arc<Self>,
         limit: usize,
-        connection: Option<&Arc<AtomicUsize>>,
+        held: Option<&Arc<Held>>,
     ) -> Option<UpstreamPermit> {
         let most = self.most_used.load(Ordering::Relaxed);
         let most = match limit {
             0 => most,
             limit => most.min(limit),
         };
-        let own = connection.map_or(0, |own| own.load(Ordering::Relaxed));
+        let own = held.map_or(0, |held| held.count(self.resource));
         let take = |used: usize| {
             let may = own.saturating_mul(SHARE) < most.saturating_sub(used);
             may.then(|| used.saturating_add(1))
@@ -74,17 +119,25 @@ impl ConnectionLimit {
         }
         Some(UpstreamPermit {
             used: UsedPermit(Arc::clone(self)),
-            _share: connection.map(Share::new),
+            _share: held.map(|held| Share::new(held, self.resource)),
         })
     }
 
     fn log_refusal(&self) {
-        if let Some(suppressed) = self.refusals.admit() {
-            tracing::warn!(
+        let Some(suppressed) = self.refusals.admit() else {
+            return;
+        };
+        match self.resource {
+            Resource::UpstreamConnection => tracing::warn!(
                 suppressed,
                 "a request is refused with 503: too many are pending at upstreams; see \
                  server.limits.upstream_connections",
-            );
+            ),
+            Resource::File => tracing::warn!(
+                suppressed,
+                "a request for a file is refused with 503: too many files are open; raise the limit \
+                 of the process on open files (LimitNOFILE=)",
+            ),
         }
     }
 
@@ -125,20 +178,25 @@ impl UpstreamPermit {
     }
 }
 
-/// What a client's connection has at upstreams, counted until this is dropped.
+/// What a request holds on behalf of its client's connection, counted until this is dropped.
 #[derive(Debug)]
-struct Share(Arc<AtomicUsize>);
+struct Share {
+    held: Arc<Held>,
+    resource: Resource,
+}
 
 impl Share {
-    fn new(connection: &Arc<AtomicUsize>) -> Self {
-        connection.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(connection))
+    fn new(held: &Arc<Held>, resource: Resource) -> Self {
+        held.counter(resource).fetch_add(1, Ordering::Relaxed);
+        let held = Arc::clone(held);
+        Self { held, resource }
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let counter = self.held.counter(self.resource);
+        counter.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -182,7 +240,7 @@ mod tests {
     /// As many places as `connection` gets.
     fn fill(
         connection_limit: &Arc<ConnectionLimit>,
-        connection: &Arc<AtomicUsize>,
+        connection: &Arc<Held>,
     ) -> Vec<UpstreamPermit> {
         std::iter::from_fn(|| connection_limit.try_acquire(0, Some(connection))).collect()
     }
@@ -190,7 +248,7 @@ mod tests {
     #[test]
     fn the_greedy_leave_room_for_others() {
         let connection_limit = connection_limit(100);
-        let clients: Vec<Arc<AtomicUsize>> = (0..5).map(|_| Arc::default()).collect();
+        let clients: Vec<Arc<Held>> = (0..5).map(|_| Arc::default()).collect();
         let first = fill(&connection_limit, &clients[0]);
         assert_eq!(first.len(), 20);
         let mut held: Vec<_> = clients[1..]
@@ -233,12 +291,12 @@ mod tests {
     #[test]
     fn a_shared_connection_is_counted_once() {
         let connection_limit = connection_limit(10);
-        let own: Arc<AtomicUsize> = Arc::default();
+        let own: Arc<Held> = Arc::default();
         let mut permits: Vec<_> = (0..2)
             .filter_map(|_| connection_limit.try_acquire(0, Some(&own)))
             .collect();
         let used = permits.pop().expect("two").into_used();
-        let count = |own: &AtomicUsize| own.load(Ordering::Relaxed);
+        let count = |own: &Held| own.requests();
         assert_eq!((connection_limit.used(), count(&own)), (2, 1));
         drop(permits);
         assert_eq!((connection_limit.used(), count(&own)), (1, 0));
@@ -246,6 +304,23 @@ mod tests {
         assert_eq!((connection_limit.used(), connection_limit.idle()), (0, 1));
         drop(idle);
         assert_eq!(connection_limit.idle(), 0);
+    }
+
+    #[test]
+    fn files_leave_a_clients_share_of_upstreams_alone() {
+        let upstreams = connection_limit(1);
+        let files = Arc::new(ConnectionLimit::of(Resource::File));
+        files.set_most_used(2);
+        let own: Arc<Held> = Arc::default();
+        let file = files.try_acquire(0, Some(&own));
+        assert!(file.is_some());
+        assert!(files.try_acquire(0, Some(&own)).is_none(), "its share");
+        let upstream = upstreams.try_acquire(1, Some(&own));
+        assert!(upstream.is_some());
+        assert_eq!(own.requests(), 2);
+        assert!(files.try_acquire(0, None).is_some());
+        drop((file, upstream));
+        assert_eq!(own.requests(), 0);
     }
 
     #[test]

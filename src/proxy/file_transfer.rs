@@ -102,12 +102,9 @@ impl<C: Client> Transfer<'_, C> {
             let page = page.allowing(Some(HeaderValue::from_static("GET, HEAD")));
             return Ok(Some(Answer::Response(page)));
         }
-        // A file takes a descriptor, as a connection to a server does.
-        if !self
-            .ctx
-            .acquire_file_permit(&self.gateway.connection_limit, self.client.at_upstreams())
-        {
-            return Ok(Some(Answer::Refuse(Refusal::NoRoom)));
+        let limit = &self.gateway.file_limit;
+        if !self.ctx.acquire_file_permit(limit, self.client.held()) {
+            return Ok(Some(Answer::Refuse(Refusal::TooManyFiles)));
         }
         let is_head = self.request.method == "HEAD";
         let room = poll_fn(|cx| self.client.poll_room(cx)).await?;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
+use super::connection_limit::Held;
 use crate::lock::MutexExt as _;
 
 /// Octets that the streams of a connection share: what is read from servers before the writers have
@@ -27,15 +28,15 @@ pub struct Flow {
     burst: AtomicUsize,
     /// Whether the client has cancelled its request.
     is_cancelled: AtomicBool,
-    /// How many requests of the stream's connection are at upstreams.
-    pub(super) at_upstreams: Arc<AtomicUsize>,
+    /// What the requests of the stream's connection use.
+    pub(super) held: Arc<Held>,
 }
 
 impl Flow {
-    /// The flow of a stream whose connection has `at_upstreams` requests at upstreams.
-    pub fn new(at_upstreams: &Arc<AtomicUsize>) -> Self {
+    /// The flow of a stream whose connection's requests use what `held` counts.
+    pub fn new(held: &Arc<Held>) -> Self {
         Self {
-            at_upstreams: Arc::clone(at_upstreams),
+            held: Arc::clone(held),
             ..Self::default()
         }
     }
@@ -79,8 +80,7 @@ impl Flow {
 
     /// How many octets may be read before the writer has its turn.
     fn share(&self) -> usize {
-        let streams = self.at_upstreams.load(Ordering::Relaxed);
-        (SHARED / streams.max(1)).clamp(LEAST, MOST)
+        (SHARED / self.held.requests().max(1)).clamp(LEAST, MOST)
     }
 
     pub(super) fn note_read(&self, octets: usize) {
@@ -148,10 +148,10 @@ mod tests {
 
     #[test]
     fn the_streams_of_a_connection_share() {
-        let streams = Arc::new(AtomicUsize::new(0));
-        let flow = Flow::new(&streams);
+        let held: Arc<Held> = Arc::default();
+        let flow = Flow::new(&held);
         for (count, share) in [(1, MOST), (8, MOST), (16, MOST / 2), (100, LEAST)] {
-            streams.store(count, Ordering::Relaxed);
+            held.set_at_upstreams(count);
             assert_eq!(flow.share(), share, "{count} streams");
         }
     }

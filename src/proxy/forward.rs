@@ -109,7 +109,7 @@ async fn pass_on<C: Client>(
     if let Err(refusal) = ctx.take_decision(decision, request) {
         return gateway.refuse(ctx, refusal, request);
     }
-    if !ctx.acquire_upstream_permit(&gateway.connection_limit, client.at_upstreams()) {
+    if !ctx.acquire_upstream_permit(&gateway.connection_limit, client.held()) {
         return gateway.refuse(ctx, Refusal::NoRoom, request);
     }
     ctx.set_balance_key(request);

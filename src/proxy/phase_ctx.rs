@@ -74,8 +74,8 @@ impl PhaseCtx {
     ) -> bool {
         self.declared = header::declared_length(Fields::Map(&head.headers));
         self.flow = head.extensions.get::<Arc<Flow>>().cloned();
-        let at_upstreams = self.flow.as_ref().map(|flow| &flow.at_upstreams);
-        self.request.acquire_upstream_permit(limit, at_upstreams)
+        let held = self.flow.as_ref().map(|flow| &flow.held);
+        self.request.acquire_upstream_permit(limit, held)
     }
 
     /// Takes a connection to the chosen server that waits, or opens one that begins with `header`.

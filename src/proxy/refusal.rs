@@ -21,6 +21,8 @@ pub(crate) enum Refusal {
     Unfit(&'static str),
     /// Too many requests are at upstreams.
     NoRoom,
+    /// Too many files are being sent.
+    TooManyFiles,
     /// The body is larger than the route allows.
     BodyTooLarge,
     /// The site is maintained, or its route at this index.
@@ -51,6 +53,10 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too many requests are waiting for the servers behind this gateway.",
             ),
+            Self::TooManyFiles => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The gateway is sending too many files just now.",
+            ),
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The request's body is larger than allowed here.",
@@ -70,6 +76,7 @@ pub(super) struct RefusalCounters {
     misdirected: IntCounter,
     unknown_host: IntCounter,
     no_room: IntCounter,
+    too_many_files: IntCounter,
 }
 
 impl RefusalCounters {
@@ -80,6 +87,7 @@ impl RefusalCounters {
             misdirected: refused("misdirected"),
             unknown_host: refused("unknown_host"),
             no_room: refused("no_room"),
+            too_many_files: refused("too_many_files"),
         }
     }
 
@@ -89,6 +97,7 @@ impl RefusalCounters {
             Refusal::Misdirected => self.misdirected.inc(),
             Refusal::UnknownHost => self.unknown_host.inc(),
             Refusal::NoRoom => self.no_room.inc(),
+            Refusal::TooManyFiles => self.too_many_files.inc(),
             // Counted as responses of the site.
             Refusal::NoRoute
             | Refusal::Method

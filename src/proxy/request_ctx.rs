@@ -6,7 +6,6 @@ mod report;
 use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use http::header::{REFERER, USER_AGENT};
@@ -15,7 +14,7 @@ use pingora_core::{Error, ErrorSource, ErrorType};
 
 use super::admission::Admission;
 use super::attempts::NoServer;
-use super::connection_limit::{ConnectionLimit, UpstreamPermit};
+use super::connection_limit::{ConnectionLimit, Held, UpstreamPermit};
 use super::decision::Decision;
 use super::failure::{self, CLIENT_GONE, Failure};
 use super::request::Request;
@@ -109,14 +108,14 @@ impl RequestCtx {
     }
 
     /// Acquires a permit to use a connection to an upstream, and returns whether there is one for
-    /// this request. `at_upstreams` counts those of its client's connection.
+    /// this request. `held` is what those of its client's connection use.
     pub(crate) fn acquire_upstream_permit(
         &mut self,
         limit: &Arc<ConnectionLimit>,
-        at_upstreams: Option<&Arc<AtomicUsize>>,
+        held: Option<&Arc<Held>>,
     ) -> bool {
         let configured = self.decision.as_ref().map(|one| one.upstream_connections);
-        self.upstream_permit = limit.try_acquire(configured.unwrap_or(0), at_upstreams);
+        self.upstream_permit = limit.try_acquire(configured.unwrap_or(0), held);
         self.upstream_permit.is_some()
     }
 

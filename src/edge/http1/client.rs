@@ -3,7 +3,6 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -14,7 +13,9 @@ use pingora_core::{Error, ErrorType, Result};
 use tokio::io::AsyncWrite as _;
 
 use super::stream::{Gone, MessageStream};
-use crate::proxy::{Client, Fields, ResponseBody, ResponseHead, parse_trailers, write_last_chunk};
+use crate::proxy::{
+    Client, Fields, Held, ResponseBody, ResponseHead, parse_trailers, write_last_chunk,
+};
 use crate::shutdown::ShutdownWatch;
 
 /// How many octets of a response are read at once.
@@ -117,7 +118,7 @@ impl<'a> Http1Client<'a> {
 }
 
 impl Client for Http1Client<'_> {
-    fn at_upstreams(&self) -> Option<&Arc<AtomicUsize>> {
+    fn held(&self) -> Option<&Arc<Held>> {
         None
     }
 

@@ -1,7 +1,7 @@
 //! The client of HTTP/2 in an exchange with a server.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::outbox::Outbox;
 use super::websocket::is_of_http1;
 use crate::edge::pace::Pace;
 use crate::edge::timer::Timer;
-use crate::proxy::{Client, HeldBody, ResponseBody, ResponseHead};
+use crate::proxy::{Client, Held, HeldBody, ResponseBody, ResponseHead};
 
 /// Octets of responses that the streams of a connection share, before their clients accept them.
 const SHARED: usize = 1024 * 1024;
@@ -28,7 +28,7 @@ const MOST: usize = 4 * FRAME;
 /// The client of one request.
 pub(super) struct Http2Client<'a> {
     halves: &'a mut Halves,
-    at_upstreams: &'a Arc<AtomicUsize>,
+    held: &'a Arc<Held>,
     outbox: &'a Outbox,
     /// Set if the client does not read the response.
     stalled: &'a AtomicBool,
@@ -39,7 +39,7 @@ pub(super) struct Http2Client<'a> {
     /// Whether the body may pause.
     may_pause: bool,
     /// What the length of the body, if it is declared, leaves of it.
-    held: HeldBody,
+    declared: HeldBody,
     /// Whether all of the body has been handed on.
     is_body_done: bool,
     has_cancelled: bool,
@@ -51,7 +51,7 @@ impl<'a> Http2Client<'a> {
     /// The client of a request that declares its body's length as `length`, if it does.
     pub(super) fn new(
         halves: &'a mut Halves,
-        at_upstreams: &'a Arc<AtomicUsize>,
+        held: &'a Arc<Held>,
         outbox: &'a Outbox,
         stalled: &'a AtomicBool,
         idle: Duration,
@@ -60,14 +60,14 @@ impl<'a> Http2Client<'a> {
         let is_body_done = halves.has_body_ended();
         Self {
             halves,
-            at_upstreams,
+            held,
             outbox,
             stalled,
             idle,
             blocked: Timer::default(),
             pace: Pace::new(idle),
             may_pause: false,
-            held: HeldBody::of(length),
+            declared: HeldBody::of(length),
             is_body_done,
             has_cancelled: false,
             is_tunnel: false,
@@ -99,8 +99,8 @@ impl<'a> Http2Client<'a> {
 }
 
 impl Client for Http2Client<'_> {
-    fn at_upstreams(&self) -> Option<&Arc<AtomicUsize>> {
-        Some(self.at_upstreams)
+    fn held(&self) -> Option<&Arc<Held>> {
+        Some(self.held)
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
@@ -123,7 +123,7 @@ impl Client for Http2Client<'_> {
         let mut part = self.note_failure(part)?;
         self.pace.advance(part.as_ref().map_or(0, Bytes::len));
         let is_end = part.is_none();
-        self.held.check_part(&mut part, is_end);
+        self.declared.check_part(&mut part, is_end);
         self.is_body_done = is_end;
         Poll::Ready(Ok(part))
     }
@@ -189,8 +189,8 @@ impl Client for Http2Client<'_> {
     }
 
     fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<Result<usize>> {
-        let streams = self.at_upstreams.load(Ordering::Relaxed);
-        Poll::Ready(Ok((SHARED / streams.max(1)).clamp(LEAST, MOST)))
+        let requests = self.held.requests();
+        Poll::Ready(Ok((SHARED / requests.max(1)).clamp(LEAST, MOST)))
     }
 
     fn poll_send(
@@ -285,7 +285,7 @@ mod tests {
     /// A request at the gateway.
     struct Near {
         halves: Halves,
-        at_upstreams: Arc<AtomicUsize>,
+        held: Arc<Held>,
         outbox: Outbox,
         stalled: AtomicBool,
     }
@@ -313,7 +313,7 @@ mod tests {
         });
         let near = Near {
             halves: Halves::new(request.into_body(), respond),
-            at_upstreams: Arc::default(),
+            held: Arc::default(),
             outbox: Outbox::default(),
             stalled: AtomicBool::new(false),
         };
@@ -327,9 +327,9 @@ mod tests {
 
     impl Near {
         fn client(&mut self, length: Option<u64>) -> Http2Client<'_> {
-            let (halves, at_upstreams) = (&mut self.halves, &self.at_upstreams);
+            let (halves, held) = (&mut self.halves, &self.held);
             let (outbox, stalled) = (&self.outbox, &self.stalled);
-            Http2Client::new(halves, at_upstreams, outbox, stalled, IDLE, length)
+            Http2Client::new(halves, held, outbox, stalled, IDLE, length)
         }
 
         /// Sends the head of a response, and then parts of its body, of which the last one ends it.
@@ -560,10 +560,10 @@ mod tests {
     #[tokio::test]
     async fn streams_share_what_is_read_ahead_of_their_clients() {
         let (mut near, _far) = begin(true).await;
-        let at_upstreams = Arc::clone(&near.at_upstreams);
+        let held = Arc::clone(&near.held);
         let mut client = near.client(None);
         for (streams, room) in [(0, MOST), (1, MOST), (32, SHARED / 32), (1000, LEAST)] {
-            at_upstreams.store(streams, Ordering::Relaxed);
+            held.set_at_upstreams(streams);
             let given = poll_fn(|cx| client.poll_room(cx)).await;
             assert_eq!(given.expect("room"), room, "{streams}");
         }

@@ -11,7 +11,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -38,8 +38,8 @@ use crate::edge::slot::Slot;
 use crate::edge::timer::Timer;
 use crate::edge::write_coalescing::Batch;
 use crate::proxy::{
-    BODY_END, Carried, Decision, DirectResponder, Flow, IDLE_AFTER, IDLE_BEFORE, Prepared, Request,
-    Routed,
+    BODY_END, Carried, Decision, DirectResponder, Flow, Held, IDLE_AFTER, IDLE_BEFORE, Prepared,
+    Request, Routed,
 };
 use crate::shutdown::{ShutdownWatch, requested};
 
@@ -90,8 +90,8 @@ pub(super) struct Streams<A> {
     outbox: Outbox,
     /// Whether there has been a request.
     is_used: AtomicBool,
-    /// How many of its requests are at upstreams.
-    at_upstreams: Arc<AtomicUsize>,
+    /// What its requests use.
+    held: Arc<Held>,
 }
 
 impl<A> Streams<A>
@@ -117,7 +117,7 @@ where
             accounting,
             outbox,
             is_used: AtomicBool::new(false),
-            at_upstreams: Arc::default(),
+            held: Arc::default(),
         })
     }
 
@@ -273,7 +273,7 @@ where
             }
             Routed::Validation => return,
             Routed::Process(decision) => {
-                let flow = Flow::new(&self.at_upstreams);
+                let flow = Flow::new(&self.held);
                 let session = Session::new_session(session, flow, decision, in_flight.stalled());
                 self.app.process_new_http(session, &self.shutdown).await;
                 return;
@@ -295,8 +295,8 @@ where
         let length = head.headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         let idle = self.idle;
-        let (at_upstreams, outbox) = (&self.at_upstreams, &self.outbox);
-        let mut client = Http2Client::new(halves, at_upstreams, outbox, stalled, idle, length);
+        let (held, outbox) = (&self.held, &self.outbox);
+        let mut client = Http2Client::new(halves, held, outbox, stalled, idle, length);
         match self.app.forward(decision, &request, &mut client).await {
             Carried::Complete => await_body_end(session, IDLE_BEFORE).await,
             Carried::Cut => {

@@ -1,7 +1,6 @@
 //! The client's side of an exchange, which `edge` implements for each version of HTTP.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -9,12 +8,12 @@ use http::HeaderMap;
 use pingora_core::{Error, ErrorType, Result};
 
 use super::response::ResponseHead;
+use crate::proxy::connection_limit::Held;
 
 /// The client's side of an exchange with a server. All errors are the client's.
 pub trait Client: Send {
-    /// Counts what the client's connection has at upstreams, if it may have more than one request
-    /// there.
-    fn at_upstreams(&self) -> Option<&Arc<AtomicUsize>>;
+    /// What the requests of the client's connection use, if it may have more than one at a time.
+    fn held(&self) -> Option<&Arc<Held>>;
 
     /// The next octets of the request's body; `None` after its end. In a tunnel, what the client
     /// sends; `None` once it has ended its side.

@@ -11,7 +11,6 @@ mod head;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -24,6 +23,7 @@ use self::head::{Change, members, plan, send_changed};
 use super::client::Client;
 use super::response::{Body, ResponseHead};
 use crate::config::model::Compression;
+use crate::proxy::connection_limit::Held;
 use crate::proxy::request::Request;
 
 /// The most octets that are encoded at once, before other tasks have their turn.
@@ -166,8 +166,8 @@ impl<'a> Compressing<'a> {
 }
 
 impl Client for Compressing<'_> {
-    fn at_upstreams(&self) -> Option<&Arc<AtomicUsize>> {
-        self.client.at_upstreams()
+    fn held(&self) -> Option<&Arc<Held>> {
+        self.client.held()
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {

@@ -3,7 +3,6 @@
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use tokio_util::io::poll_read_buf;
 use super::client::Client;
 use super::response::{Asked, ResponseHead};
 use crate::proxy::connection::Connection;
+use crate::proxy::connection_limit::Held;
 use crate::proxy::response_fields::ResponseFields;
 
 static REQUEST_ID: HeaderValue = HeaderValue::from_static("00ff");
@@ -131,7 +131,7 @@ impl FakeClient {
 }
 
 impl Client for FakeClient {
-    fn at_upstreams(&self) -> Option<&Arc<AtomicUsize>> {
+    fn held(&self) -> Option<&Arc<Held>> {
         None
     }
 

@@ -1,7 +1,6 @@
 //! A client that gets no response after which its request is to be retried.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use pingora_core::{Error, ErrorType, Result};
 
 use super::client::Client;
 use super::response::ResponseHead;
+use crate::proxy::connection_limit::Held;
 use crate::proxy::retry::StatusRetry;
 use crate::proxy::upstream::Picked;
 
@@ -50,8 +50,8 @@ impl<'a, C: Client> Holdback<'a, C> {
 }
 
 impl<C: Client> Client for Holdback<'_, C> {
-    fn at_upstreams(&self) -> Option<&Arc<AtomicUsize>> {
-        self.client.at_upstreams()
+    fn held(&self) -> Option<&Arc<Held>> {
+        self.client.held()
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {

@@ -1,13 +1,12 @@
 //! What the route of a request changes in it, and what the gateway responds itself.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use http::StatusCode;
 
 use super::RequestCtx;
 use crate::config::model::Files;
-use crate::proxy::connection_limit::ConnectionLimit;
+use crate::proxy::connection_limit::{ConnectionLimit, Held};
 use crate::proxy::decision::{Decision, Step};
 use crate::proxy::error_page::{Replacements, error_response, maintenance_response};
 use crate::proxy::refusal::Refusal;
@@ -55,9 +54,9 @@ impl RequestCtx {
     pub(crate) fn acquire_file_permit(
         &mut self,
         limit: &Arc<ConnectionLimit>,
-        at_upstreams: Option<&Arc<AtomicUsize>>,
+        held: Option<&Arc<Held>>,
     ) -> bool {
-        self.upstream_permit = limit.try_acquire(0, at_upstreams);
+        self.upstream_permit = limit.try_acquire(0, held);
         self.upstream_permit.is_some()
     }
 

@@ -3,19 +3,38 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 
-use super::{VERSIONS, over, with_route};
-use crate::support::{Gateway, H2, TlsClient, is_end, read, wait_for};
+use super::{VERSIONS, config, over, with_route};
+use crate::support::{
+    Act, Builder, Gateway, H2, Origin, TlsClient, is_end, read, serving, wait_for,
+};
 
 const MIB: u64 = 1 << 20;
 
 /// A gateway with a file of so many octets, which repeat a pattern at first.
 fn gateway(length: u64, limits: &str) -> Gateway {
     let builder = with_route("files: { root: www }").server(limits);
+    with_big_file(builder, length).start()
+}
+
+fn with_big_file(builder: Builder, length: u64) -> Builder {
     let path = builder.dir().join("www/big.bin");
+    fs::create_dir_all(builder.dir().join("www")).expect("a directory");
     fs::write(&path, pattern()).expect("a file");
     let file = File::options().write(true).open(&path).expect("a file");
     file.set_len(length).expect("a sparse file");
-    builder.start()
+    builder
+}
+
+/// A gateway with a large file and, at `/app`, an upstream that may have one request at a time.
+fn beside(upstream: &Origin) -> Builder {
+    let routes = "{ path: /app, upstream: app }, { files: { root: www } }";
+    let text = format!(
+        "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n{}",
+        upstream.address(),
+        config("", routes)
+    );
+    let builder = with_big_file(serving(&[&["a.test"]], text), 64 * MIB);
+    builder.server("limits: { upstream_connections: 1 }")
 }
 
 /// How often a gateway has the file open.
@@ -178,5 +197,54 @@ fn many_requests_share_a_connection() {
     ));
     for reply in replies {
         assert_eq!(reply.expect("complete").body, pattern());
+    }
+}
+
+#[test]
+fn files_that_nobody_takes_leave_upstreams_alone() {
+    let origin = Origin::start(|_| vec![Act::respond(200, "")]);
+    let gateway = beside(&origin).start();
+    let mut h2 = H2::connect(gateway.https, "a.test");
+    let request = h2.request("GET", "/big.bin").body(()).expect("valid");
+    let response = h2.begin(request, false).0;
+    let response = h2.block_on(response).expect("a response");
+    wait_for("the file to be open", || {
+        (open_files(&gateway) == 1).then_some(())
+    });
+    // Over the same connection, and over others.
+    assert_eq!(h2.get("/app").status, 200);
+    for version in VERSIONS {
+        assert_eq!(over(version, &gateway, "/app").send().status, 200);
+    }
+    assert_eq!(open_files(&gateway), 1);
+    drop(response);
+}
+
+#[test]
+fn one_connection_has_its_share_of_open_files() {
+    let origin = Origin::start(|_| vec![Act::respond(200, "")]);
+    let gateway = beside(&origin).descriptors(512).start();
+    let mut h2 = H2::connect(gateway.https, "a.test");
+    let responses: Vec<_> = (0..40)
+        .map(|_| {
+            let request = h2.request("GET", "/big.bin").body(()).expect("valid");
+            let response = h2.begin(request, false).0;
+            h2.block_on(response).expect("a response")
+        })
+        .collect();
+    let sent = |status: u16| {
+        let with_it = responses.iter().filter(|one| one.status() == status);
+        with_it.count()
+    };
+    assert!(sent(200) >= 5, "{}", sent(200));
+    assert_eq!(sent(200) + sent(503), 40);
+    let refused = gateway.metric("snigate_requests_refused_total{reason=\"too_many_files\"}");
+    assert_eq!(refused, Some(sent(503) as f64));
+    assert!(open_files(&gateway) <= 40, "{}", open_files(&gateway));
+    assert_eq!(h2.get("/app").status, 200);
+    for version in VERSIONS {
+        let range = ["--header", "Range: bytes=0-9"];
+        let reply = over(version, &gateway, "/big.bin").args(range).send();
+        assert_eq!((reply.status, reply.body.len()), (206, 10));
     }
 }
