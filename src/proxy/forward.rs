@@ -14,10 +14,11 @@ mod exchange;
 mod fake;
 mod holdback;
 mod http2;
+mod permit;
 mod request;
 mod response;
-mod upload;
 mod send_pace;
+mod upload;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -42,7 +43,6 @@ use self::response::Asked;
 use self::upload::{Replay, Upload};
 use super::Gateway;
 use super::attempts::NoServer;
-use super::connection_limit::UpstreamPermit;
 use super::decision::Decision;
 use super::failure::Failure;
 use super::grpc;
@@ -172,6 +172,7 @@ impl<C: Client> Passage<'_, C> {
         let mut head = None;
         loop {
             let choice = self.choose_server().await?;
+            self.renew_permit()?;
             let connected = self.connect(choice, may_reuse, needs_http1, until).await?;
             let Some((choice, connected)) = connected else {
                 continue;
@@ -328,14 +329,6 @@ impl<C: Client> Passage<'_, C> {
                 true => Ok(None),
                 false => Err(error),
             },
-        }
-    }
-
-    /// Has a shared connection counted once, whatever the number of its requests.
-    fn share_permit(&mut self, connected: &Connected) {
-        if let Connected::Http2(place) = connected {
-            let permit = self.ctx.upstream_permit.take();
-            place.count_connection(permit.map(UpstreamPermit::into_used));
         }
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use h2::Reason;
 
 use super::{in_front_of_http2, upstream_config, with_upstream};
-use crate::support::{Call, Frame, Frames, H2, H2Server, H2Setup, read};
+use crate::support::{Call, Frame, Frames, H2, H2Server, H2Setup, read, wait_for};
 
 /// Sends so many requests at once and waits for all responses.
 fn send_at_once(h2: &mut H2, count: usize) {
@@ -83,7 +83,7 @@ fn connections_count_and_not_their_requests() {
         let before = server.requests();
         let request = h2.request("GET", "/").body(()).expect("a request");
         waiting.push(h2.begin(request, false).0);
-        crate::support::wait_for("a request", || (server.requests() > before).then_some(()));
+        wait_for("a request", || (server.requests() > before).then_some(()));
     }
     h2.block_on(async {
         for response in waiting {
@@ -113,6 +113,28 @@ fn a_refused_stream_is_sent_again() {
         assert_eq!((reply.status, &*reply.text()), (200, "hello"));
         assert_eq!(server.requests(), requests);
     }
+}
+
+#[test]
+fn a_retry_counts_as_the_first_attempt_does() {
+    let server = H2Server::start(async |mut call: Call| match call.number {
+        0 => call.respond.send_reset(Reason::REFUSED_STREAM),
+        1 => std::future::pending().await,
+        _ => _ = call.send_head(204, &[], true),
+    });
+    let keys = format!("servers: [\"{}\"], protocol: h2", server.address());
+    let gateway = with_upstream(&keys)
+        .server("limits: { upstream_connections: 1 }")
+        .start();
+    let ask = || H2::connect(gateway.https, "a.test").get("/").status;
+    let mut h2 = H2::connect(gateway.https, "a.test");
+    let request = h2.request("GET", "/").body(()).expect("a request");
+    let held = h2.begin(request, false);
+    wait_for("the retry", || (server.requests() == 2).then_some(()));
+    assert_eq!(ask(), 503);
+    drop(held);
+    drop(h2);
+    wait_for("room", || (ask() == 204).then_some(()));
 }
 
 #[test]
