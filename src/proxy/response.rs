@@ -195,10 +195,9 @@ impl LocalResponse {
         session
             .write_response_header(Box::new(head), body.is_none())
             .await?;
-        if let Some(body) = body {
-            session
-                .write_response_body(Some(body.clone()), true)
-                .await?;
+        // Pingora does not pass on that nothing follows a head: without its end, a stream is reset.
+        if body.is_some() || is_http2(session) {
+            session.write_response_body(body.cloned(), true).await?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use super::{VERSIONS, over};
+use super::{PINGORA, VERSIONS, over, passing_to};
 use crate::support::{Act, Gateway, H2, Origin, TlsClient, connect, read_response, serving};
 
 /// A gateway for `a.test` in front of this address, with short time-outs.
@@ -46,6 +46,26 @@ const SOON: Duration = Duration::from_secs(10);
 fn a_refused_connection_is_502() {
     let refusing = Origin::refusing();
     fails_with(&impatient(refusing.address()), 502, SOON);
+}
+
+#[test]
+fn a_head_gets_the_status_of_a_failure_alone() {
+    let (refusing, silent) = (Origin::refusing(), Origin::silent());
+    for lane in [&[][..], &PINGORA] {
+        for (address, status) in [(refusing.address(), 502), (silent.address(), 504)] {
+            let builder = passing_to(address, ", timeout: { read: 300ms }").over_own_lane();
+            let gateway = builder.run_by(lane).start();
+            let mut h2 = H2::connect(gateway.https, "a.test");
+            for _ in 0..3 {
+                let reply = h2.send(h2.request("HEAD", "/"), None);
+                let reply = reply.unwrap_or_else(|error| panic!("{lane:?}: {error}"));
+                assert_eq!((reply.status, &*reply.body), (status, &b""[..]), "{lane:?}");
+                assert!(reply.cut.is_none(), "{lane:?}: {:?}", reply.cut);
+            }
+            let reply = over("1.1", &gateway, "a.test", "/").arg("-I").send();
+            assert_eq!(reply.status, status, "{lane:?}");
+        }
+    }
 }
 
 #[test]
