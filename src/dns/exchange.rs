@@ -21,7 +21,10 @@ use crate::host::HostName;
 pub(super) const PORT: u16 = 53;
 
 /// How many times a question is sent over UDP, which loses some.
-const DATAGRAMS: usize = 2;
+const DATAGRAMS: u32 = 2;
+
+/// How many times it is sent in all.
+pub(super) const TRIES: u32 = DATAGRAMS + 1;
 
 /// The largest response over UDP, whatever the server thinks.
 const LONGEST_DATAGRAM: usize = 4096;
@@ -75,17 +78,11 @@ pub(super) async fn query_server(
     let sent = question
         .to_vec()
         .map_err(|error| NoAnswer::Nonsense(format!("the question is too long: {error}")))?;
-    let mut late = true;
-    for _ in 0..DATAGRAMS {
-        match timeout(patience, over_udp(server, question, &sent)).await {
-            Ok(Ok(answer)) if answer.message.truncation => {
-                late = false;
-                break;
-            }
-            Ok(answer) => return answer,
-            Err(_) => {}
-        }
-    }
+    let late = match over_udp(server, question, &sent, patience).await {
+        Ok(answer) if answer.message.truncation => false,
+        Err(NoAnswer::Late(_)) => true,
+        answer => return answer,
+    };
     match timeout(patience, over_tcp(server, question, &sent)).await {
         Ok(Ok(answer)) => Ok(answer),
         // A refused TCP connection says less than the silence over UDP.
@@ -94,7 +91,12 @@ pub(super) async fn query_server(
     }
 }
 
-async fn over_udp(server: SocketAddr, question: &Message, sent: &[u8]) -> Result<Answer, NoAnswer> {
+async fn over_udp(
+    server: SocketAddr,
+    question: &Message,
+    sent: &[u8],
+    patience: Duration,
+) -> Result<Answer, NoAnswer> {
     let any = match server {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
@@ -102,7 +104,17 @@ async fn over_udp(server: SocketAddr, question: &Message, sent: &[u8]) -> Result
     let socket = UdpSocket::bind(any).await?;
     // Packets from others are dropped then, and a closed port is reported.
     socket.connect(server).await?;
-    socket.send(sent).await?;
+    for _ in 0..DATAGRAMS {
+        socket.send(sent).await?;
+        // The response to the first may come after the second is sent.
+        if let Ok(answer) = timeout(patience, receive(&socket, question)).await {
+            return answer;
+        }
+    }
+    Err(NoAnswer::Late(patience))
+}
+
+async fn receive(socket: &UdpSocket, question: &Message) -> Result<Answer, NoAnswer> {
     let mut buffer = vec![0; LONGEST_DATAGRAM];
     loop {
         let length = socket.recv(&mut buffer).await?;

@@ -7,10 +7,12 @@
 pub(super) mod aliases;
 mod caa;
 mod propagation;
+pub(super) mod resolver_race;
 pub(super) mod resolvers;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -23,6 +25,7 @@ use crate::dns::exchange::{self, PORT, code_name, text};
 use crate::host::HostName;
 
 use self::aliases::follow_cnames;
+use self::resolver_race::ResolverRace;
 
 pub use caa::{Caa, CaaRecord};
 pub use propagation::Propagation;
@@ -37,7 +40,8 @@ pub struct LookupOptions {
     pub resolvers: Vec<SocketAddr>,
     /// Servers to ask instead of a zone's own, if not empty. They may be resolvers.
     pub servers: Vec<SocketAddr>,
-    /// How long a response may take; a question is sent three times.
+    /// How long a response may take; a question is sent three times. After half of that time, the
+    /// next resolver is asked as well.
     pub patience: Duration,
 }
 
@@ -55,6 +59,7 @@ impl Default for LookupOptions {
 #[derive(Clone, Debug)]
 pub struct Lookups {
     options: LookupOptions,
+    race: Arc<ResolverRace>,
 }
 
 /// A name server.
@@ -90,7 +95,10 @@ struct Found {
 impl Lookups {
     /// Creates lookups with these options.
     pub fn new(options: LookupOptions) -> Self {
-        Self { options }
+        Self {
+            options,
+            race: Arc::default(),
+        }
     }
 
     /// The name that `name` stands for: the end of its aliases (CNAME, also from a DNAME), or
@@ -329,20 +337,13 @@ impl Lookups {
             configured => configured.to_vec(),
         };
         let question = exchange::question(exchange::wire(name)?, kind, true);
-        let mut troubles = Vec::new();
-        for resolver in resolvers {
-            match exchange::query_server(resolver, &question, self.options.patience).await {
-                Ok(answer) => match answer.message.response_code {
-                    ResponseCode::NoError | ResponseCode::NXDomain => return Ok(answer.message),
-                    code => troubles.push(format!("{resolver} answers {}", code_name(code))),
-                },
-                Err(trouble) => troubles.push(format!("{resolver} {trouble}")),
-            }
-        }
-        Err(DnsError::Unreachable(format!(
-            "no resolver returned the {kind} records of {name}: {}",
-            troubles.join("; ")
-        )))
+        let patience = self.options.patience;
+        let answer = self.race.ask(resolvers, &question, patience).await;
+        answer.map_err(|troubles| {
+            DnsError::Unreachable(format!(
+                "no resolver returned the {kind} records of {name}: {troubles}"
+            ))
+        })
     }
 
     /// The addresses of a name server, according to the resolvers, whose cache is good enough for

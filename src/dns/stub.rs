@@ -6,6 +6,8 @@
 
 mod hosts;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,14 +22,25 @@ use self::search::SearchList;
 use super::DnsError;
 use super::exchange;
 use super::lookup::aliases::follow_cnames;
+use super::lookup::resolver_race::longest_question;
 use super::lookup::{LookupOptions, Lookups};
 use crate::host::HostName;
 
-/// How long a response of a resolver may take; a question is sent three times.
+/// How long a response of a resolver may take. A question is sent three times, and after half of
+/// that time to the next resolver as well.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long all questions for one type of records may take.
-const TYPE_PATIENCE: Duration = Duration::from_secs(4);
+/// How long one question takes at most, if all resolvers are silent: 4 s.
+const QUESTION: Duration = longest_question(PATIENCE);
+
+/// How long all questions for one type of records may take: 5 s. One may find silent resolvers. The
+/// others, for aliases, go to the resolver that has answered.
+const TYPE_PATIENCE: Duration = QUESTION.saturating_add(PATIENCE);
+
+/// How long a name may take: 8 s. One name of the search list may take the whole time of its types,
+/// which are asked for at once, and the look-up ends if that fails. The others are answered by the
+/// resolver that has answered before. What the DNS does not know, the system has to say in the rest.
+pub(crate) const NAME_PATIENCE: Duration = TYPE_PATIENCE.saturating_add(Duration::from_secs(3));
 
 /// How long an answer of the system holds, which does not say.
 const SYSTEM_TTL: Duration = Duration::from_secs(10);
@@ -85,12 +98,44 @@ impl StubResolver {
     /// # Errors
     /// If no resolver can tell.
     pub(crate) async fn addresses(&self, name: &HostName) -> Result<Found<IpAddr>, DnsError> {
-        let is_single = !name.as_str().contains('.');
+        in_time(name, self.find_addresses(name, true)).await
+    }
+
+    /// The same of a name that is complete, as all names in records are: the search list does not
+    /// apply.
+    ///
+    /// # Errors
+    /// If no resolver can tell.
+    pub(crate) async fn absolute_addresses(
+        &self,
+        name: &HostName,
+    ) -> Result<Found<IpAddr>, DnsError> {
+        in_time(name, self.find_addresses(name, false)).await
+    }
+
+    /// The SRV records of a name: none if it has none or does not exist.
+    ///
+    /// # Errors
+    /// If no resolver can tell.
+    pub(crate) async fn services(&self, name: &HostName) -> Result<Found<Service>, DnsError> {
+        in_time(name, self.find_services(name)).await
+    }
+
+    async fn find_addresses(
+        &self,
+        name: &HostName,
+        is_searched: bool,
+    ) -> Result<Found<IpAddr>, DnsError> {
+        let is_single = is_searched && !name.as_str().contains('.');
         if (self.is_system && is_single) || hosts::is_listed(name).await {
-            return ask_system(name).await;
+            return ask_system(name.as_str()).await;
         }
+        let candidates = match is_searched {
+            true => self.candidates(name).await,
+            false => vec![name.clone()],
+        };
         let mut trouble = None;
-        for candidate in self.candidates(name).await {
+        for candidate in candidates {
             match self.addresses_of(&candidate).await {
                 Ok(found) if !found.values.is_empty() => return Ok(found),
                 Ok(_) => {}
@@ -103,17 +148,17 @@ impl StubResolver {
         }
         if self.is_system {
             // It may know names by other means than the DNS.
-            let found = ask_system(name).await;
+            let found = match is_searched {
+                true => ask_system(name.as_str()).await,
+                // The dot keeps it from its search list.
+                false => ask_system(&format!("{name}.")).await,
+            };
             return found.or_else(|_| trouble.map_or_else(|| Ok(nothing()), Err));
         }
         trouble.map_or_else(|| Ok(nothing()), Err)
     }
 
-    /// The SRV records of a name: none if it has none or does not exist.
-    ///
-    /// # Errors
-    /// If no resolver can tell.
-    pub(crate) async fn services(&self, name: &HostName) -> Result<Found<Service>, DnsError> {
+    async fn find_services(&self, name: &HostName) -> Result<Found<Service>, DnsError> {
         let mut trouble = None;
         for candidate in self.candidates(name).await {
             match self.records(&candidate, RecordType::SRV).await {
@@ -213,6 +258,18 @@ impl StubResolver {
     }
 }
 
+/// What a look-up finds within its time.
+async fn in_time<T>(
+    name: &HostName,
+    looking: impl Future<Output = Result<T, DnsError>>,
+) -> Result<T, DnsError> {
+    let found = timeout(NAME_PATIENCE, looking).await;
+    found.unwrap_or_else(|_| {
+        let why = format!("the look-up of {name} took too long");
+        Err(DnsError::Unreachable(why))
+    })
+}
+
 fn nothing<T>() -> Found<T> {
     Found {
         values: Vec::new(),
@@ -235,9 +292,9 @@ fn service(data: &RData) -> Option<Service> {
 }
 
 /// What the system says, as other programs of the machine have it.
-async fn ask_system(name: &HostName) -> Result<Found<IpAddr>, DnsError> {
+async fn ask_system(name: &str) -> Result<Found<IpAddr>, DnsError> {
     let unknown = |error: io::Error| DnsError::Unreachable(format!("{name}: {error}"));
-    let found = lookup_host((name.as_str(), 0)).await.map_err(unknown)?;
+    let found = lookup_host((name, 0)).await.map_err(unknown)?;
     let mut values: Vec<IpAddr> = found.map(|address| address.ip()).collect();
     // Each comes once for each type of socket.
     values.dedup();

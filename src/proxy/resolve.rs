@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::model::UpstreamAddress;
 use crate::dns::DnsError;
-use crate::dns::stub::{Found, Service, StubResolver};
+use crate::dns::stub::{Found, NAME_PATIENCE, Service, StubResolver};
 use crate::host::HostName;
 use crate::proxy::known_addresses::FoundAddress;
 use crate::proxy::route::SiteTable;
@@ -33,8 +33,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest one, so that many names do not cause many looks.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long one look-up may take.
-const LOOKUP: Duration = Duration::from_secs(5);
+/// How long one look-up may take: 16 s. That of SRV records comes before those of their targets,
+/// which together may take as long as one name that is slow. Most resolvers know the targets.
+const LOOKUP: Duration = NAME_PATIENCE.saturating_mul(2);
+
+/// How long the first look-up of a name may keep the gateway, or its new configuration, waiting.
+/// That is enough to hear of all resolvers that they are silent.
+const FIRST_LOOKUP: Duration = Duration::from_secs(5);
 
 /// How many names are looked up at once.
 const AT_ONCE: usize = 64;
@@ -80,7 +85,7 @@ fn start_due(table: &SiteTable, running: &mut JoinSet<()>) -> Instant {
             let (pool, resolver) = (Arc::clone(pool), Arc::clone(table.resolver()));
             running.spawn(async move {
                 if let Some(server) = pool.servers().get(index) {
-                    resolve_server(&pool, server, &resolver).await;
+                    resolve_server(&pool, server, &resolver, LOOKUP).await;
                 }
             });
         }
@@ -102,14 +107,15 @@ pub async fn resolve_new(table: &SiteTable) {
     let resolver = table.resolver();
     futures::stream::iter(new)
         .for_each_concurrent(AT_ONCE, |(pool, server)| {
-            resolve_server(pool, server, resolver)
+            resolve_server(pool, server, resolver, FIRST_LOOKUP)
         })
         .await;
 }
 
-/// Looks up the addresses of one server. A failure is logged once, and so is its end.
-async fn resolve_server(pool: &Pool, server: &Server, resolver: &StubResolver) {
-    let found = match timeout(LOOKUP, look_up(&server.address, resolver)).await {
+/// Looks up the addresses of one server within `patience`. A failure is logged once, and so is its
+/// end.
+async fn resolve_server(pool: &Pool, server: &Server, resolver: &StubResolver, patience: Duration) {
+    let found = match timeout(patience, look_up(&server.address, resolver)).await {
         Ok(Ok(found)) if found.values.is_empty() => {
             Err("the name has no address, or does not exist".to_owned())
         }
@@ -184,7 +190,7 @@ async fn look_up_service(
     let targets = services.values.into_iter().take(MOST_TARGETS);
     let targets: Vec<(Service, Found<_>)> = futures::stream::iter(targets)
         .map(|service| async {
-            let found = resolver.addresses(&service.target).await?;
+            let found = resolver.absolute_addresses(&service.target).await?;
             Ok::<_, DnsError>((service, found))
         })
         .buffer_unordered(TARGETS_AT_ONCE)

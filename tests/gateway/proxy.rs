@@ -34,6 +34,7 @@ mod rewriting;
 mod route_limits;
 mod routing;
 mod server_tls;
+mod silent_resolvers;
 mod slow_start;
 mod sticky;
 mod streams;
