@@ -12,11 +12,11 @@ use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_proxy::HttpProxy;
 
 use super::decision::{Decision, Step};
-use super::error_page::error_response;
 use super::file_transfer::transfer_file;
 use super::forward::{Carried, Client, forward};
 use super::header::is_websocket;
 use super::prepared::Prepared;
+use super::refusal::Refusal;
 use super::request::Request;
 use super::request_ctx::RequestCtx;
 use super::{Gateway, http_proxy};
@@ -156,16 +156,17 @@ impl DirectResponder for ProxyApp {
     }
 
     fn prepare_refusal(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Prepared {
+        let refusal = Refusal::Invalid(status, "The request is malformed.");
+        let decision = self.gateway.router.refuse(refusal, request);
         let mut ctx = RequestCtx::new();
-        ctx.client = request.client;
+        // No route rewrites anything.
+        _ = ctx.take_decision(decision, request);
         let mut sentence = why.to_owned();
         if let Some(first) = sentence.get_mut(..1) {
             first.make_ascii_uppercase();
         }
         sentence.push('.');
-        let pages = self.gateway.router.server_pages();
-        let id = ctx.request_id();
-        let page = error_response(pages.as_deref(), status, &sentence, request, id);
+        let page = ctx.error_page(status, &sentence, request);
         Prepared::new(ctx, Some(page), request)
     }
 

@@ -89,6 +89,17 @@ impl Channel<'_> {
         }
     }
 
+    /// The host that the client has named in its handshake.
+    pub(crate) fn server_name(&self) -> Option<Host<'_>> {
+        match self {
+            Self::Tls(Some(info)) => info
+                .server_name
+                .as_ref()
+                .map(|name| Host::Name(name.as_str())),
+            Self::Tls(None) | Self::Plain => None,
+        }
+    }
+
     /// Whether `host` may be served on this connection.
     ///
     /// Over TLS the certificate that was presented must be valid for `host`, and it must be one for

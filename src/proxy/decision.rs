@@ -45,6 +45,8 @@ pub struct Decision {
     outcome: Outcome,
     /// The error pages of a request without a site.
     server_pages: Option<Arc<ErrorPages>>,
+    /// The site that the client of a refused request without a site has connected to by TLS.
+    connected_site: Option<Arc<Site>>,
     /// The host of a request that is passed on, in normal form, with the port if the client named
     /// one.
     pub(super) host: Option<HeaderValue>,
@@ -74,11 +76,6 @@ pub(super) enum Step<'a> {
 }
 
 impl Router {
-    /// The error pages for requests that are refused before they are routed.
-    pub(super) fn server_pages(&self) -> Option<Arc<ErrorPages>> {
-        self.sites.load().error_pages.clone()
-    }
-
     /// Routes requests to the sites that `sites` holds at the time. `certificates` holds pending
     /// validations, and knows which hosts can be reached by TLS.
     pub(super) fn new(sites: Arc<ArcSwap<SiteTable>>, certificates: GlobalCertificate) -> Self {
@@ -108,21 +105,23 @@ impl Router {
             Some(authority) => self.decide(&sites, request, authority, channel),
             None => (None, Outcome::Refuse(INVALID_HOST)),
         };
-        let mut decision = Decision {
-            server_pages: match site {
-                Some(_) => None,
-                None => sites.error_pages.clone(),
-            },
-            site,
-            outcome,
-            host: None,
-            idle: sites.idle,
-            upstream_connections: sites.upstream_connections,
+        let mut decision = match (site, outcome) {
+            (None, Outcome::Refuse(refusal)) => {
+                Decision::refuse(&sites, refusal, authority, channel)
+            }
+            (site, outcome) => Decision::new(&sites, site, outcome),
         };
         if let (Some(authority), Some(_)) = (authority, decision.proxy()) {
             decision.host = authority.to_field(request.authority);
         }
         decision
+    }
+
+    /// The decision to refuse a request, whatever it is for.
+    pub(super) fn refuse(&self, refusal: Refusal, request: &Request<'_>) -> Decision {
+        let mut buffer = NameBuffer::new();
+        let authority = Authority::parse(request.authority, &mut buffer);
+        Decision::refuse(&self.sites.load(), refusal, authority, request.channel())
     }
 
     fn decide(
@@ -222,6 +221,41 @@ impl Router {
 }
 
 impl Decision {
+    fn new(sites: &SiteTable, site: Option<Arc<Site>>, outcome: Outcome) -> Self {
+        Self {
+            server_pages: match site {
+                Some(_) => None,
+                None => sites.error_pages.clone(),
+            },
+            connected_site: None,
+            site,
+            outcome,
+            host: None,
+            idle: sites.idle,
+            upstream_connections: sites.upstream_connections,
+        }
+    }
+
+    /// The decision to refuse a request that has no site. If its host is not valid, the client has
+    /// connected to the one that its handshake named.
+    fn refuse(
+        sites: &SiteTable,
+        refusal: Refusal,
+        authority: Option<Authority<'_>>,
+        channel: Channel<'_>,
+    ) -> Self {
+        let host = authority.map(|authority| authority.host);
+        let connected = host.or_else(|| channel.server_name());
+        let admission = connected.map(|host| sites.admit_host(host, channel));
+        Self {
+            connected_site: match (channel, admission) {
+                (Channel::Tls(_), Some(Admission::Serve(site))) => Some(Arc::clone(site)),
+                _ => None,
+            },
+            ..Self::new(sites, None, Outcome::Refuse(refusal))
+        }
+    }
+
     /// The next step.
     pub(super) fn step(&self) -> Step<'_> {
         match &self.outcome {
@@ -240,6 +274,12 @@ impl Decision {
     /// The site that the request is for.
     pub(super) fn site(&self) -> Option<&Site> {
         self.site.as_deref()
+    }
+
+    /// `Strict-Transport-Security`, for a response over TLS.
+    pub(super) fn hsts(&self) -> Option<&HeaderValue> {
+        let site = self.site.as_ref().or(self.connected_site.as_ref());
+        site?.hsts()
     }
 
     /// The error pages for the request.

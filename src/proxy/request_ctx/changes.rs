@@ -14,7 +14,6 @@ use crate::proxy::request::Request;
 use crate::proxy::response::LocalResponse;
 use crate::proxy::response_fields::ResponseFields;
 use crate::proxy::rewriting::{FieldChanges, RequestChanges, Rewriting, Rewritten};
-use crate::proxy::route::Site;
 use crate::proxy::template::Values;
 
 impl RequestCtx {
@@ -113,10 +112,11 @@ impl RequestCtx {
             Some((rewriting, rewritten)) => rewriting.response_changes(rewritten),
             None => FieldChanges::default(),
         };
+        let decision = self.decision.as_ref();
         ResponseFields {
             changes,
             cookie: self.session.as_ref().and_then(|session| session.cookie()),
-            hsts: self.site().filter(|_| self.is_tls).and_then(Site::hsts),
+            hsts: decision.filter(|_| self.is_tls).and_then(Decision::hsts),
             ..ResponseFields::of_request(&self.request_id)
         }
     }

@@ -1,7 +1,7 @@
 //! `Strict-Transport-Security`: on every response over TLS of a site that has it, and on no other.
 
 use super::{PINGORA, VERSIONS, all, over};
-use crate::support::{Act, Origin, serving, wait_for};
+use crate::support::{Act, Gateway, Origin, TlsClient, serving, wait_for};
 
 const STS: &str = "strict-transport-security";
 
@@ -65,6 +65,53 @@ log: {{ access: off }}
         let to_tls = gateway.curl_http("a.test", "/own").send();
         assert_eq!((to_tls.status, to_tls.header(STS)), (308, None));
     }
+}
+
+/// The response to a request with these lines, on a connection for a host.
+fn ask(gateway: &Gateway, host: &str, lines: &str) -> (u16, Option<String>) {
+    let mut client = TlsClient::named(host).connect(gateway.https);
+    let reply = client.request(format!("{lines}\r\n\r\n"));
+    (reply.status, reply.header(STS).map(str::to_owned))
+}
+
+#[test]
+fn a_refusal_before_a_site_is_found_has_it_too() {
+    let gateway = serving(
+        &[&["a.test", "b.test"]],
+        "sites:\n\
+         - { hosts: [a.test], hsts: { max_age: 1d }, routes: [{ respond: { body: a } }] }\n\
+         - { hosts: [b.test], routes: [{ respond: { body: b } }] }\n\
+         log: { access: off }\n",
+    )
+    .start();
+    let hsts = || Some("max-age=86400".to_owned());
+    for (lines, status) in [
+        ("TRACE / HTTP/1.1\r\nHost: A.test.:443", 405),
+        ("GET / HTTP/1.1\r\nHost: a.test\r\nExpect: 200-ok", 417),
+        ("GET / HTTP/1.1\r\nHost: a.test\r\nX Y: 1", 400),
+        // The handshake has named the host.
+        ("GET / HTTP/1.1", 400),
+        ("GET / HTTP/1.1\r\nHost: a..test", 400),
+    ] {
+        assert_eq!(ask(&gateway, "a.test", lines), (status, hsts()), "{lines}");
+        let lines = lines
+            .replace("a.test", "b.test")
+            .replace("A.test", "B.test");
+        assert_eq!(ask(&gateway, "b.test", &lines), (status, None), "{lines}");
+    }
+    // Of a host that is not served on the connection nothing is said.
+    let other = ask(&gateway, "a.test", "GET / HTTP/1.1\r\nHost: c.test");
+    assert_eq!(other, (421, None));
+    let http2 = over("2", &gateway, "a.test", "/")
+        .args(["-X", "TRACE"])
+        .send();
+    assert_eq!((http2.status, http2.header(STS)), (405, hsts().as_deref()));
+    let plain = gateway
+        .curl_http("a.test", "/")
+        .arg("-X")
+        .arg("TRACE")
+        .send();
+    assert_eq!((plain.status, plain.header(STS)), (405, None));
 }
 
 #[test]
