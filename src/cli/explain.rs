@@ -1,5 +1,7 @@
 //! `snigate check --explain`: where a request would lead, and why.
 
+mod effects;
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::str::FromStr;
@@ -9,10 +11,11 @@ use anyhow::Context;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
+use self::effects::Effects;
 use super::failure::Failure;
 use super::output::Output;
+use crate::config;
 use crate::config::model::{Action, Origin, Route, Site};
-use crate::config::{self, Loaded};
 use crate::metrics::Metrics;
 use crate::printable::Printable as _;
 use crate::proxy::{Answer, Explanation, Question, Reason, SiteTable};
@@ -101,14 +104,15 @@ pub(super) struct Explained {
     site: Option<(Arc<str>, Origin)>,
     /// The routes of the site in the order in which they are tried, and where they stand.
     routes: Vec<(Route, Origin)>,
+    effects: Effects,
 }
 
 impl Explained {
     /// The route that wins.
     fn winner(&self) -> Option<&(Route, Origin)> {
         match self.explanation.answer {
-            Answer::Route(index) => self.routes.get(index),
-            Answer::RedirectToTls { .. } | Answer::Error(..) => None,
+            Answer::Route(index) | Answer::Maintenance(Some(index)) => self.routes.get(index),
+            Answer::Maintenance(None) | Answer::RedirectToTls { .. } | Answer::Error(..) => None,
         }
     }
 
@@ -123,11 +127,12 @@ impl Explained {
 /// Routes a request as the gateway with this configuration would; `None` if the configuration is
 /// invalid.
 pub(super) fn explain(config: &Path, question: &Question) -> Result<Option<Explained>, Failure> {
-    let Ok((Loaded { config, .. }, places)) = config::load_with_places(config) else {
+    let Ok((loaded, places)) = config::load_with_places(config) else {
         return Ok(None);
     };
+    let config = &loaded.config;
     let metrics = Metrics::new().context("cannot set up the metrics")?;
-    let table = SiteTable::build(&config, &metrics, None);
+    let table = SiteTable::build(config, &metrics, None);
     let find = |host: &str| {
         let is_it = |site: &Arc<Site>| {
             let first = site.hosts.first();
@@ -143,11 +148,19 @@ pub(super) fn explain(config: &Path, question: &Question) -> Result<Option<Expla
         explanation,
         site: None,
         routes: Vec::new(),
+        effects: Effects::default(),
     };
-    if let Some(host) = explained.explanation.site.clone()
-        && let Some(index) = find(&host)
-        && let Some(site) = config.sites.get(index)
-    {
+    let site = explained.explanation.site.clone().and_then(|host| {
+        let index = find(&host)?;
+        Some((host, index, config.sites.get(index)?))
+    });
+    explained.effects = Effects::of(
+        (&loaded, &places),
+        site.as_ref().map(|(_, index, site)| (*index, &***site)),
+        &explained.explanation.answer,
+        &question.fields,
+    );
+    if let Some((host, index, site)) = site {
         explained.site = Some((host, site.origin.clone()));
         let place = |number| places.get(index, number).cloned().unwrap_or_default();
         let routes = site.routes.iter().enumerate();
@@ -189,6 +202,10 @@ fn describe(request: &RequestLine, explained: &Explained) -> String {
         "site:   {site}\nroute:  {route}\nanswer: {}\n",
         answer(explained)
     );
+    let served = explained.winner().map(|(route, _)| action(&route.action));
+    for (name, line) in explained.effects.lines(served.as_deref()) {
+        let _ = writeln!(text, "{name}: {line}");
+    }
     let others: Vec<_> = explained.others().collect();
     if !others.is_empty() {
         text.push_str("other routes of the site:\n");
@@ -228,6 +245,10 @@ fn report(request: &RequestLine, explained: &Explained) -> Value {
     let others = others.map(|(route, place, reasons)| described(route, place, reasons));
     let (status, allow) = match &explained.explanation.answer {
         Answer::Route(_) => (None, None),
+        Answer::Maintenance(_) => {
+            let maintenance = explained.effects.maintenance.as_ref();
+            (maintenance.map(|(one, _)| one.status.as_u16()), None)
+        }
         Answer::RedirectToTls { .. } => (Some(308), None),
         Answer::Error(status, _, allow) => (Some(status.as_u16()), allow.clone()),
     };
@@ -236,6 +257,7 @@ fn report(request: &RequestLine, explained: &Explained) -> Value {
         "site": site,
         "route": route,
         "answer": { "text": answer(explained), "status": status, "allow": allow },
+        "effects": explained.effects.report(),
         "others": others.collect::<Vec<_>>(),
     })
 }
@@ -243,12 +265,13 @@ fn report(request: &RequestLine, explained: &Explained) -> Value {
 /// How the request is answered.
 fn answer(explained: &Explained) -> String {
     match &explained.explanation.answer {
-        Answer::Route(_) => match explained.winner().map(|(route, _)| &route.action) {
-            Some(Action::Proxy(proxy)) => format!("upstream {}", proxy.upstream.name),
-            Some(Action::Redirect { status, .. }) => format!("redirect with status {status}"),
-            Some(Action::Files(files)) => format!("files in {}", files.root.printable()),
-            Some(Action::Respond { status, .. }) => format!("response with status {status}"),
+        Answer::Route(_) => match explained.winner() {
+            Some((route, _)) => action(&route.action),
             None => "none".to_owned(),
+        },
+        Answer::Maintenance(_) => match &explained.effects.maintenance {
+            Some((maintenance, _)) => format!("{}: maintenance", maintenance.status),
+            None => "maintenance".to_owned(),
         },
         Answer::RedirectToTls { url, is_optional } => {
             let unless = match is_optional {
@@ -259,6 +282,16 @@ fn answer(explained: &Explained) -> String {
         }
         Answer::Error(status, why, None) => format!("{status}: {why}"),
         Answer::Error(status, why, Some(allow)) => format!("{status}: {why} Allow: {allow}"),
+    }
+}
+
+/// What a route does.
+fn action(action: &Action) -> String {
+    match action {
+        Action::Proxy(proxy) => format!("upstream {}", proxy.upstream.name),
+        Action::Redirect { status, .. } => format!("redirect with status {status}"),
+        Action::Files(files) => format!("files in {}", files.root.printable()),
+        Action::Respond { status, .. } => format!("response with status {status}"),
     }
 }
 

@@ -22,6 +22,7 @@ mod issuer;
 mod network;
 mod on_demand;
 mod order;
+mod places;
 mod preset;
 mod redirect;
 mod references;

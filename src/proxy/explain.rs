@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::{HeaderMap, StatusCode};
 
 use super::authority::Authority;
+use super::decision::is_maintained;
 use super::header;
 use super::matcher::Mismatch;
 use super::path::Ambiguous;
@@ -47,6 +48,8 @@ pub enum Answer {
     Route(usize),
     /// By a redirect to this URL, for TLS. If that is optional, only once there is a certificate.
     RedirectToTls { url: String, is_optional: bool },
+    /// By the page of the maintenance of the site's route at this index, or of the site.
+    Maintenance(Option<usize>),
     /// By an error, with a sentence for the client and the methods that are allowed.
     Error(StatusCode, &'static str, Option<String>),
 }
@@ -127,6 +130,7 @@ fn explain_routes(site: &Arc<Site>, request: &Request<'_>, models: &[Route]) -> 
     let found = site.find_route(request);
     let winner = found.as_ref().ok().copied().flatten();
     let answer = match (&found, winner) {
+        _ if is_maintained(site, winner, request) => Answer::Maintenance(winner),
         (_, Some(index)) => Answer::Route(index),
         (Err(Ambiguous), None) => error(Refusal::AmbiguousPath, None),
         (Ok(_), None) => {

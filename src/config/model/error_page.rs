@@ -1,5 +1,6 @@
 //! Pages for errors and for maintenance, read with the configuration.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +71,7 @@ pub struct Maintenance {
     pub status: StatusCode,
     /// `None` for the error page of the status.
     pub page: Option<Arc<Page>>,
-    /// When clients may try again; zero if they are not to be told.
+    /// When clients may try again; zero if the response does not say it.
     pub retry_after: Duration,
     /// Whose requests are served all the same.
     pub allow: Vec<Network>,
@@ -97,6 +98,19 @@ impl ErrorPages {
         Self::new(self.0.into_iter().chain(more))
     }
 
+    /// The keys of all pages, the most specific first.
+    pub fn keys(&self) -> impl Iterator<Item = ErrorKey> {
+        self.0.iter().map(|(key, _)| *key)
+    }
+
+    /// The key of the page in the form that this value of `Accept` prefers, for an error of the
+    /// gateway.
+    pub fn find_key(&self, status: StatusCode, accept: &[u8]) -> Option<ErrorKey> {
+        let form = Form::wanted(accept);
+        let mut entries = self.matching(status);
+        entries.find_map(|(key, entry)| entry.find(form).map(|_| *key))
+    }
+
     /// Whether one of them replaces bodies of servers.
     pub fn has_upstream(&self) -> bool {
         self.0.iter().any(|(_, page)| page.upstream)
@@ -104,27 +118,45 @@ impl ErrorPages {
 
     /// The page in this form for an error of the gateway.
     pub(crate) fn find(&self, status: StatusCode, form: Form) -> Option<&Arc<Page>> {
-        self.matching(status).find_map(|entry| entry.find(form))
+        let mut entries = self.matching(status);
+        entries.find_map(|(_, entry)| entry.find(form))
     }
 
     /// The page in this form that replaces the body of a server's response.
     pub(crate) fn find_upstream(&self, status: StatusCode, form: Form) -> Option<&Arc<Page>> {
         let mut entries = self.matching(status);
-        let found = entries.find_map(|entry| Some((entry, entry.find(form)?)));
+        let found = entries.find_map(|(_, entry)| Some((entry, entry.find(form)?)));
         found
             .filter(|(entry, _)| entry.upstream)
             .map(|(_, page)| page)
     }
 
-    fn matching(&self, status: StatusCode) -> impl Iterator<Item = &ErrorPage> {
+    fn matching(&self, status: StatusCode) -> impl Iterator<Item = &(ErrorKey, ErrorPage)> {
         let status = status.as_u16();
         let is_for = move |key: ErrorKey| match key {
             ErrorKey::Status(own) => own == status,
             ErrorKey::Class(class) => class == status / 100,
             ErrorKey::Default => status >= 400,
         };
-        let entries = self.0.iter().filter(move |(key, _)| is_for(*key));
-        entries.map(|(_, page)| page)
+        self.0.iter().filter(move |(key, _)| is_for(*key))
+    }
+}
+
+impl fmt::Display for ErrorKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => status.fmt(f),
+            Self::Class(class) => write!(f, "{class}xx"),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+impl Maintenance {
+    /// Whether it has a page of its own in the form that this value of `Accept` prefers.
+    pub fn has_page_for(&self, accept: &[u8]) -> bool {
+        let page = self.page.as_ref();
+        page.is_some_and(|page| page.suits(Form::wanted(accept)))
     }
 }
 

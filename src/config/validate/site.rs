@@ -11,6 +11,7 @@ use super::coverage::check_provable;
 use super::error_page::{error_pages, maintenance};
 use super::files::files;
 use super::hsts::hsts;
+use super::places::note_places;
 use super::redirect;
 use super::references::{self, Upstreams};
 use super::retries::retries;
@@ -225,22 +226,6 @@ fn routes(
     sort_routes(&mut routes);
     warn_unreachable(ctx, &routes, &routes_at);
     routes
-}
-
-/// Notes where the routes of a site stand, if that is wanted.
-fn note_places(ctx: &mut Context<'_>, routes: &[(usize, Route)], at: &At<'_>) {
-    if ctx.route_places.is_none() {
-        return;
-    }
-    let routes_at = at.key("routes");
-    let place = |(index, _): &(usize, Route)| match routes_at.is_written() {
-        true => ctx.origin(&routes_at.index(*index)),
-        false => ctx.origin(&at.key("upstream").at_key()),
-    };
-    let places = routes.iter().map(place).collect();
-    if let Some(all) = &mut ctx.route_places {
-        all.add_site(places);
-    }
 }
 
 fn action(

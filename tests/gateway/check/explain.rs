@@ -57,6 +57,7 @@ fn the_winner_and_the_others_are_printed_with_their_places() {
              site:   a.example ({shown}:6:5)\n\
              route:  path /x ({shown}:8:9)\n\
              answer: upstream app\n\
+             limits: a request body of any size; 5s to connect, 60s to read, 60s to send\n\
              other routes of the site:\n  \
              exact path /x with method PUT ({shown}:9:9): the method is not PUT\n  \
              path /x/y ({shown}:14:9): the path is another\n  \
@@ -188,6 +189,84 @@ fn the_json_has_the_same_and_no_secret() {
     assert_eq!(kinds(2), ["query", "header"]);
     assert_eq!(kinds(3), ["precedence"]);
     assert!(!printed.stdout.contains(": \"beta"), "{printed:?}");
+}
+
+#[test]
+fn what_else_applies_is_explained() {
+    let (_dir, path) = configured(
+        r#"server: { https: ["127.0.0.1:8443"], admin: off, error_pages: { 5xx: { body: "s\n" } } }
+storage: { file: { path: ./data } }
+issuers: { local: { local_ca: {} } }
+upstreams: { app: { servers: ["127.0.0.1:1"] } }
+sites:
+  - hosts: [a.example]
+    compress: { algorithms: [br, gzip], min_size: 2KiB }
+    error_pages: { 404: { body: "n\n" } }
+    routes:
+      - { path: /x, upstream: app, max_body: 1MiB, timeout: { read: 9s, total: 1m } }
+      - path: /y
+        maintenance: { body: "back\n", allow: [10.0.0.0/8, "::1"] }
+        upstream: app
+  - hosts: [b.example]
+    maintenance: { status: 500 }
+    routes:
+      - { path: /open, respond: {}, maintenance: off }
+      - { path: /shut, respond: {} }
+"#,
+    );
+    let shown = path.display();
+    let lines = |request: &str, arguments: &[&str]| {
+        let printed = explain(&path, &[&[request][..], arguments].concat());
+        assert_eq!((printed.code, &*printed.stderr), (Some(0), ""), "{request}");
+        let lines = printed.stdout.lines().skip(3).map(str::to_owned);
+        lines
+            .take_while(|line| !line.starts_with("other"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        lines("https://a.example/x", &[]),
+        [
+            "answer: upstream app",
+            "error page: configured for 404, 5xx",
+            "compression: br, gzip from 2048 octets",
+            "limits: a request body of 1048576 octets; 5s to connect, 9s to read, 60s to send, \
+             60s in total",
+        ]
+    );
+    let maintained = lines("https://a.example/y/z", &[]);
+    let whom = "for all clients but those in 10.0.0.0/8, ::1/128, which get: upstream app";
+    assert_eq!(
+        maintained[0],
+        "answer: 503 Service Unavailable: maintenance"
+    );
+    assert_eq!(maintained[1], format!("maintenance: {whom} ({shown}:12:9)"));
+    assert_eq!(maintained[2], "error page: that of the maintenance");
+    let missing = lines("https://a.example/z", &[]);
+    assert_eq!(missing[1..], ["error page: 404"]);
+
+    for path in ["/shut", "/nothing"] {
+        assert_eq!(
+            lines(&format!("https://b.example{path}"), &[]),
+            [
+                "answer: 500 Internal Server Error: maintenance".to_owned(),
+                format!("maintenance: for all clients ({shown}:15:5)"),
+                "error page: 5xx".to_owned(),
+            ]
+        );
+    }
+    let open = lines("https://b.example/open", &[]);
+    assert_eq!(open[0], "answer: response with status 200 OK");
+    // What a CA asks for is not kept from it.
+    let challenge = lines("https://b.example/.well-known/acme-challenge/x", &[]);
+    assert!(challenge[0].starts_with("answer: 404"), "{challenge:?}");
+
+    let printed = explain(&path, &["https://a.example/y", "--json"]);
+    let report: Value = serde_json::from_str(&printed.stdout).expect("JSON");
+    assert_eq!(report["answer"]["status"], 503);
+    let maintenance = &report["effects"]["maintenance"];
+    assert_eq!(maintenance["path"], "sites[0].routes[1].maintenance");
+    assert_eq!(maintenance["allow"][0], "10.0.0.0/8");
+    assert_eq!(maintenance["line"], 12);
 }
 
 #[test]
