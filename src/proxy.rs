@@ -4,6 +4,7 @@
 //! a lane of its own, [`forward`], or through Pingora's proxy, whose phases are those of
 //! [`Gateway`]. Connections, their limits and the reading of HTTP/1 heads belong to `edge`.
 
+mod accept_encoding;
 mod admission;
 mod alarm;
 mod app;
@@ -12,12 +13,15 @@ mod authority;
 mod availability;
 mod balance;
 mod body;
+mod coded_fields;
 mod connection;
 mod connection_limit;
 mod deadline;
 mod decision;
 mod dial;
 mod drain;
+mod encoder;
+mod encodings;
 mod endpoint;
 mod error_page;
 mod explain;
@@ -57,6 +61,7 @@ mod rewriting;
 mod route;
 mod server;
 mod server_tls;
+mod session_body;
 mod sticky;
 mod template;
 mod tls_failure;
@@ -89,8 +94,10 @@ pub(crate) use self::proxy_header::Addresses;
 pub(crate) use self::request::is_well_formed;
 pub use self::request::{Fields, Request};
 pub use self::resolve::{resolve_loop, resolve_new};
-pub(crate) use self::response::{BODY_END, DRAIN_LIMIT, DRAIN_TIMEOUT, IDLE_AFTER, IDLE_BEFORE};
 pub use self::route::{Site, SiteTable};
+pub(crate) use self::session_body::{
+    BODY_END, DRAIN_LIMIT, DRAIN_TIMEOUT, IDLE_AFTER, IDLE_BEFORE,
+};
 pub use self::sticky::StickyKey;
 pub use self::trailers::{check_size as check_trailers, parse_trailers, write_last_chunk};
 pub use self::upstream::{EndpointView, Pool};

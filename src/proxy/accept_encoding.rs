@@ -1,4 +1,4 @@
-//! Which coding a client is sent (RFC 9110, section 12.5.3).
+//! Which content coding a client is sent (RFC 9110, section 12.5.3).
 
 use crate::config::model::Coding;
 use crate::proxy::request::Fields;
@@ -10,6 +10,23 @@ pub(super) struct Preference {
     pub(super) coding: Option<Coding>,
     /// Whether the client refuses a response as it is.
     pub(super) refuses_identity: bool,
+}
+
+/// Whether the client of a request with these fields wants its response as it is.
+pub(super) fn forbids_changes(fields: Fields<'_>) -> bool {
+    let values = fields
+        .iter()
+        .filter(|(name, _)| name.eq_ignore_ascii_case(b"cache-control"));
+    let mut directives = values.flat_map(|(_, value)| members(value));
+    directives.any(|directive| directive.eq_ignore_ascii_case(b"no-transform"))
+}
+
+/// The members of a list.
+pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let members = value.split(|&octet| octet == b',');
+    members
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
 }
 
 /// A weight in thousandths.

@@ -161,13 +161,24 @@ impl Encoder {
     /// # Errors
     /// If the body has another length than was said, or if there is no memory.
     pub(super) fn finish(self) -> io::Result<Bytes> {
-        let output = match self.stream {
-            Stream::Zstd(encoder) => encoder.finish()?,
-            Stream::Brotli(encoder) => encoder.into_inner(),
-            Stream::Gzip(encoder) => encoder.finish()?,
-        };
-        Ok(output.into())
+        self.stream.finish()
     }
+}
+
+/// Encodes a whole body. What that takes is not counted with other encoders: it is for one body at a
+/// time.
+///
+/// # Errors
+/// If there is no memory.
+pub(super) fn encode_whole(
+    coding: Coding,
+    level: CompressionLevel,
+    body: &[u8],
+) -> io::Result<Bytes> {
+    let length = Some(body.len() as u64);
+    let mut stream = Stream::open(coding, Settings::of(coding, level), length)?;
+    stream.writer().write_all(body)?;
+    stream.finish()
 }
 
 impl Stream {
@@ -201,6 +212,15 @@ impl Stream {
                 Self::Gzip(GzEncoder::new(Vec::new(), level))
             }
         })
+    }
+
+    fn finish(self) -> io::Result<Bytes> {
+        let output = match self {
+            Self::Zstd(encoder) => encoder.finish()?,
+            Self::Brotli(encoder) => encoder.into_inner(),
+            Self::Gzip(encoder) => encoder.finish()?,
+        };
+        Ok(output.into())
     }
 
     fn writer(&mut self) -> &mut dyn io::Write {

@@ -24,8 +24,9 @@ use super::header::{self, Forwarded};
 use super::phase_ctx::PhaseCtx;
 use super::refusal::Refusal;
 use super::request::{Request, origin_form};
-use super::response::{self, LocalResponse};
+use super::response::LocalResponse;
 use super::response_head;
+use super::session_body;
 use super::upstream::UPGRADED_IDLE;
 use crate::clock::{Clock, SystemClock};
 
@@ -81,7 +82,7 @@ impl ProxyHttp for Gateway {
         }
         if ctx.declared == Some(0) && session.req_header().version == Version::HTTP_2 {
             // A server considers a request without a body complete once its head has arrived.
-            response::await_empty_body(session).await?;
+            session_body::await_empty_body(session).await?;
         }
         if websocket {
             ctx.websocket = true;
@@ -103,7 +104,7 @@ impl ProxyHttp for Gateway {
             Err(NoServer::Full) => tokio::select! {
                 biased;
                 choice = ctx.request.wait_for_server() => choice.cloned(),
-                gone = response::await_client_gone(session) => return Err(gone),
+                gone = session_body::await_client_gone(session) => return Err(gone),
             },
             choice => choice,
         };
@@ -118,7 +119,7 @@ impl ProxyHttp for Gateway {
         let opened = tokio::select! {
             biased;
             opened = opening => opened,
-            gone = response::await_client_gone(session) => return Err(gone),
+            gone = session_body::await_client_gone(session) => return Err(gone),
         };
         let mut peer = opened.map_err(|mut error| {
             let again = ctx.request.record_connect_failure(&mut error);
@@ -305,7 +306,7 @@ impl ProxyHttp for Gateway {
                 let sent = page.send(session, ctx.request.response_fields()).await;
                 // A client that was too slow is not waited for again.
                 ctx.page_sent = sent.is_ok() && status != StatusCode::REQUEST_TIMEOUT;
-                if sent.is_ok() && !response::is_http2(session) {
+                if sent.is_ok() && !session_body::is_http2(session) {
                     match &ctx.keep_alive {
                         Some(kept) if session.get_keepalive().is_some() => kept.grant(),
                         _ => session.shutdown().await,
@@ -345,9 +346,9 @@ impl ProxyHttp for Gateway {
             ctx.request
                 .log_request(status, bytes, &request, &access, SystemClock.now());
         }
-        if response::is_http2(session) && (error.is_none() || ctx.page_sent) {
+        if session_body::is_http2(session) && (error.is_none() || ctx.page_sent) {
             ctx.request.release_upstream();
-            response::await_body_end(session, response::IDLE_AFTER).await;
+            session_body::await_body_end(session, session_body::IDLE_AFTER).await;
         }
     }
 }

@@ -1,33 +1,25 @@
 //! Responses of the gateway itself: configured ones, redirects and error pages.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER,
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION,
+    RETRY_AFTER, VARY,
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
-use pingora_core::{Error, ErrorType, Result};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use crate::config::model::Form;
+use crate::config::model::{Coding, Form, Route};
+use crate::proxy::coded_fields::{describes_octets, weaken};
+use crate::proxy::encodings::Encodings;
 use crate::proxy::grpc;
 use crate::proxy::header::REQUEST_ID;
-use crate::proxy::request::Fields;
+use crate::proxy::request::{Fields, Request};
 use crate::proxy::response_fields::ResponseFields;
-
-/// How much of a request's body is read and discarded so that its HTTP/1 connection can be kept.
-pub(crate) const DRAIN_LIMIT: usize = 64 * 1024;
-
-/// How long that may take.
-pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long the rest of the body of an HTTP/2 request is waited for: in total, and without an
-/// octet, before a response and after it.
-pub(crate) const BODY_END: Duration = Duration::from_secs(30);
-pub(crate) const IDLE_BEFORE: Duration = Duration::from_secs(2);
-pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(5);
+use crate::proxy::session_body::{IDLE_BEFORE, await_body_end, drain_request, is_http2};
 
 /// After how many seconds a client may retry for which the gateway has no room.
 const RETRY: &str = "5";
@@ -49,6 +41,10 @@ pub(crate) struct LocalResponse {
     /// What a client of gRPC gets instead of all this, whatever the status.
     grpc: Option<Box<grpc::Failure>>,
     body: Bytes,
+    /// The body in content codings, of which each client gets one.
+    encodings: Option<Arc<Encodings>>,
+    /// The content coding of the body.
+    coding: Option<Coding>,
 }
 
 impl LocalResponse {
@@ -59,6 +55,24 @@ impl LocalResponse {
             body,
             ..Self::status(status)
         }
+    }
+
+    /// This response of a route, for which its body is encoded if it is to be compressed.
+    pub(crate) fn with_encodings(self, route: &Route) -> Self {
+        Self {
+            encodings: Encodings::of(route).map(Arc::new),
+            ..self
+        }
+    }
+
+    /// This response as the client of a request gets it, if its body is encoded for it.
+    pub(crate) fn encoded_for(&self, request: &Request<'_>) -> Option<Self> {
+        let (coding, body) = self.encodings.as_ref()?.choose(request)?;
+        Some(Self {
+            coding: Some(coding),
+            body: body.clone(),
+            ..self.clone()
+        })
     }
 
     /// This response, valid for this one request only.
@@ -82,6 +96,8 @@ impl LocalResponse {
             why: None,
             grpc: None,
             body: Bytes::new(),
+            encodings: None,
+            coding: None,
         }
     }
 
@@ -251,16 +267,35 @@ impl LocalResponse {
         let written = gateway.written().filter_map(move |(name, value)| {
             let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
             let is_own = is_page && self.fields().any(|(own, _)| own == name);
-            (!is_own).then(|| (name, value.clone()))
+            let value = self.adapt_field(&name, value)?;
+            (!is_own).then_some((name, value))
         });
+        // Whatever else it depends on.
+        let varies = self.encodings.is_some();
+        let vary = varies.then(|| (VARY, HeaderValue::from_static("Accept-Encoding")));
         let id = (REQUEST_ID, gateway.request_id.clone());
-        own.chain(written).chain([id])
+        own.chain(written).chain(vary).chain([id])
+    }
+
+    /// A field that the route adds, as it is for this body; `None` if it is wrong for it.
+    fn adapt_field(&self, name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
+        let is_weak = value.as_bytes().starts_with(b"W/");
+        match self.coding {
+            Some(_) if *name == ETAG && !is_weak => {
+                HeaderValue::try_from(weaken(value.as_bytes())?).ok()
+            }
+            Some(_) if describes_octets(name.as_str()) => None,
+            _ => Some(value.clone()),
+        }
     }
 
     /// The fields of its head, as far as they are its own.
     fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let content_type = self.content_type.clone().filter(|_| !self.body.is_empty());
         let grpc = self.grpc.iter().flat_map(|failure| failure.fields());
+        let coding = self
+            .coding
+            .map(|one| HeaderValue::from_static(one.as_str()));
         let length = (!self.is_bodiless()).then(|| HeaderValue::from(self.body.len()));
         let cache = (!self.cacheable).then(|| HeaderValue::from_static("no-store"));
         // Of the gateway's own responses, those that are not configured.
@@ -269,6 +304,7 @@ impl LocalResponse {
         let retry = (is_busy && !is_told).then(|| HeaderValue::from_static(RETRY));
         [
             (CONTENT_TYPE, content_type),
+            (CONTENT_ENCODING, coding),
             (CONTENT_LENGTH, length),
             (LOCATION, self.location.clone()),
             (ALLOW, self.allow.clone()),
@@ -292,79 +328,6 @@ impl LocalResponse {
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
         )
     }
-}
-
-/// Whether a request came over HTTP/2.
-pub(crate) fn is_http2(session: &Session) -> bool {
-    session.req_header().version == Version::HTTP_2
-}
-
-/// Reads what is left of a small body, so that the next request can follow it on the connection.
-async fn drain_request(session: &mut Session) {
-    let length = session.req_header().headers.get(CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    let is_large = length.is_some_and(|length: usize| length > DRAIN_LIMIT);
-    if is_large || waits_for_leave(session) || session.is_body_done() {
-        return;
-    }
-    let read = async {
-        let mut left = DRAIN_LIMIT;
-        while let Ok(Some(part)) = session.read_request_body().await {
-            match left.checked_sub(part.len()) {
-                Some(rest) => left = rest,
-                None => break,
-            }
-        }
-    };
-    _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
-}
-
-/// Reads what still arrives of the body of an HTTP/2 request, as long as no pause is longer than
-/// `idle`.
-///
-/// A stream whose response precedes the end of its body is reset with NO_ERROR, which some clients
-/// (curl 7.88) consider a failure, whatever the response. After a failure or a redirect they stop
-/// sending by themselves, though not before they have seen a body. After a success they continue,
-/// and wait for room to send without reading what would give it to them. So a success is sent after
-/// the body has ended.
-pub(crate) async fn await_body_end(session: &mut Session, idle: Duration) {
-    if waits_for_leave(session) || session.is_body_done() {
-        return;
-    }
-    let read = async {
-        while let Ok(Ok(Some(_))) = tokio::time::timeout(idle, session.read_request_body()).await {}
-    };
-    _ = tokio::time::timeout(BODY_END, read).await;
-}
-
-/// Waits until the client cancels its request or goes away. Over HTTP/1 that cannot be seen before
-/// the whole body has been read.
-pub(crate) async fn await_client_gone(session: &mut Session) -> Box<Error> {
-    if !is_http2(session) && !session.is_body_done() {
-        return std::future::pending().await;
-    }
-    loop {
-        if let Err(error) = session.downstream_session.read_body_or_idle(true).await {
-            return error.into_down();
-        }
-    }
-}
-
-/// Waits for the end of a body that must be empty.
-pub(crate) async fn await_empty_body(session: &mut Session) -> Result<()> {
-    while let Some(part) = session.read_request_body().await? {
-        if !part.is_empty() {
-            let why = "the request's body is longer than declared";
-            return Err(Error::explain(ErrorType::HTTPStatus(400), why).into_down());
-        }
-    }
-    Ok(())
-}
-
-/// Whether the client waits for `100 Continue`: then it has not sent its body, and will not send it
-/// after another response.
-fn waits_for_leave(session: &Session) -> bool {
-    session.req_header().headers.contains_key(EXPECT)
 }
 
 #[cfg(test)]

@@ -249,7 +249,7 @@ impl SiteTable {
     fn routes(&self, routes: &[model::Route], metrics: &Metrics) -> Arc<[Route]> {
         let routes = routes.iter().map(|route| Route {
             matcher: Matcher::of(route),
-            action: self.action(&route.action, metrics),
+            action: self.action(route, metrics),
             rewriting: route
                 .rewriting
                 .as_deref()
@@ -260,8 +260,8 @@ impl SiteTable {
         routes.collect()
     }
 
-    fn action(&self, action: &model::Action, metrics: &Metrics) -> Action {
-        match action {
+    fn action(&self, route: &model::Route, metrics: &Metrics) -> Action {
+        match &route.action {
             model::Action::Proxy(proxy) => Action::Proxy(Proxy {
                 // The checked model names no upstream that it does not hold.
                 pool: self
@@ -291,11 +291,10 @@ impl SiteTable {
                 status,
                 body,
                 content_type,
-            } => Action::Respond(LocalResponse::new(
-                *status,
-                content_type.clone(),
-                body.clone(),
-            )),
+            } => {
+                let plain = LocalResponse::new(*status, content_type.clone(), body.clone());
+                Action::Respond(plain.with_encodings(route))
+            }
         }
     }
 }

@@ -174,7 +174,7 @@ pub struct Route {
     pub conditions: Option<Arc<Conditions>>,
     pub action: Action,
     pub rewriting: Option<Box<Rewriting>>,
-    /// How responses of servers are compressed, if they are.
+    /// How responses of servers and configured ones are compressed, if they are.
     pub compression: Option<Arc<Compression>>,
     /// Its own, or that of its site.
     pub maintenance: Option<Arc<Maintenance>>,

@@ -26,6 +26,8 @@ fn responses_are_compressed_only_where_it_is_wanted() {
         "routes: [{ upstream: app }]",
         "routes: [{ upstream: app, compress: off }]",
         "compress: on, routes: [{ upstream: app, compress: off }]",
+        "compress: on, routes: [{ respond: {}, compress: off }]",
+        "compress: on, routes: [{ redirect: { to: /x } }]",
     ] {
         assert_eq!(compressions(keys), [None], "{keys}");
     }
@@ -43,6 +45,8 @@ fn responses_are_compressed_only_where_it_is_wanted() {
         "upstream: app, compress: {}",
         "compress: on, routes: [{ upstream: app }]",
         "compress: off, routes: [{ upstream: app, compress: { level: default } }]",
+        "compress: on, routes: [{ respond: {} }]",
+        "routes: [{ respond: {}, compress: on }]",
     ] {
         assert_eq!(compressions(keys), on, "{keys}");
     }

@@ -211,13 +211,13 @@ fn routes(
                 Some(raw) => compression(ctx, raw, &at.key("compress")),
                 None => compress.clone(),
             };
-            let is_proxy = matches!(action, Action::Proxy(_));
+            let has_body = matches!(action, Action::Proxy(_) | Action::Respond { .. });
             let route = Route {
                 path,
                 conditions,
                 action,
                 rewriting,
-                compression: compression.filter(|_| is_proxy),
+                compression: compression.filter(|_| has_body),
                 maintenance,
             };
             routes.push((index, route));
@@ -245,10 +245,19 @@ fn action(
             ("request_headers", route.request_headers.is_some()),
             ("compress", route.compress.is_some()),
         ];
-        let is_rewritten = |key| matches!(key, "strip_prefix" | "rewrite");
+        let alternative = |key| match key {
+            "strip_prefix" | "rewrite" => Some(("files", route.files.is_some())),
+            "compress" => Some(("respond", route.respond.is_some())),
+            _ => None,
+        };
         for (key, given) in others {
-            if given && !(is_rewritten(key) && route.files.is_some()) {
-                let message = format!("'{key}' has no meaning without 'upstream'");
+            let or = match alternative(key) {
+                Some((_, true)) => continue,
+                Some((other, false)) => format!(" or '{other}'"),
+                None => String::new(),
+            };
+            if given {
+                let message = format!("'{key}' has no meaning without 'upstream'{or}");
                 ctx.problems
                     .error(&at.key(key).at_key(), message, "remove it");
             }

@@ -5,8 +5,6 @@
 //! read from the server. While the server has nothing to send, nothing stays in the encoder, so
 //! slow streams are not delayed.
 
-mod accept;
-mod encoder;
 mod head;
 
 use std::io;
@@ -17,13 +15,13 @@ use bytes::Bytes;
 use http::HeaderMap;
 use pingora_core::{Error, ErrorType, Result};
 
-use self::accept::{Preference, choose_coding};
-use self::encoder::Encoder;
-use self::head::{Change, members, plan, send_changed};
+use self::head::{Change, plan, send_changed};
 use super::client::Client;
 use super::response::{Body, ResponseHead};
 use crate::config::model::Compression;
+use crate::proxy::accept_encoding::{Preference, choose_coding, forbids_changes};
 use crate::proxy::connection_limit::Held;
+use crate::proxy::encoder::Encoder;
 use crate::proxy::request::Request;
 
 /// The most octets that are encoded at once, before other tasks have their turn.
@@ -72,15 +70,11 @@ impl<'a> Compressing<'a> {
             "HTTP/1.0" => Preference::default(),
             _ => choose_coding(request.fields, &compression.codings),
         };
-        let no_transform = |value| {
-            let mut directives = members(value);
-            directives.any(|directive| directive.eq_ignore_ascii_case(b"no-transform"))
-        };
         Self {
             client,
             request,
             preference,
-            is_final: values(request, "cache-control").any(no_transform),
+            is_final: forbids_changes(request.fields),
             compression,
             state: State::AsItIs,
             encoded: Bytes::new(),

@@ -34,16 +34,19 @@ impl RequestCtx {
             let rewritten = rewriting.fill(&values())?;
             self.rewritten = Some(Box::new(rewritten));
         }
-        if let Step::Redirect(redirect) = decision.step() {
-            self.response = Some(Box::new(redirect.fill(&values())?));
-        }
+        let response = match decision.step() {
+            Step::Redirect(redirect) => Some(redirect.fill(&values())?),
+            Step::Respond(response) => response.encoded_for(request),
+            Step::Refuse(_) | Step::Pass(_) | Step::Files(_) => None,
+        };
+        self.response = response.map(Box::new);
         Ok(())
     }
 
     /// The response that was decided, if any.
     pub(crate) fn response(&self) -> Option<&LocalResponse> {
         match self.decision.as_ref()?.step() {
-            Step::Respond(response) => Some(response),
+            Step::Respond(response) => Some(self.response.as_deref().unwrap_or(response)),
             Step::Redirect(_) => self.response.as_deref(),
             Step::Refuse(_) | Step::Pass(_) | Step::Files(_) => None,
         }

@@ -3,8 +3,9 @@
 use http::StatusCode;
 use pingora_core::Result;
 
-use super::accept::Preference;
 use crate::config::model::{Coding, Compression};
+use crate::proxy::accept_encoding::{Preference, members};
+use crate::proxy::coded_fields::{describes_octets, weaken};
 use crate::proxy::forward::response::{Body, ResponseHead};
 
 /// What is to be known of a response's fields.
@@ -108,11 +109,7 @@ pub(super) fn send_changed<'a>(
         let edit = match name.len() {
             4 if is("etag") && is_weakened => Edit::Weaken,
             4 if is("vary") && vary.is_some() => Edit::Drop,
-            // What the server says of its own octets.
-            6 if is("digest") && is_encoded => Edit::Drop,
-            11 if (is("repr-digest") || is("content-md5")) && is_encoded => Edit::Drop,
-            13 if is("accept-ranges") && is_encoded => Edit::Drop,
-            14 if is("content-digest") && is_encoded => Edit::Drop,
+            _ if is_encoded && describes_octets(name) => Edit::Drop,
             _ => Edit::Keep,
         };
         let value = match edit {
@@ -173,20 +170,6 @@ impl<'a> Facts<'a> {
             _ => {}
         }
     }
-}
-
-/// The members of a list.
-pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let members = value.split(|&octet| octet == b',');
-    members
-        .map(<[u8]>::trim_ascii)
-        .filter(|member| !member.is_empty())
-}
-
-/// The weak form of a strong entity tag (RFC 9110, section 8.8.3).
-fn weaken(tag: &[u8]) -> Option<Vec<u8>> {
-    let is_strong = tag.len() >= 2 && tag.starts_with(b"\"") && tag.ends_with(b"\"");
-    is_strong.then(|| [b"W/", tag].concat())
 }
 
 #[cfg(test)]
