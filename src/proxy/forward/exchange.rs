@@ -2,35 +2,17 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
-use pingora_core::{Error, ErrorType, Result};
+use pingora_core::Result;
 use tokio::time::Instant;
 
 use super::client::Client;
 use super::download::Download;
 use super::response::Asked;
-use super::send_pace::SendPace;
 use super::upload::{Replay, Upload};
+use super::wait::{Patience, Wait, WaitClock, overrun_error};
 use crate::proxy::connection::Connection;
-use crate::proxy::upstream::UPGRADED_IDLE;
-
-/// How long a request may continue after its response, and a server after the client of a tunnel
-/// has ended its side.
-pub(super) const FAREWELL: Duration = Duration::from_secs(2);
-
-/// How long a server may make no progress, and how long the whole may take.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// Between two parts of its response, and of the request that it waits for.
-    pub(super) read: Duration,
-    /// While it accepts nothing of the request, and while it is slower than it may be, see
-    /// [`SendPace`].
-    pub(super) send: Duration,
-    /// By when the client must have the complete response.
-    pub(super) until: Option<Instant>,
-}
 
 /// How an exchange ended.
 pub(super) struct Outcome {
@@ -49,35 +31,17 @@ pub(super) struct Outcome {
     pub(super) leaves_connection: bool,
 }
 
-/// What an exchange waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
-    /// The end of a request whose response is complete.
-    Farewell,
-    /// What the server still sends through a tunnel whose client has ended its side.
-    TunnelEnd,
-    /// Anything in a tunnel.
-    Tunnel,
-    /// The server, to accept more of the request.
-    Send,
-    /// The next part of the response, or of the request that the server waits for.
-    Read,
-}
-
 /// One attempt at a server.
 pub(super) struct Exchange<'a, C> {
     client: &'a mut C,
     connection: &'a mut Connection,
     asked: Asked<'a>,
-    patience: Patience,
     upload: Upload,
     pub(super) download: Download,
     replay: &'a mut Replay,
-    /// What is waited for, and since when.
-    wait: Option<(Wait, Instant)>,
-    /// How many octets of the request the server had not acknowledged when that began.
+    clock: WaitClock,
+    /// How many octets of the request the server had not acknowledged when the wait began.
     unacknowledged: usize,
-    send_pace: SendPace,
     /// Whether the client has the complete response.
     has_response: bool,
 }
@@ -95,13 +59,11 @@ impl<'a, C: Client> Exchange<'a, C> {
             client,
             connection,
             asked,
-            patience,
             upload,
             download: Download::new(),
             replay,
-            wait: None,
+            clock: WaitClock::new(patience),
             unacknowledged: 0,
-            send_pace: SendPace::default(),
             has_response: false,
         }
     }
@@ -179,73 +141,52 @@ impl<'a, C: Client> Exchange<'a, C> {
         (self.upload.has_moved, self.download.has_moved) = (false, false);
         // A tunnel has no end of its own.
         let is_open = !self.has_response && !self.download.is_tunnel();
-        let until = self.patience.until.filter(|_| is_open);
+        let until = self.clock.patience.until.filter(|_| is_open);
         let wait = self.current_wait();
-        self.send_pace.note(wait == Some(Wait::Send));
-        let Some(wait) = wait else {
-            self.wait = None;
-            let Some(until) = until else {
-                return Poll::Pending;
-            };
-            ready!(self.connection.alarm.poll_at(cx, until));
-            return Poll::Ready(Err(overrun_error()));
+        let is_sending = wait == Some(Wait::Send);
+        if self.clock.record(wait, has_moved) && is_sending {
+            self.unacknowledged = self.connection.unacknowledged();
+        }
+        let due = self.clock.due();
+        let Some(deadline) = [due, self.slow_at(), until].into_iter().flatten().min() else {
+            return Poll::Pending;
         };
-        // What still comes does not extend a farewell.
-        let continues =
-            |known: &(Wait, Instant)| known.0 == wait && !(has_moved && wait != Wait::Farewell);
-        let (_, since) = match self.wait.filter(continues) {
-            Some(known) => known,
-            None => self.begin_wait(wait),
-        };
-        let limit = match wait {
-            Wait::Farewell | Wait::TunnelEnd => FAREWELL,
-            Wait::Tunnel => UPGRADED_IDLE,
-            Wait::Send => self.patience.send,
-            Wait::Read => self.patience.read,
-        };
-        let due = match wait {
-            Wait::Send => self.send_deadline().min(since + limit),
-            _ => since + limit,
-        };
-        let deadline = until.map_or(due, |until| until.min(due));
         ready!(self.connection.alarm.poll_at(cx, deadline));
         if until == Some(deadline) {
             return Poll::Ready(Err(overrun_error()));
         }
-        if matches!(wait, Wait::Farewell | Wait::TunnelEnd | Wait::Tunnel) {
+        let Some(wait) = wait else {
+            return Poll::Pending;
+        };
+        if wait.is_last() {
             self.upload.stop();
             return Poll::Ready(Ok(()));
         }
-        if wait == Wait::Send && Instant::now() < self.send_deadline() {
+        if self.slow_at().is_some_and(|slow| Instant::now() < slow) {
             // The kernel takes more only once there is room for much.
-            let has_progress = self.connection.unacknowledged() < self.unacknowledged;
+            let unacknowledged = self.connection.unacknowledged();
+            let has_progress = unacknowledged < self.unacknowledged;
             if has_progress {
-                self.begin_wait(wait);
+                self.unacknowledged = unacknowledged;
+                self.clock.restart();
             }
-            if has_progress || Instant::now() < since + limit {
+            if has_progress || due.is_some_and(|due| Instant::now() < due) {
                 return self.poll_overdue(cx);
             }
         }
-        Poll::Ready(Err(self.timeout_error(limit)))
+        let error = self.clock.timeout_error(wait, self.upload.is_over());
+        Poll::Ready(Err(error))
     }
 
-    /// Until when the server may be waited for at least, with what it has accepted of the request.
-    fn send_deadline(&self) -> Instant {
-        self.send_pace.deadline(self.patience.send, || {
+    /// When the server has been too slow with what it has accepted of the request.
+    fn slow_at(&self) -> Option<Instant> {
+        self.clock.slow_at(|| {
             let unacknowledged = self.connection.unacknowledged() as u64;
             self.upload.written.saturating_sub(unacknowledged)
         })
     }
 
-    fn begin_wait(&mut self, wait: Wait) -> (Wait, Instant) {
-        if wait == Wait::Send {
-            self.unacknowledged = self.connection.unacknowledged();
-        }
-        *self.wait.insert((wait, Instant::now()))
-    }
-
-    /// What is waited for; `None` if it is the client that has to accept the response, for which it
-    /// has a deadline of its own.
+    /// What is waited for, if the client's side has no deadline of its own.
     fn current_wait(&self) -> Option<Wait> {
         if self.has_response {
             Some(Wait::Farewell)
@@ -253,53 +194,27 @@ impl<'a, C: Client> Exchange<'a, C> {
             Some(Wait::TunnelEnd)
         } else if self.download.is_tunnel() {
             Some(Wait::Tunnel)
-        } else if !self.download.is_waiting {
-            None
-        } else if self.upload.is_blocked {
-            Some(Wait::Send)
         } else {
-            Some(Wait::Read)
+            Wait::for_response(self.download.is_waiting, self.upload.is_blocked)
         }
     }
-
-    /// The error of a wait of `limit`, with the side that was waited for.
-    fn timeout_error(&self, limit: Duration) -> Box<Error> {
-        if self.upload.is_blocked {
-            let why = match self.wait {
-                Some((_, since)) if since.elapsed() < limit => TOO_SLOW.to_owned(),
-                _ => format!("the server accepts nothing of the request for {limit:?}"),
-            };
-            Error::explain(ErrorType::WriteTimedout, why).into_up()
-        } else if self.upload.is_over() {
-            let why = format!("the server sends nothing for {limit:?}");
-            Error::explain(ErrorType::ReadTimedout, why).into_up()
-        } else {
-            let why = format!("the client sends nothing of the request's body for {limit:?}");
-            Error::explain(ErrorType::ReadTimedout, why).into_down()
-        }
-    }
-}
-
-/// Why a server is not waited for any longer that accepts a request, but too little of it.
-pub(super) const TOO_SLOW: &str = "the server accepts the request too slowly";
-
-/// The error of a request that has taken as long as it may.
-pub(super) fn overrun_error() -> Box<Error> {
-    let why = "the request takes longer than its route allows";
-    Error::explain(ErrorType::ReadTimedout, why).into_up()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
-    use pingora_core::ErrorSource;
+    use pingora_core::{ErrorSource, ErrorType};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
     use tokio::time::sleep;
 
     use super::super::fake::Received::{End, Head, Interim};
     use super::super::fake::{FakeClient, Person, Received, arrived, asked, connect, octets};
     use super::super::request::Body;
+    use super::super::wait::FAREWELL;
     use super::*;
+    use crate::proxy::upstream::UPGRADED_IDLE;
 
     const READ: Duration = Duration::from_secs(10);
     const SEND: Duration = Duration::from_secs(5);

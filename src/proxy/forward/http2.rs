@@ -5,20 +5,18 @@ mod upload;
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use http::{Request, StatusCode};
-use pingora_core::{Error, ErrorSource, ErrorType, Result};
-use tokio::time::Instant;
+use pingora_core::{ErrorSource, Result};
 
 use self::download::Download;
 use self::upload::Upload;
 use super::client::Client;
-use super::exchange::{FAREWELL, Outcome, Patience, TOO_SLOW, overrun_error};
+use super::exchange::Outcome;
 use super::request::Body;
 use super::response::Asked;
-use super::send_pace::SendPace;
 use super::upload::Replay;
+use super::wait::{Patience, Wait, WaitClock, overrun_error};
 use crate::proxy::alarm::Alarm;
 use crate::proxy::http2::{Place, stream_error};
 
@@ -38,29 +36,15 @@ pub(super) struct Outgoing<'a> {
 struct Exchange<'a, C> {
     client: &'a mut C,
     asked: Asked<'a>,
-    patience: Patience,
     upload: Upload,
     download: Download,
     replay: &'a mut Replay,
     alarm: Alarm,
-    /// What is waited for, and since when.
-    wait: Option<(Wait, Instant)>,
-    send_pace: SendPace,
+    clock: WaitClock,
     /// Whether the server has been waited for too long.
     has_timed_out: bool,
     /// Whether the client has the complete response.
     has_response: bool,
-}
-
-/// What an exchange waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
-    /// The end of a request whose response is complete.
-    Farewell,
-    /// The server, to accept more of the request.
-    Send,
-    /// The next part of the response, or of the request that the server waits for.
-    Read,
 }
 
 /// Carries a request and its response. `record_response` gets the status of each head.
@@ -99,13 +83,11 @@ pub(super) async fn carry<C: Client>(
     let mut exchange = Exchange {
         client,
         asked: outgoing.asked,
-        patience: outgoing.patience,
         upload,
         download: Download::new(response),
         replay,
         alarm: Alarm::default(),
-        wait: None,
-        send_pace: SendPace::default(),
+        clock: WaitClock::new(outgoing.patience),
         has_timed_out: false,
         has_response: false,
     };
@@ -163,87 +145,48 @@ impl<C: Client> Exchange<'_, C> {
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let has_moved = self.upload.has_moved | self.download.has_moved;
         (self.upload.has_moved, self.download.has_moved) = (false, false);
-        let until = self.patience.until.filter(|_| !self.has_response);
-        let wait = if self.has_response {
-            Some(Wait::Farewell)
-        } else if !self.download.is_waiting {
-            // The client has a deadline of its own for what it has to accept.
-            None
-        } else if self.upload.is_blocked {
-            Some(Wait::Send)
-        } else {
-            Some(Wait::Read)
+        let until = self.clock.patience.until.filter(|_| !self.has_response);
+        let wait = match self.has_response {
+            true => Some(Wait::Farewell),
+            false => Wait::for_response(self.download.is_waiting, self.upload.is_blocked),
         };
-        self.send_pace.note(wait == Some(Wait::Send));
-        // What still comes does not extend a farewell.
-        let continues = |known: &(Wait, Instant)| {
-            wait == Some(known.0) && !(has_moved && known.0 != Wait::Farewell)
-        };
-        self.wait = match self.wait.filter(continues) {
-            Some(known) => Some(known),
-            None => wait.map(|wait| (wait, Instant::now())),
-        };
-        let limit = match wait {
-            Some(Wait::Send) => self.patience.send,
-            Some(Wait::Read) => self.patience.read,
-            Some(Wait::Farewell) | None => FAREWELL,
-        };
-        let overdue = self.wait.map(|(wait, since)| match wait {
-            Wait::Send => self.send_deadline().min(since + limit),
-            Wait::Farewell | Wait::Read => since + limit,
-        });
-        let Some(deadline) = overdue.into_iter().chain(until).min() else {
+        self.clock.record(wait, has_moved);
+        let slow = self.clock.slow_at(|| self.upload.accepted);
+        let Some(deadline) = [self.clock.due(), slow, until].into_iter().flatten().min() else {
             return Poll::Pending;
         };
         ready!(self.alarm.poll_at(cx, deadline));
         if until == Some(deadline) {
-            // No server is to blame for what its client allows.
             return Poll::Ready(Err(overrun_error()));
         }
-        if wait == Some(Wait::Farewell) {
+        let Some(wait) = wait else {
+            return Poll::Pending;
+        };
+        if wait.is_last() {
             return Poll::Ready(Ok(()));
         }
-        let error = self.timeout_error(limit);
+        let error = self.clock.timeout_error(wait, self.upload.is_over());
         self.has_timed_out = *error.esource() == ErrorSource::Upstream;
         Poll::Ready(Err(error))
-    }
-
-    /// Until when the server may be waited for at least, with what it has accepted of the request.
-    fn send_deadline(&self) -> Instant {
-        let accepted = self.upload.accepted;
-        self.send_pace.deadline(self.patience.send, || accepted)
-    }
-
-    /// The error of a wait of `limit`, with the side that was waited for.
-    fn timeout_error(&self, limit: Duration) -> Box<Error> {
-        if self.upload.is_blocked {
-            let why = match self.wait {
-                Some((_, since)) if since.elapsed() < limit => TOO_SLOW.to_owned(),
-                _ => format!("the server accepts nothing of the request for {limit:?}"),
-            };
-            Error::explain(ErrorType::WriteTimedout, why).into_up()
-        } else if self.upload.is_over() {
-            let why = format!("the server sends nothing for {limit:?}");
-            Error::explain(ErrorType::ReadTimedout, why).into_up()
-        } else {
-            let why = format!("neither the client nor the server sends anything for {limit:?}");
-            Error::explain(ErrorType::ReadTimedout, why).into_down()
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
     use h2::server::{self, SendResponse};
     use h2::{Reason, RecvStream};
     use http::Response;
+    use pingora_core::ErrorType;
     use tokio::io::duplex;
     use tokio::sync::oneshot;
-    use tokio::time::sleep;
+    use tokio::time::{Instant, sleep};
 
     use super::super::fake::Received::{End, Head, Interim, Trailers};
     use super::super::fake::{FakeClient, Person, Received, asked, octets};
+    use super::super::wait::FAREWELL;
     use super::*;
     use crate::proxy::dial::Duplex;
     use crate::proxy::http2::{Http2Connections, Opened};
