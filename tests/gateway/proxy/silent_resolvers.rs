@@ -70,7 +70,7 @@ fn targets_of_srv_records_are_not_searched() {
     }
     for target in targets {
         let searched = resolver.questions(&format!("{target}.cluster.test"), RecordType::A);
-        let asked = resolver.questions(target, RecordType::A);
-        assert_eq!((searched, asked), (0, 1), "{target}");
+        assert_eq!(searched, 0, "{target}");
+        assert!(resolver.questions(target, RecordType::A) > 0, "{target}");
     }
 }
