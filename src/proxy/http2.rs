@@ -92,6 +92,11 @@ impl Http2Connections {
         self.is_http1.load(Ordering::Relaxed)
     }
 
+    /// Whether a connection is open that takes requests, as far as is known.
+    pub(super) fn is_connected(&self) -> bool {
+        self.state().open.iter().any(|one| !one.is_retired())
+    }
+
     /// A place for a request on an open connection, if one has room.
     pub(super) fn take(&self) -> Option<Place> {
         self.state().take()

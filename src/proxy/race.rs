@@ -17,17 +17,18 @@ use super::upstream::{Choice, Picked, Pool};
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// How a race ended.
-struct Race {
+struct Race<T> {
     /// The first connection that was open, or why there is none to the chosen address.
-    result: Result<Box<dyn Duplex>>,
+    result: Result<T>,
     /// The address that it leads to, unless that is the chosen one.
     winner: Option<Picked>,
-    /// Other addresses that were tried.
+    /// Other addresses that were tried and have failed.
     losers: Vec<Picked>,
 }
 
-/// Opens a connection to `choice`, the chosen server of a request, within `patience`. `header` is sent first.
-/// Returns the address that it leads to, which is the chosen one from then on.
+/// Opens a connection of HTTP/1 to `choice`, the chosen server of a request, within `patience`.
+/// `header` is sent first. Returns the address that it leads to, which is the chosen one from then
+/// on.
 ///
 /// # Errors
 /// If no connection can be opened.
@@ -38,103 +39,121 @@ pub(super) async fn open_connection(
     dialer: &Dialer,
     patience: Duration,
 ) -> Result<(Choice, Box<dyn Duplex>)> {
-    let gone = || Error::explain(ErrorType::InternalError, "the route is gone");
-    let pool = &ctx.proxy().ok_or_else(gone)?.pool;
-    if !pool.has_other_addresses(&choice) {
-        let socket = pool.dial(&choice, header, dialer, patience, true).await?;
-        return Ok((choice, socket));
-    }
-    let way = Way {
-        pool,
-        header,
-        dialer,
-        patience,
+    let pool = Arc::clone(&ctx.proxy().ok_or_else(no_route)?.pool);
+    let open = |choice: Choice, patience| {
+        let pool = &pool;
+        async move { pool.dial(&choice, header, dialer, patience, true).await }
     };
-    let race = way.race(&choice).await;
+    race_addresses(ctx, choice, patience, open).await
+}
+
+/// The same with whatever `open` opens to an address within a time, or takes from those who have it
+/// open.
+///
+/// # Errors
+/// If nothing can be opened.
+pub(super) async fn race_addresses<T, F>(
+    ctx: &mut RequestCtx,
+    choice: Choice,
+    patience: Duration,
+    open: impl Fn(Choice, Duration) -> F,
+) -> Result<(Choice, T)>
+where
+    F: Future<Output = Result<T>>,
+{
+    let pool = &ctx.proxy().ok_or_else(no_route)?.pool;
+    if !pool.has_other_addresses(&choice) {
+        let opened = open(choice.clone(), patience).await?;
+        return Ok((choice, opened));
+    }
+    let race = race(pool, &choice, patience, open).await;
     for loser in race.losers {
         pool.record_result(&loser.choice, None, true);
         pool.avoid_server(&loser.choice);
     }
-    let socket = race.result?;
+    let opened = race.result?;
     let Some(winner) = race.winner else {
-        return Ok((choice, socket));
+        return Ok((choice, opened));
     };
-    pool.avoid_server(&choice);
+    // One that has connections may have had no room on them.
+    if !choice.endpoint.http2.is_connected() {
+        pool.avoid_server(&choice);
+    }
     let choice = winner.choice.clone();
     ctx.change_address(winner);
     _ = ctx.choose_server();
-    Ok((choice, socket))
+    Ok((choice, opened))
 }
 
-/// How connections are opened.
-struct Way<'a> {
-    pool: &'a Pool,
-    header: Option<&'a [u8]>,
-    dialer: &'a Dialer,
+fn no_route() -> Box<Error> {
+    Error::explain(ErrorType::InternalError, "the route is gone")
+}
+
+/// Opens a connection to an address, and after each head start to another address of its server that
+/// is in use.
+async fn race<T, F>(
+    pool: &Pool,
+    choice: &Choice,
     patience: Duration,
-}
-
-impl Way<'_> {
-    async fn open(&self, number: usize, choice: Choice) -> (usize, Result<Box<dyn Duplex>>) {
+    open: impl Fn(Choice, Duration) -> F,
+) -> Race<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let begin = |number: usize, choice: &Choice| {
         // All attempts end at the same time.
         let late = HEAD_START.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX));
-        let patience = self.patience.saturating_sub(late);
-        let dial = self
-            .pool
-            .dial(&choice, self.header, self.dialer, patience, true);
-        (number, dial.await)
-    }
-
-    /// Opens a connection to an address, and after each head start to another address of its server
-    /// that is in use.
-    async fn race(&self, choice: &Choice) -> Race {
-        let mut attempts = FuturesUnordered::new();
-        attempts.push(self.open(0, choice.clone()));
-        let mut tried = vec![Arc::clone(&choice.endpoint)];
-        let mut others: Vec<Picked> = Vec::new();
-        let mut chosen = None;
-        let mut failed = Vec::new();
-        let mut are_more = true;
-        let result = loop {
-            let ended = tokio::select! {
-                biased;
-                ended = attempts.next() => ended,
-                () = sleep(HEAD_START), if are_more => {
-                    match self.pool.same_server(choice, &tried) {
-                        Some(other) => {
-                            tried.push(Arc::clone(&other.choice.endpoint));
-                            attempts.push(self.open(others.len() + 1, other.choice.clone()));
-                            others.push(other);
-                        }
-                        None => are_more = false,
+        let opening = open(choice.clone(), patience.saturating_sub(late));
+        async move { (number, opening.await) }
+    };
+    let mut attempts = FuturesUnordered::new();
+    attempts.push(begin(0, choice));
+    let mut tried = vec![Arc::clone(&choice.endpoint)];
+    let mut others: Vec<Picked> = Vec::new();
+    let mut chosen = None;
+    let mut failed = Vec::new();
+    let mut are_more = true;
+    let result = loop {
+        let ended = tokio::select! {
+            biased;
+            ended = attempts.next() => ended,
+            () = sleep(HEAD_START), if are_more => {
+                match pool.same_server(choice, &tried) {
+                    Some(other) => {
+                        tried.push(Arc::clone(&other.choice.endpoint));
+                        attempts.push(begin(others.len() + 1, &other.choice));
+                        others.push(other);
                     }
-                    continue;
+                    None => are_more = false,
                 }
-            };
-            match ended {
-                Some((number, Ok(socket))) => break Ok((number, socket)),
-                Some((0, Err(error))) => chosen = Some(error),
-                Some((number, Err(_))) => failed.push(number),
-                None => {
-                    let lost = || Error::explain(ErrorType::ConnectError, "no address answers");
-                    break Err(chosen.unwrap_or_else(lost));
-                }
+                continue;
             }
         };
-        drop(attempts);
-        let number = result.as_ref().map_or(0, |(number, _)| *number);
-        let (mut winner, mut losers) = (None, Vec::new());
-        for (at, other) in (1..).zip(others) {
-            if at == number {
-                winner = Some(other);
-            } else if failed.contains(&at) {
-                losers.push(other);
+        match ended {
+            Some((number, Ok(opened))) => break Ok((number, opened)),
+            Some((0, Err(error))) => chosen = Some(error),
+            // One that has no room has not failed.
+            Some((_, Err(error))) if matches!(error.etype(), ErrorType::HTTPStatus(_)) => {}
+            Some((number, Err(_))) => failed.push(number),
+            None => {
+                let lost = || Error::explain(ErrorType::ConnectError, "no address answers");
+                break Err(chosen.unwrap_or_else(lost));
             }
         }
-        Race {
-            result: result.map(|(_, socket)| socket),
-            winner,
-            losers,
+    };
+    drop(attempts);
+    let number = result.as_ref().map_or(0, |(number, _)| *number);
+    let (mut winner, mut losers) = (None, Vec::new());
+    for (at, other) in (1..).zip(others) {
+        if at == number {
+            winner = Some(other);
+        } else if failed.contains(&at) {
+            losers.push(other);
         }
+    }
+    Race {
+        result: result.map(|(_, opened)| opened),
+        winner,
+        losers,
     }
 }

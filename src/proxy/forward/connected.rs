@@ -74,13 +74,19 @@ impl Connected {
             let (choice, socket) = opening.await?;
             return Ok((choice, Self::Http1(Connection::new(socket))));
         }
-        let dial = |left| pool.dial(&choice, None, dialer, left, false);
         let is_prior_knowledge = protocol == Protocol::Http2;
-        let http2 = &choice.endpoint.http2;
-        let connected = match http2.open(patience, is_prior_knowledge, dial).await? {
-            Opened::Place(place) => Self::Http2(place),
-            Opened::Http1(socket) => Self::Http1(Connection::new(socket)),
+        let open = |choice: Choice, patience| {
+            let pool = &pool;
+            async move {
+                let dial = |left| pool.dial(&choice, None, dialer, left, false);
+                let http2 = &choice.endpoint.http2;
+                let opened = http2.open(patience, is_prior_knowledge, dial).await?;
+                Ok(match opened {
+                    Opened::Place(place) => Self::Http2(place),
+                    Opened::Http1(socket) => Self::Http1(Connection::new(socket)),
+                })
+            }
         };
-        Ok((choice, connected))
+        race::race_addresses(ctx, choice, patience, open).await
     }
 }
