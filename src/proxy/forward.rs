@@ -8,6 +8,7 @@
 mod client;
 mod compress;
 mod connected;
+mod deadline;
 mod download;
 mod exchange;
 #[cfg(test)]
@@ -36,13 +37,14 @@ pub use self::response::{Body as ResponseBody, ResponseHead};
 use self::client::poll_empty_body;
 use self::compress::Compressing;
 use self::connected::Connected;
+use self::deadline::Deadline;
 use self::exchange::Exchange;
 use self::holdback::Holdback;
 use self::http2::Outgoing;
 use self::request::{Body, build_head, write_head};
 use self::response::Asked;
 use self::upload::{Replay, Upload};
-use self::wait::{Patience, overrun_error};
+use self::wait::Patience;
 use super::Gateway;
 use super::attempts::NoServer;
 use super::decision::Decision;
@@ -148,10 +150,7 @@ impl<C: Client> Passage<'_, C> {
         let (max_body, protocol) = (proxy.max_body, proxy.pool.protocol());
         let is_tls = proxy.pool.has_tls();
         let is_call = protocol != Protocol::Http1 && grpc::is_call(request.fields);
-        let timeout = is_call.then(|| grpc::timeout(request.fields)).flatten();
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        let until = proxy.total_timeout.map(|total| Instant::now() + total);
-        let until = until.into_iter().chain(deadline).min();
+        let deadline = Deadline::of(request, proxy, is_call);
         // A server of HTTP/2 may refuse any request before it has processed it.
         let mut replay = match is_idempotent || protocol != Protocol::Http1 {
             true => Replay::default(),
@@ -175,7 +174,8 @@ impl<C: Client> Passage<'_, C> {
         loop {
             let choice = self.choose_server().await?;
             self.renew_permit()?;
-            let connected = self.connect(choice, may_reuse, needs_http1, until).await?;
+            let opened = self.connect(choice, may_reuse, needs_http1, deadline);
+            let connected = opened.await?;
             let Some((choice, connected)) = connected else {
                 continue;
             };
@@ -189,7 +189,7 @@ impl<C: Client> Passage<'_, C> {
                 replacements: replacements.as_ref(),
                 trailers,
             };
-            let patience = self.patience(until)?;
+            let patience = self.patience(deadline.until)?;
             let retry = self.ctx.status_retry().filter(|_| is_idempotent);
             let mut client = Holdback::new(self.client, retry, replay.room());
             let outcome = match connected {
@@ -244,10 +244,7 @@ impl<C: Client> Passage<'_, C> {
             let Err(error) = outcome.result else {
                 return Ok(());
             };
-            let is_overdue = || deadline.is_some_and(|deadline| deadline <= Instant::now());
-            if *error.etype() == ErrorType::ReadTimedout && is_overdue() {
-                return Err(grpc::deadline_error());
-            }
+            let error = deadline.explain(error);
             if let Some(next) = next {
                 self.ctx.retry_at(next);
                 may_reuse = true;
@@ -294,7 +291,7 @@ impl<C: Client> Passage<'_, C> {
         choice: Choice,
         may_reuse: bool,
         needs_http1: bool,
-        until: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<Option<(Choice, Connected)>> {
         let proxy = self.ctx.proxy().ok_or_else(no_route)?;
         let open = Connected::take_open(&proxy.pool, &choice, may_reuse, needs_http1);
@@ -304,10 +301,7 @@ impl<C: Client> Passage<'_, C> {
         }
         let dialer = &self.gateway.dialer;
         // In a box, since most requests find an open connection.
-        let patience = match until {
-            Some(until) => proxy.connect_timeout.min(until - Instant::now()),
-            None => proxy.connect_timeout,
-        };
+        let patience = proxy.connect_timeout.min(deadline.left());
         let (ctx, request) = (&mut self.ctx, self.request);
         let opening = Connected::open(ctx, choice, request, dialer, patience, needs_http1);
         let mut opening = Box::pin(opening);
@@ -318,14 +312,16 @@ impl<C: Client> Passage<'_, C> {
         });
         let opened = opened.await?;
         drop(opening);
+        if opened.is_err() {
+            // The server is not to blame for what is left of the request's time.
+            deadline.check()?;
+        }
         match opened {
             Ok((choice, connected)) => {
                 self.share_permit(&connected);
                 Ok(Some((choice, connected)))
             }
-            // The server is not to blame for what is left of the request's time.
-            Err(_) if until.is_some_and(|until| until <= Instant::now()) => Err(overrun_error()),
-            // Nor for as many requests as it allows.
+            // Nor is it for as many requests as it allows.
             Err(error) if matches!(error.etype(), ErrorType::HTTPStatus(_)) => Err(error),
             Err(mut error) => match self.ctx.record_connect_failure(&mut error) {
                 true => Ok(None),

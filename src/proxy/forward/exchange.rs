@@ -8,10 +8,11 @@ use pingora_core::Result;
 use tokio::time::Instant;
 
 use super::client::Client;
+use super::deadline::{Awaited, overrun_error};
 use super::download::Download;
 use super::response::Asked;
 use super::upload::{Replay, Upload};
-use super::wait::{Patience, Wait, WaitClock, overrun_error};
+use super::wait::{Patience, Wait, WaitClock};
 use crate::proxy::connection::Connection;
 
 /// How an exchange ended.
@@ -153,7 +154,7 @@ impl<'a, C: Client> Exchange<'a, C> {
         };
         ready!(self.connection.alarm.poll_at(cx, deadline));
         if until == Some(deadline) {
-            return Poll::Ready(Err(overrun_error()));
+            return Poll::Ready(Err(overrun_error(self.awaited())));
         }
         let Some(wait) = wait else {
             return Poll::Pending;
@@ -197,6 +198,16 @@ impl<'a, C: Client> Exchange<'a, C> {
         } else {
             Wait::for_response(self.download.is_waiting, self.upload.is_blocked)
         }
+    }
+
+    /// Whose turn it is.
+    fn awaited(&self) -> Awaited {
+        let upload = &self.upload;
+        Awaited::of(
+            upload.is_over(),
+            upload.is_blocked,
+            self.download.is_waiting,
+        )
     }
 }
 
@@ -252,7 +263,17 @@ mod tests {
     }
 
     /// Carries an exchange over `connection`.
-    async fn carry(mut client: FakeClient, mut connection: Connection, body: Body) -> Outcome {
+    async fn carry(client: FakeClient, connection: Connection, body: Body) -> Outcome {
+        carry_within(None, client, connection, body).await
+    }
+
+    /// Carries an exchange that may take `total`.
+    async fn carry_within(
+        total: Option<Duration>,
+        mut client: FakeClient,
+        mut connection: Connection,
+        body: Body,
+    ) -> Outcome {
         let begun = Instant::now();
         let mut replay = Replay::default();
         let upload = Upload::new(Bytes::from_static(HEAD.as_bytes()), body, &replay, 0);
@@ -263,7 +284,7 @@ mod tests {
         let patience = Patience {
             read: READ,
             send: SEND,
-            until: None,
+            until: total.map(|total| begun + total),
         };
         let (client, connection) = (&mut client, &mut connection);
         let mut exchange = Exchange::new(client, connection, asked, patience, upload, &mut replay);
@@ -396,6 +417,40 @@ mod tests {
         });
         let expected = failed(ErrorSource::Upstream, ErrorType::WriteTimedout, SEND);
         assert_eq!(deaf_server.await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_to_blame_for_the_end_of_a_request_only_if_it_has_all_of_it() {
+        const TOTAL: Duration = Duration::from_secs(2);
+        const LONG: u64 = 4096;
+        for (length, sent, source, kind) in [
+            (5, 5, ErrorSource::Upstream, ErrorType::ReadTimedout),
+            (5, 3, ErrorSource::Downstream, ErrorType::ReadTimedout),
+            // It may accept them as fast as it can.
+            (
+                LONG,
+                LONG,
+                ErrorSource::Downstream,
+                ErrorType::HTTPStatus(504),
+            ),
+        ] {
+            let (client, mut person) = FakeClient::new();
+            let (connection, _server) = connect(1024);
+            person.send(&"a".repeat(sent as usize));
+            if sent == length {
+                person.end();
+            }
+            let outcome = carry_within(Some(TOTAL), client, connection, Body::Length(length));
+            assert_eq!(outcome.await, failed(source, kind, TOTAL), "{sent} octets");
+        }
+        let (mut client, mut person) = FakeClient::new();
+        client.pause(READ * 5);
+        person.end();
+        let (connection, mut server) = connect(1024);
+        server.write_all(OK).await.expect("open");
+        let outcome = carry_within(Some(TOTAL), client, connection, Body::Length(0)).await;
+        let expected = (ErrorSource::Downstream, ErrorType::WriteTimedout);
+        assert_eq!((outcome.failed, outcome.after), (Some(expected), TOTAL));
     }
 
     #[tokio::test(start_paused = true)]

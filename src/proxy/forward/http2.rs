@@ -12,11 +12,12 @@ use pingora_core::{ErrorSource, Result};
 use self::download::Download;
 use self::upload::Upload;
 use super::client::Client;
+use super::deadline::{Awaited, overrun_error};
 use super::exchange::Outcome;
 use super::request::Body;
 use super::response::Asked;
 use super::upload::Replay;
-use super::wait::{Patience, Wait, WaitClock, overrun_error};
+use super::wait::{Patience, Wait, WaitClock};
 use crate::proxy::alarm::Alarm;
 use crate::proxy::http2::{Place, stream_error};
 
@@ -157,7 +158,10 @@ impl<C: Client> Exchange<'_, C> {
         };
         ready!(self.alarm.poll_at(cx, deadline));
         if until == Some(deadline) {
-            return Poll::Ready(Err(overrun_error()));
+            let upload = &self.upload;
+            let (is_over, is_blocked) = (upload.is_over(), upload.is_blocked);
+            let awaited = Awaited::of(is_over, is_blocked, self.download.is_waiting);
+            return Poll::Ready(Err(overrun_error(awaited)));
         }
         let Some(wait) = wait else {
             return Poll::Pending;

@@ -138,9 +138,3 @@ impl WaitClock {
         }
     }
 }
-
-/// The error of a request that has taken as long as it may.
-pub(super) fn overrun_error() -> Box<Error> {
-    let why = "the request takes longer than its route allows";
-    Error::explain(ErrorType::ReadTimedout, why).into_up()
-}
