@@ -1,8 +1,9 @@
 //! What a request holds while it uses an address, and the queue of requests that wait for one.
 
+use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -10,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::availability::Trial;
 use super::endpoint::Endpoint;
+use crate::lock::MutexExt as _;
 
 /// How many requests may wait for a pool whose addresses all have as many as they may.
 const MAX_WAITING: usize = 100;
@@ -61,23 +63,48 @@ impl Drop for Admission {
     }
 }
 
-/// How often a request that waits looks whether there is room. Addresses also become available in
-/// ways that wake nobody: they are found, healthy again, or no longer avoided.
+/// How often the first request in line looks whether there is room. Addresses also become available
+/// in ways that wake nobody: they are found, healthy again, or no longer avoided.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Requests that wait until an address may have another one; the longest-waiting comes first.
+/// Requests that wait until an address may have another one, in the order of their arrival. Only the
+/// first one tries, and it stays the first until it has succeeded or given up.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
+    line: Mutex<VecDeque<Arc<Notify>>>,
+    /// How many requests are in line.
     waiting: AtomicUsize,
-    turn: Notify,
 }
 
-/// A place in a queue, given up when it is dropped.
-struct Place<'a>(&'a Queue);
+/// A place in line, given up when it is dropped.
+struct Place<'a> {
+    queue: &'a Queue,
+    /// What wakes the request once it is the first, and whenever there may be room.
+    turn: Arc<Notify>,
+}
+
+impl Place<'_> {
+    fn is_first(&self) -> bool {
+        let line = self.queue.line.lock_unpoisoned();
+        line.front()
+            .is_some_and(|first| Arc::ptr_eq(first, &self.turn))
+    }
+}
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        let mut line = self.queue.line.lock_unpoisoned();
+        let place = line.iter().position(|one| Arc::ptr_eq(one, &self.turn));
+        if let Some(place) = place {
+            line.remove(place);
+        }
+        self.queue.note_length(&line);
+        // Whoever moves up tries: there may be room for more than one.
+        if place == Some(0)
+            && let Some(first) = line.front()
+        {
+            first.notify_one();
+        }
     }
 }
 
@@ -94,40 +121,53 @@ impl Queue {
         patience: Duration,
         mut admit: impl FnMut() -> Option<T>,
     ) -> Option<T> {
-        let order = Ordering::Relaxed;
-        let enter = |count: usize| (count < MAX_WAITING).then(|| count.saturating_add(1));
-        let before = self.waiting.fetch_update(order, order, enter).ok()?;
-        let _place = Place(self);
+        let place = self.enter()?;
         let deadline = Instant::now().checked_add(patience)?;
-        let mut may_try = before == 0;
         loop {
-            let mut turn = pin!(self.turn.notified());
+            let mut turn = pin!(place.turn.notified());
             turn.as_mut().enable();
-            if may_try && let Some(admitted) = admit() {
-                // There may be room for more than one.
-                self.wake_next();
+            let is_first = place.is_first();
+            if is_first && let Some(admitted) = admit() {
                 return Some(admitted);
             }
-            loop {
-                let look = deadline.min(Instant::now() + LOOK);
-                if timeout_at(look, turn.as_mut()).await.is_ok() {
-                    break;
-                }
-                if let Some(admitted) = admit() {
-                    self.wake_next();
-                    return Some(admitted);
-                }
-                if look == deadline {
-                    return None;
-                }
+            let now = Instant::now();
+            if now >= deadline {
+                return None;
             }
-            may_try = true;
+            let until = match is_first {
+                true => deadline.min(now + LOOK),
+                false => deadline,
+            };
+            _ = timeout_at(until, turn).await;
         }
     }
 
+    /// A place at the end of the line; `None` if too many wait already.
+    fn enter(&self) -> Option<Place<'_>> {
+        let mut line = self.line.lock_unpoisoned();
+        if line.len() >= MAX_WAITING {
+            return None;
+        }
+        let turn = Arc::new(Notify::new());
+        line.push_back(Arc::clone(&turn));
+        self.note_length(&line);
+        // Either this request sees the room that another leaves, or that one sees this request.
+        fence(Ordering::SeqCst);
+        Some(Place { queue: self, turn })
+    }
+
+    fn note_length(&self, line: &MutexGuard<'_, VecDeque<Arc<Notify>>>) {
+        self.waiting.store(line.len(), Ordering::Relaxed);
+    }
+
+    /// Has the first request in line try. If none waits, the next that comes tries at once.
     pub(super) fn wake_next(&self) {
-        // If none waits, the next that comes tries at once.
-        self.turn.notify_one();
+        fence(Ordering::SeqCst);
+        if self.is_used()
+            && let Some(first) = self.line.lock_unpoisoned().front()
+        {
+            first.notify_one();
+        }
     }
 }
 
@@ -169,6 +209,59 @@ mod tests {
         for task in tasks {
             task.await.expect("no panic");
         }
+        assert!(!queue.is_used());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_woken_in_vain_keeps_its_place() {
+        let queue = Arc::new(Queue::default());
+        let room = Arc::new(AtomicUsize::new(0));
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = Vec::new();
+        for number in 0..4 {
+            let (queue, room, done) = (Arc::clone(&queue), Arc::clone(&room), Arc::clone(&done));
+            tasks.push(tokio::spawn(async move {
+                let take = |free: usize| free.checked_sub(1);
+                let order = Ordering::Relaxed;
+                let admit = || room.fetch_update(order, order, take).ok();
+                queue.wait(PATIENCE, admit).await.expect("in time");
+                done.lock().expect("not poisoned").push(number);
+            }));
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..4 {
+            // Another request was faster, three times.
+            for _ in 0..3 {
+                queue.wake_next();
+                tokio::time::sleep(LOOK / 2).await;
+            }
+            room.store(1, Ordering::Relaxed);
+            tokio::time::sleep(LOOK * 2).await;
+        }
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        assert_eq!(*done.lock().expect("not poisoned"), [0, 1, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_gives_up_leaves_its_turn_to_the_next() {
+        let queue = Arc::new(Queue::default());
+        let waiting = |queue: &Arc<Queue>| {
+            let queue = Arc::clone(queue);
+            tokio::spawn(async move { queue.wait(PATIENCE, || None::<()>).await })
+        };
+        let first = waiting(&queue);
+        tokio::task::yield_now().await;
+        let second = queue.wait(PATIENCE, || Some(()));
+        let start = Instant::now();
+        let (second, ()) = tokio::join!(second, async {
+            tokio::task::yield_now().await;
+            queue.wake_next();
+            first.abort();
+        });
+        assert_eq!(second, Some(()));
+        assert_eq!(start.elapsed(), Duration::ZERO);
         assert!(!queue.is_used());
     }
 

@@ -118,7 +118,12 @@ where
             biased;
             ended = attempts.next() => ended,
             () = sleep(HEAD_START), if are_more => {
-                match pool.same_server(choice, &tried) {
+                // Its second place is behind those of requests that wait for their first.
+                let other = match pool.has_waiting() {
+                    true => None,
+                    false => pool.same_server(choice, &tried),
+                };
+                match other {
                     Some(other) => {
                         tried.push(Arc::clone(&other.choice.endpoint));
                         attempts.push(begin(others.len() + 1, &other.choice));

@@ -155,8 +155,9 @@ impl RequestCtx {
         let proxy = self.proxy().ok_or(NoServer::Unresolved)?;
         let total = proxy.total_timeout.unwrap_or(Duration::MAX);
         let left = total.saturating_sub(self.elapsed());
-        let patience = proxy.connect_timeout.min(left);
-        let picked = proxy.pool.wait_for_server(self.key, patience).await?;
+        let (patience, session) = (proxy.connect_timeout.min(left), self.session.as_deref());
+        let waiting = proxy.pool.wait_for_server(self.key, session, patience);
+        let picked = waiting.await?;
         Ok(self.use_server(picked))
     }
 

@@ -49,27 +49,27 @@ impl Pool {
     /// # Errors
     /// Why there is none.
     pub(crate) fn next_server(&self, key: Option<u64>) -> Result<Picked, NoServer> {
-        if self.queue.as_ref().is_some_and(|queue| queue.is_used()) {
+        if self.has_waiting() {
             return Err(NoServer::Full);
         }
-        let now = self.now();
-        self.retry_budget.record_request(now);
-        self.pick(key, &[], now)
+        self.first_server(key, None)
     }
 
-    /// The same once there is room, for which the request waits in line.
+    /// The same once there is room, for which the request waits in line. `session` may name the
+    /// address that it prefers.
     ///
     /// # Errors
     /// Why there is none; [`NoServer::Full`] if there is no room within `patience`.
     pub(crate) async fn wait_for_server(
         &self,
         key: Option<u64>,
+        session: Option<&Session>,
         patience: Duration,
     ) -> Result<Picked, NoServer> {
         let Some(queue) = &self.queue else {
-            return self.pick(key, &[], self.now());
+            return self.first_server(key, session);
         };
-        let admit = || match self.pick(key, &[], self.now()) {
+        let admit = || match self.first_server(key, session) {
             Err(NoServer::Full) => None,
             decided => Some(decided),
         };
@@ -77,12 +77,44 @@ impl Pool {
         waited.unwrap_or(Err(NoServer::Full))
     }
 
-    /// The use of the address that a client's cookie names, if requests get it.
+    /// The use of the address that a client's cookie names, if requests get it and none waits.
     pub(crate) fn home_server(&self, session: &Session) -> Option<Picked> {
-        let (home, now) = (session.home()?, self.now());
-        let picked = self.admit(home.server, &home.endpoint, now, &mut false)?;
+        if self.has_waiting() {
+            return None;
+        }
+        let now = self.now();
+        let picked = self.admit_at_home(session, now)?;
         self.retry_budget.record_request(now);
         Some(picked)
+    }
+
+    fn admit_at_home(&self, session: &Session, now: u64) -> Option<Picked> {
+        let home = session.home()?;
+        self.admit(home.server, &home.endpoint, now, &mut false)
+    }
+
+    /// A server for a request that has not been sent to any, which is counted once it is not for
+    /// lack of room that it has none.
+    fn first_server(
+        &self,
+        key: Option<u64>,
+        session: Option<&Session>,
+    ) -> Result<Picked, NoServer> {
+        let now = self.now();
+        let home = session.and_then(|session| self.admit_at_home(session, now));
+        let picked = match home {
+            Some(picked) => Ok(picked),
+            None => self.pick(key, &[], now),
+        };
+        if !matches!(picked, Err(NoServer::Full)) {
+            self.retry_budget.record_request(now);
+        }
+        picked
+    }
+
+    /// Whether requests wait for room, which others must not overtake.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.is_used())
     }
 
     /// Another address of the same server that is in use and not in `tried`.
@@ -95,7 +127,8 @@ impl Pool {
         })
     }
 
-    /// A server with an address that is not in `tried`: one in use, else one that is avoided.
+    /// A server with an address that is not in `tried`: one in use, else one that is avoided. It is
+    /// for a request that has been sent already, so it came earlier than those that wait.
     pub(crate) fn other_server(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Option<Picked> {
         self.pick(key, tried, self.now()).ok()
     }

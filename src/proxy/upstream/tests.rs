@@ -544,11 +544,11 @@ async fn a_request_waits_for_room() {
     let pool = Arc::new(pool(limited([1], 1)));
     let held = pool.next_server(None).expect("room");
     let patience = Duration::from_secs(5);
-    let waited = pool.wait_for_server(None, patience).await;
+    let waited = pool.wait_for_server(None, None, patience).await;
     assert_eq!(waited.err(), Some(NoServer::Full));
     let waiting = {
         let pool = Arc::clone(&pool);
-        tokio::spawn(async move { pool.wait_for_server(None, patience).await })
+        tokio::spawn(async move { pool.wait_for_server(None, None, patience).await })
     };
     tokio::task::yield_now().await;
     assert_eq!(
@@ -561,4 +561,22 @@ async fn a_request_waits_for_room() {
     assert_eq!(in_flight(&pool), [1]);
     drop(picked);
     assert!(pool.next_server(None).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_has_waited_counts_for_retries() {
+    let pool = pool(limited([1], 1));
+    let mut held = pool.next_server(None).expect("room");
+    for _ in 1..500 {
+        let patience = Duration::from_secs(5);
+        let waiting = pool.wait_for_server(None, None, patience);
+        let leave = async {
+            tokio::task::yield_now().await;
+            drop(held);
+        };
+        let (waited, ()) = tokio::join!(waiting, leave);
+        held = waited.expect("room");
+    }
+    let allowed = (0..500).take_while(|_| pool.try_retry(20)).count();
+    assert_eq!(allowed, 100);
 }

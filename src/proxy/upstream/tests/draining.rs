@@ -63,7 +63,10 @@ async fn a_request_that_waits_for_room_gets_a_server_that_is_resumed() {
     let _held = pool.next_server(None).expect("room");
     let waiting = {
         let pool = Arc::clone(&pool);
-        tokio::spawn(async move { pool.wait_for_server(None, Duration::from_secs(5)).await })
+        tokio::spawn(async move {
+            pool.wait_for_server(None, None, Duration::from_secs(5))
+                .await
+        })
     };
     tokio::task::yield_now().await;
     pool.set_drained("127.0.0.1:2", false);

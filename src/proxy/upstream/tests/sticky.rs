@@ -79,3 +79,32 @@ fn a_cookie_is_kept_while_its_server_is_full_and_replaced_while_it_is_out() {
     assert_eq!(port(&picked.choice), port(&other));
     assert_eq!(cookie(&pool, &mut client, &picked.choice), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cookie_overtakes_no_request_that_waits() {
+    let pool = sticky();
+    let held = [(); 2].map(|()| pool.next_server(None).expect("room"));
+    let home = cookie(&pool, &mut session(&pool, "a=b"), &held[0].choice).expect("a cookie");
+    let client = session(&pool, &home);
+    let patience = Duration::from_secs(5);
+    let waiting = pool.wait_for_server(None, None, patience);
+    let leave = async {
+        tokio::task::yield_now().await;
+        let [first, second] = held;
+        drop(first);
+        assert!(pool.home_server(&client).is_none());
+        second
+    };
+    let (waited, second) = tokio::join!(waiting, leave);
+    let waited = waited.expect("room");
+    // In line it gets its own server, though the other one has room too.
+    let waiting = pool.wait_for_server(None, Some(&client), patience);
+    let leave = async {
+        tokio::task::yield_now().await;
+        drop((second, waited));
+    };
+    let (own, ()) = tokio::join!(waiting, leave);
+    let own = own.expect("room").choice;
+    let home = client.home().expect("its server");
+    assert_eq!(own.endpoint.text, home.endpoint.text);
+}
