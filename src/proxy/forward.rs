@@ -172,7 +172,7 @@ impl<C: Client> Passage<'_, C> {
         let mut may_reuse = true;
         let mut head = None;
         loop {
-            let choice = self.choose_server().await?;
+            let choice = self.choose_server(deadline).await?;
             self.renew_permit()?;
             let opened = self.connect(choice, may_reuse, needs_http1, deadline);
             let connected = opened.await?;
@@ -266,7 +266,8 @@ impl<C: Client> Passage<'_, C> {
     }
 
     /// The server to try, for which the request waits if all have as many requests as they may.
-    async fn choose_server(&mut self) -> Result<Choice> {
+    async fn choose_server(&mut self, deadline: Deadline) -> Result<Choice> {
+        deadline.check()?;
         match self.ctx.choose_server() {
             Ok(choice) => return Ok(choice.clone()),
             Err(NoServer::Full) => {}
@@ -274,14 +275,16 @@ impl<C: Client> Passage<'_, C> {
         }
         let client = &mut *self.client;
         // In a box, since few requests wait.
-        let mut waiting = Box::pin(self.ctx.wait_for_server());
+        let mut waiting = Box::pin(self.ctx.wait_for_server(deadline.left()));
         let chosen = poll_fn(|cx| match waiting.as_mut().poll(cx) {
             Poll::Ready(chosen) => Poll::Ready(Ok(chosen.cloned())),
             Poll::Pending => client.poll_gone(cx).map(Err),
         });
         let chosen = chosen.await?;
         drop(waiting);
-        chosen.map_err(|why| self.ctx.record_no_server(why))
+        let choice = chosen.map_err(|why| deadline.explain(self.ctx.record_no_server(why)))?;
+        deadline.check()?;
+        Ok(choice)
     }
 
     /// A connection to the chosen server, and the address that it leads to; `None` if another one

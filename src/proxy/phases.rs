@@ -103,7 +103,7 @@ impl ProxyHttp for Gateway {
         let chosen = match ctx.request.choose_server().cloned() {
             Err(NoServer::Full) => tokio::select! {
                 biased;
-                choice = ctx.request.wait_for_server() => choice.cloned(),
+                choice = ctx.request.wait_for_server(Duration::MAX) => choice.cloned(),
                 gone = session_body::await_client_gone(session) => return Err(gone),
             },
             choice => choice,

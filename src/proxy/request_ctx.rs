@@ -147,14 +147,15 @@ impl RequestCtx {
         Ok(self.use_server(picked))
     }
 
-    /// Waits for a server with room, as long as the route allows for a connection and in total.
+    /// Waits for a server with room, as long as the route allows for a connection and in total, and
+    /// for no longer than `left`.
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) async fn wait_for_server(&mut self) -> Result<&Choice, NoServer> {
+    pub(crate) async fn wait_for_server(&mut self, left: Duration) -> Result<&Choice, NoServer> {
         let proxy = self.proxy().ok_or(NoServer::Unresolved)?;
         let total = proxy.total_timeout.unwrap_or(Duration::MAX);
-        let left = total.saturating_sub(self.elapsed());
+        let left = left.min(total.saturating_sub(self.elapsed()));
         let (patience, session) = (proxy.connect_timeout.min(left), self.session.as_deref());
         let waiting = proxy.pool.wait_for_server(self.key, session, patience);
         let picked = waiting.await?;
