@@ -62,6 +62,7 @@ mod route;
 mod server;
 mod server_tls;
 mod session_body;
+mod slots;
 mod sticky;
 mod template;
 mod tls_failure;

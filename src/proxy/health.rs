@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use self::probe::probe;
 use super::dial::Dialer;
 use super::endpoint::Endpoint;
 use super::route::SiteTable;
+use super::slots::Slots;
 use super::upstream::Pool;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::model::HealthCheck;
@@ -31,9 +32,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest one, so that many addresses do not cause many looks.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// How many checks run at once.
-const AT_ONCE: usize = 64;
-
 /// Checks the servers of every upstream that asks for it, until `shutdown` turns true.
 pub async fn health_loop(
     sites: Arc<ArcSwap<SiteTable>>,
@@ -41,24 +39,21 @@ pub async fn health_loop(
     events: EventBus,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let mut watchdog = Watchdog {
-        watches: HashMap::new(),
-        look: 0,
-        dialer: Dialer::default(),
-        metrics,
-        events,
-    };
+    let mut watchdog = Watchdog::new(metrics, events);
     let mut running = JoinSet::new();
     while !*shutdown.borrow() {
         let mut next = watchdog.start_due(&sites.load_full(), &mut running);
         loop {
             tokio::select! {
                 () = sleep_until(next) => break,
-                Some(finished) = running.join_next() => {
-                    // A check that panicked is reported by the runtime, and is made again.
-                    if let Ok(finished) = finished
-                        && let Some(due) = watchdog.record(finished)
-                    {
+                Some(ended) = running.join_next_with_id() => {
+                    let due = match ended {
+                        Ok((_, finished)) => watchdog.record(finished),
+                        // It is reported by the runtime.
+                        Err(panicked) => watchdog.record_panic(panicked.id()),
+                    };
+                    let at_once = watchdog.has_held_back.then(Instant::now);
+                    if let Some(due) = at_once.or(due) {
                         next = next.min(due).max(Instant::now() + SHORTEST_PAUSE);
                     }
                 }
@@ -77,6 +72,9 @@ struct Watchdog {
     watches: HashMap<usize, Watch>,
     /// The number of the last look at the table of sites.
     look: u64,
+    slots: Slots,
+    /// Whether the last look has left checks for the next one, for which there was no slot.
+    has_held_back: bool,
     dialer: Dialer,
     metrics: Metrics,
     events: EventBus,
@@ -87,12 +85,21 @@ struct Watch {
     pool: Arc<Pool>,
     endpoint: Arc<Endpoint>,
     due: Instant,
-    /// Since when a check has been running, if one is.
-    since: Option<Instant>,
+    /// The check that is running, if one is, and since when.
+    running: Option<(Id, Instant)>,
     /// How many checks in a row have contradicted what is known.
     contradictions: u32,
     /// The last look at the table of sites that found it.
     look: u64,
+}
+
+/// A check that is due.
+struct Due {
+    since: Instant,
+    watch: usize,
+    pool: Arc<Pool>,
+    server: usize,
+    endpoint: Arc<Endpoint>,
 }
 
 /// A check that has ended.
@@ -102,13 +109,26 @@ struct Finished {
 }
 
 impl Watchdog {
-    /// Starts the checks that are due, and forgets what is no longer configured. Returns when to look
-    /// again.
+    fn new(metrics: Metrics, events: EventBus) -> Self {
+        Self {
+            watches: HashMap::new(),
+            look: 0,
+            slots: Slots::default(),
+            has_held_back: false,
+            dialer: Dialer::default(),
+            metrics,
+            events,
+        }
+    }
+
+    /// Starts the checks that are due, first those that have been so for longest, and forgets what is
+    /// no longer configured. Returns when to look again.
     fn start_due(&mut self, table: &SiteTable, running: &mut JoinSet<Finished>) -> Instant {
         let now = Instant::now();
         let mut next = now + LONGEST_PAUSE;
         self.look += 1;
         let mut has_new = false;
+        let mut all_due = Vec::new();
         for pool in table.pools() {
             let Some(check) = pool.health_check() else {
                 continue;
@@ -121,25 +141,51 @@ impl Watchdog {
                         Watch::new(pool, endpoint, now + random_part(check.every))
                     });
                     watch.look = self.look;
-                    if watch.since.is_some() {
+                    if watch.running.is_some() {
                         continue;
                     }
-                    if watch.due > now || running.len() >= AT_ONCE {
+                    if watch.due > now {
                         next = next.min(watch.due);
                         continue;
                     }
-                    watch.since = Some(now);
-                    let (pool, endpoint) = (Arc::clone(pool), Arc::clone(endpoint));
-                    let dialer = self.dialer.clone();
-                    running.spawn(async move {
-                        let result = probe(&pool, index, &endpoint, &dialer).await;
-                        Finished { watch: key, result }
+                    all_due.push(Due {
+                        since: watch.due,
+                        watch: key,
+                        pool: Arc::clone(pool),
+                        server: index,
+                        endpoint: Arc::clone(endpoint),
                     });
                 }
             }
         }
+        self.has_held_back = false;
+        all_due.sort_by_key(|due| due.since);
+        for due in all_due {
+            self.start(due, now, running);
+        }
         self.forget_gone(has_new);
         next.max(now + SHORTEST_PAUSE)
+    }
+
+    /// Starts a check, unless too many run. Then one of the next looks starts it.
+    fn start(&mut self, due: Due, now: Instant, running: &mut JoinSet<Finished>) {
+        let Some(slot) = self.slots.take(due.pool.name()) else {
+            self.has_held_back = true;
+            return;
+        };
+        let Some(watch) = self.watches.get_mut(&due.watch) else {
+            return;
+        };
+        let dialer = self.dialer.clone();
+        let check = running.spawn(async move {
+            let _slot = slot;
+            let result = probe(&due.pool, due.server, &due.endpoint, &dialer).await;
+            Finished {
+                watch: due.watch,
+                result,
+            }
+        });
+        watch.running = Some((check.id(), now));
     }
 
     /// Forgets addresses that the last look has not found.
@@ -165,11 +211,9 @@ impl Watchdog {
     /// there.
     fn record(&mut self, finished: Finished) -> Option<Instant> {
         let watch = self.watches.get_mut(&finished.watch)?;
-        let since = watch.since.take()?;
+        let (_, since) = watch.running.take()?;
         let check = watch.pool.health_check()?;
-        // A tenth more or less, so that checks do not come in step.
-        let pause = check.every.mul_f64(0.9) + random_part(check.every.mul_f64(0.2));
-        watch.due = (since + pause).max(Instant::now());
+        watch.due = next_check(check, since);
         let is_down = watch.endpoint.availability.is_down();
         let is_good = finished.result.is_ok();
         let change = count_result(is_down, is_good, check, &mut watch.contradictions);
@@ -183,6 +227,22 @@ impl Watchdog {
         }
         Some(watch.due)
     }
+
+    /// Has a check that panicked made again when the next one is due. It says nothing of its server.
+    fn record_panic(&mut self, id: Id) -> Option<Instant> {
+        let is_it = |watch: &&mut Watch| watch.running.is_some_and(|(running, _)| running == id);
+        let watch = self.watches.values_mut().find(is_it)?;
+        let (_, since) = watch.running.take()?;
+        watch.due = next_check(watch.pool.health_check()?, since);
+        Some(watch.due)
+    }
+}
+
+/// When the check after one that began at `since` is due: a tenth more or less later than the
+/// configuration says, so that checks do not come in step.
+fn next_check(check: &HealthCheck, since: Instant) -> Instant {
+    let pause = check.every.mul_f64(0.9) + random_part(check.every.mul_f64(0.2));
+    (since + pause).max(Instant::now())
 }
 
 /// Counts the result of a check of an address that is known to be down or not. Returns what is known
@@ -215,7 +275,7 @@ impl Watch {
             pool: Arc::clone(pool),
             endpoint: Arc::clone(endpoint),
             due,
-            since: None,
+            running: None,
             contradictions: 0,
             look: 0,
         }
@@ -278,21 +338,46 @@ fn random_part(time: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::Probe;
+    use crate::config::model::{Probe, Upstream, UpstreamAddress, UpstreamServer};
+
+    const CHECK: HealthCheck = HealthCheck {
+        probe: Probe::Tcp,
+        every: Duration::from_secs(5),
+        timeout: Duration::from_secs(2),
+        healthy: 2,
+        unhealthy: 3,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_that_panics_is_made_again() {
+        let address = UpstreamAddress::Ip(([127, 0, 0, 1], 1).into());
+        let upstream = Upstream {
+            health: Some(CHECK),
+            ..Upstream::new("app", vec![UpstreamServer::new(address)])
+        };
+        let metrics = Metrics::new().expect("metrics");
+        let pool = Arc::new(Pool::new(&Arc::new(upstream), &metrics));
+        let endpoint = Arc::clone(&pool.servers()[0].endpoints()[0]);
+        let mut watchdog = Watchdog::new(metrics, EventBus::default());
+        let mut running: JoinSet<Finished> = JoinSet::new();
+        let now = Instant::now();
+        let mut watch = Watch::new(&pool, &endpoint, now);
+        let check = running.spawn(async { panic!("as a check might") });
+        watch.running = Some((check.id(), now));
+        watchdog.watches.insert(1, watch);
+        let ended = running.join_next_with_id().await.expect("one");
+        let panicked = ended.map(|_| ()).expect_err("a panic");
+        let due = watchdog.record_panic(panicked.id()).expect("a time");
+        assert!(due - now >= CHECK.every.mul_f64(0.9) && due - now <= CHECK.every.mul_f64(1.1));
+        assert!(watchdog.watches[&1].running.is_none());
+    }
 
     #[test]
     fn several_checks_in_a_row_change_what_is_known() {
-        let check = HealthCheck {
-            probe: Probe::Tcp,
-            every: Duration::from_secs(5),
-            timeout: Duration::from_secs(2),
-            healthy: 2,
-            unhealthy: 3,
-        };
         let (mut is_down, mut contradictions) = (false, 0);
         let mut known = Vec::new();
         for result in "x.xx.xxxx.x..x.".chars() {
-            let change = count_result(is_down, result == '.', &check, &mut contradictions);
+            let change = count_result(is_down, result == '.', &CHECK, &mut contradictions);
             is_down = change.unwrap_or(is_down);
             known.push(if is_down { 'd' } else { 'u' });
         }
