@@ -1,5 +1,6 @@
 //! Looks up the names of upstream servers when their addresses expire, outside the requests' path.
 
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::host::HostName;
 use crate::proxy::known_addresses::FoundAddress;
 use crate::proxy::route::SiteTable;
 use crate::proxy::server::Server;
+use crate::proxy::slots::Slots;
 use crate::proxy::upstream::Pool;
 
 /// How long addresses may be used at least and at most, whatever their records say.
@@ -41,7 +43,7 @@ const LOOKUP: Duration = NAME_PATIENCE.saturating_mul(2);
 /// That is enough to hear of all resolvers that they are silent.
 const FIRST_LOOKUP: Duration = Duration::from_secs(5);
 
-/// How many names are looked up at once.
+/// How many names are looked up at once before a table gets requests.
 const AT_ONCE: usize = 64;
 
 /// The most targets of SRV records that are looked up, and how many at once.
@@ -54,8 +56,9 @@ const TARGETS_AT_ONCE: usize = 16;
 /// A name that cannot be looked up keeps the addresses last found.
 pub async fn resolve_loop(sites: Arc<ArcSwap<SiteTable>>, mut shutdown: watch::Receiver<bool>) {
     let mut running = JoinSet::new();
+    let slots = Slots::default();
     while !*shutdown.borrow() {
-        let next = start_due(&sites.load_full(), &mut running);
+        let next = start_due(&sites.load_full(), &slots, &mut running);
         tokio::select! {
             () = sleep_until(next) => {}
             // There may be room for another.
@@ -65,9 +68,11 @@ pub async fn resolve_loop(sites: Arc<ArcSwap<SiteTable>>, mut shutdown: watch::R
     }
 }
 
-/// Starts the look-ups that are due. Returns when to look again.
-fn start_due(table: &SiteTable, running: &mut JoinSet<()>) -> Instant {
+/// Starts the look-ups that are due, first those that have been so for longest. Returns when to look
+/// again.
+fn start_due(table: &SiteTable, slots: &Slots, running: &mut JoinSet<()>) -> Instant {
     let mut pause = LONGEST_PAUSE;
+    let mut all_due = Vec::new();
     for pool in table.pools() {
         for (index, server) in pool.servers().iter().enumerate() {
             let Some(left) = pool.time_until_look_up(server) else {
@@ -77,18 +82,25 @@ fn start_due(table: &SiteTable, running: &mut JoinSet<()>) -> Instant {
                 pause = pause.min(left);
                 continue;
             }
-            if running.len() >= AT_ONCE {
-                continue;
-            }
+            all_due.push((pool.look_up_delay(server), pool, index));
+        }
+    }
+    all_due.sort_by_key(|(delay, ..)| Reverse(*delay));
+    for (_, pool, index) in all_due {
+        let Some(slot) = slots.take(pool.name()) else {
+            continue;
+        };
+        if let Some(server) = pool.servers().get(index) {
             // If nothing comes of it, it is due again.
             pool.set_next_look_up(server, LOOKUP * 2);
-            let (pool, resolver) = (Arc::clone(pool), Arc::clone(table.resolver()));
-            running.spawn(async move {
-                if let Some(server) = pool.servers().get(index) {
-                    resolve_server(&pool, server, &resolver, LOOKUP).await;
-                }
-            });
         }
+        let (pool, resolver) = (Arc::clone(pool), Arc::clone(table.resolver()));
+        running.spawn(async move {
+            let _slot = slot;
+            if let Some(server) = pool.servers().get(index) {
+                resolve_server(&pool, server, &resolver, LOOKUP).await;
+            }
+        });
     }
     Instant::now() + pause.max(SHORTEST_PAUSE)
 }

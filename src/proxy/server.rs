@@ -169,6 +169,11 @@ impl Server {
         self.is_looked_up().then(|| next.saturating_sub(now))
     }
 
+    /// How long its name has been due to be looked up, in milliseconds.
+    pub(crate) fn look_up_delay(&self, now: u64) -> u64 {
+        now.saturating_sub(self.next_look_up.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn set_next_look_up(&self, at: u64) {
         self.next_look_up.store(at, Ordering::Relaxed);
     }

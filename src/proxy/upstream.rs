@@ -329,6 +329,11 @@ impl Pool {
         Some(Duration::from_millis(left))
     }
 
+    /// How long a server's name has been due to be looked up.
+    pub(crate) fn look_up_delay(&self, server: &Server) -> Duration {
+        Duration::from_millis(server.look_up_delay(self.now()))
+    }
+
     /// Sets when a server's name is to be looked up.
     pub(crate) fn set_next_look_up(&self, server: &Server, pause: Duration) {
         server.set_next_look_up(self.now().saturating_add(millis(pause)));
