@@ -55,11 +55,6 @@ impl Trial {
     pub(super) const SHARED: Self = Self {
         claimed_until: None,
     };
-
-    /// Whether only this request tries the address.
-    pub(super) fn is_exclusive(self) -> bool {
-        self.claimed_until.is_some()
-    }
 }
 
 /// Where an address stands.
@@ -197,11 +192,30 @@ impl Availability {
     /// Ejects the address, for longer each time that it has failed its trial. Returns for how long.
     pub(super) fn eject(&self, now: u64, rule: &Eject) -> Duration {
         self.failures.lock_unpoisoned().clear();
-        let before = self.ejections.fetch_add(1, Ordering::Relaxed).min(16);
-        let longest = LONGEST.max(rule.time);
-        let time = rule.time.saturating_mul(1 << before).min(longest);
+        let time = self.next_ejection(rule);
+        self.ejections.fetch_add(1, Ordering::Relaxed);
         self.avoid_until(now.saturating_add(millis(time)));
         time
+    }
+
+    /// Ejects the address again after a trial has failed, and returns for how long. `None` if that is
+    /// not for the trial to decide: others use the address too, or it took so long that another
+    /// request has found out, or is about to.
+    pub(super) fn eject_again(&self, trial: Trial, now: u64, rule: &Eject) -> Option<Duration> {
+        let (claimed, order) = (trial.claimed_until?, Ordering::Relaxed);
+        let time = self.next_ejection(rule);
+        let until = now.saturating_add(millis(time));
+        let claim = &self.out_until;
+        claim.compare_exchange(claimed, until, order, order).ok()?;
+        self.ejections.fetch_add(1, order);
+        Some(time)
+    }
+
+    /// How long the next ejection takes.
+    fn next_ejection(&self, rule: &Eject) -> Duration {
+        let before = self.ejections.load(Ordering::Relaxed).min(16);
+        let longest = LONGEST.max(rule.time);
+        rule.time.saturating_mul(1 << before).min(longest)
     }
 
     /// Ends a trial that has neither succeeded nor failed: the next request tries again.
@@ -262,7 +276,7 @@ mod tests {
         // Its client went away: the next request tries.
         address.release_trial(first);
         let second = trial(address.admit(20_002, LEASE));
-        assert!(second.is_exclusive());
+        assert_ne!(second, Trial::SHARED);
         address.restore();
         assert_eq!(address.admit(20_003, LEASE), Admittance::Admitted);
         // What ends late changes nothing.
@@ -295,6 +309,27 @@ mod tests {
             ..RULE
         };
         assert_eq!(address.eject(1, &long), long.time);
+    }
+
+    #[test]
+    fn a_trial_that_ends_late_ejects_nothing() {
+        let address = Availability::default();
+        address.eject(1, &RULE);
+        let first = trial(address.admit(30_000, LEASE));
+        let second = trial(address.admit(31_000, LEASE));
+        assert_eq!(address.eject_again(first, 31_001, &RULE), None);
+        assert_eq!(address.eject_again(Trial::SHARED, 31_001, &RULE), None);
+        address.restore();
+        assert_eq!(address.eject_again(first, 31_002, &RULE), None);
+        assert_eq!(address.eject_again(second, 31_002, &RULE), None);
+        assert_eq!(address.standing(31_003), Standing::Up);
+        address.eject(40_000, &RULE);
+        let third = trial(address.admit(60_000, LEASE));
+        // Nobody else has tried since its time was over.
+        let longer = address.eject_again(third, 90_000, &RULE);
+        assert_eq!(longer, Some(RULE.time * 2));
+        assert_eq!(address.admit(129_999, LEASE), Admittance::Refused);
+        trial(address.admit(130_000, LEASE));
     }
 
     #[test]

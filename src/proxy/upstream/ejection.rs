@@ -21,13 +21,17 @@ pub(super) fn record_result(
     let now = pool.now();
     match (trial, has_failed) {
         (Some(_), false) if availability.is_ejected() => {
+            let guard = pool.ejecting.lock_unpoisoned();
             availability.restore();
+            drop(guard);
             pool.begin_warm_up(endpoint);
             tracing::info!(upstream, server, "an ejected upstream server works again");
         }
         (Some(trial), true) => {
-            if trial.is_exclusive() {
-                let time = availability.eject(now, rule);
+            let guard = pool.ejecting.lock_unpoisoned();
+            let time = availability.eject_again(trial, now, rule);
+            drop(guard);
+            if let Some(time) = time {
                 tracing::warn!(
                     upstream,
                     server,

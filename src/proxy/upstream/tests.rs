@@ -304,6 +304,28 @@ fn a_server_that_fails_requests_is_ejected_and_then_tried_by_one() {
 }
 
 #[test]
+fn a_server_that_works_again_is_not_ejected_by_an_earlier_trial() {
+    let mut pool = ejecting(ips([1, 2]));
+    for _ in 0..3 {
+        fail(&pool, 1);
+    }
+    let trial = |pool: &mut Pool| {
+        pass_time(pool, Duration::from_secs(61));
+        let picked = (0..4).find_map(|_| pool.next_server(None).ok().filter(is_trial));
+        let mut picked = picked.expect("a trial");
+        (picked.choice, picked.admission.take_trial())
+    };
+    let (choice, slow) = trial(&mut pool);
+    let (_, fast) = trial(&mut pool);
+    pool.record_result(&choice, fast, false);
+    for _ in 0..3 {
+        fail(&pool, 2);
+    }
+    pool.record_result(&choice, slow, true);
+    assert_eq!(ports(&pool), [1], "no more than half are out");
+}
+
+#[test]
 fn a_trial_without_a_result_is_repeated() {
     let mut pool = ejecting(ips([1, 2]));
     for _ in 0..3 {
