@@ -64,6 +64,7 @@ mod server_tls;
 mod session_body;
 mod slots;
 mod sticky;
+mod system_roots;
 mod template;
 mod tls_failure;
 mod tls_stream;

@@ -17,7 +17,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 
-use super::server_tls::{ServerTls, SystemRoots};
+use super::server_tls::ServerTls;
+use super::system_roots::SystemRoots;
 use super::tls_stream::TlsStream;
 
 /// Opens connections. Clones share the system's roots.

@@ -3,16 +3,15 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
 use openssl::sha::sha256;
-use openssl::ssl::{Ssl, SslConnector, SslContext, SslMethod, SslVerifyMode, SslVersion};
+use openssl::ssl::{Ssl, SslContext, SslVerifyMode};
 use openssl::x509::X509;
-use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::verify::X509CheckFlags;
 use pingora_core::protocols::ALPN;
 use pingora_core::{Error, ErrorType, Result};
@@ -20,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_openssl::SslStream;
 use zeroize::Zeroizing;
 
+use super::system_roots::{SystemRoots, context, store};
 use super::tls_failure;
 use super::tls_stream::{TlsStream, Underlay};
 use crate::config::model::{
@@ -30,7 +30,8 @@ use crate::printable::Printable as _;
 /// What all servers of an upstream have in common.
 pub(crate) struct TlsSettings {
     verify: bool,
-    /// What trusts the upstream's own roots; `None` for the system's.
+    /// What trusts the upstream's own roots, or nothing if no certificate is verified; `None` for
+    /// the system's roots.
     context: Option<SslContext>,
     /// What is presented to servers that ask for it.
     identity: Option<Identity>,
@@ -97,6 +98,9 @@ impl TlsSettings {
             let roots = X509::stack_from_pem(&read(path)?).map_err(unusable)?;
             let store = store(roots).map_err(unusable)?;
             self.context = Some(context(Some(store)).map_err(unusable)?);
+        } else if !self.verify {
+            let unusable = |error| format!("TLS cannot be prepared: {error}");
+            self.context = Some(context(None).map_err(unusable)?);
         }
         if let Some(files) = client {
             let unusable = |path: &Path| {
@@ -172,7 +176,11 @@ impl ServerTls {
             let why = format!("TLS cannot begin: {error}");
             Error::explain(ErrorType::TLSHandshakeFailure, why)
         };
-        let ssl = self.configure(roots).map_err(invalid)?;
+        let context = match &self.settings.context {
+            Some(own) => own.clone(),
+            None => roots.context()?,
+        };
+        let ssl = self.configure(&context).map_err(invalid)?;
         let mut stream = SslStream::new(ssl, Underlay::new(socket)).map_err(invalid)?;
         match Pin::new(&mut stream).connect().await {
             Ok(()) => Ok(TlsStream::new(stream)),
@@ -183,12 +191,9 @@ impl ServerTls {
         }
     }
 
-    fn configure(&self, roots: &SystemRoots) -> Result<Ssl, ErrorStack> {
+    fn configure(&self, context: &SslContext) -> Result<Ssl, ErrorStack> {
         let settings = &*self.settings;
-        let mut ssl = Ssl::new(match &settings.context {
-            Some(own) => own,
-            None => roots.context()?,
-        })?;
+        let mut ssl = Ssl::new(context)?;
         let address = self.name.parse::<IpAddr>();
         if address.is_err() {
             ssl.set_hostname(&self.name)?;
@@ -220,53 +225,6 @@ impl ServerTls {
         }
         Ok(ssl)
     }
-}
-
-/// What trusts the system's roots, which are read when a server first needs them. Clones share it.
-#[derive(Clone, Default)]
-pub(super) struct SystemRoots(Arc<OnceLock<SslContext>>);
-
-impl SystemRoots {
-    fn context(&self) -> Result<&SslContext, ErrorStack> {
-        if let Some(context) = self.0.get() {
-            return Ok(context);
-        }
-        let path = openssl_probe::probe().cert_file.unwrap_or_else(|| {
-            // The usual place, for the message that it is missing.
-            PathBuf::from("/etc/ssl/certs/ca-certificates.crt")
-        });
-        let roots = read(&path).and_then(|pem| {
-            X509::stack_from_pem(&pem).map_err(|error| format!("{}: {error}", path.printable()))
-        });
-        let roots = roots.unwrap_or_else(|error| {
-            tracing::error!(
-                error,
-                "the system's roots cannot be read: servers with TLS will not be trusted without \
-                 the upstream's 'ca_file'; install the package ca-certificates",
-            );
-            Vec::new()
-        });
-        let context = context(Some(store(roots)?))?;
-        Ok(self.0.get_or_init(|| context))
-    }
-}
-
-/// TLS 1.2 or newer, with these roots.
-fn context(roots: Option<X509Store>) -> Result<SslContext, ErrorStack> {
-    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
-    builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
-    if let Some(roots) = roots {
-        builder.set_cert_store(roots);
-    }
-    Ok(builder.build().into_context())
-}
-
-fn store(roots: Vec<X509>) -> Result<X509Store, ErrorStack> {
-    let mut store = X509StoreBuilder::new()?;
-    for root in roots {
-        store.add_cert(root)?;
-    }
-    Ok(store.build())
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
