@@ -68,8 +68,7 @@ where
     }
     let race = race(pool, &choice, patience, open).await;
     for loser in race.losers {
-        pool.record_result(&loser.choice, None, true);
-        pool.avoid_server(&loser.choice);
+        pool.record_lost(loser);
     }
     let opened = race.result?;
     let Some(winner) = race.winner else {

@@ -317,6 +317,14 @@ impl Pool {
         }
     }
 
+    /// Records that no connection could be opened to an address that was tried besides the chosen
+    /// one.
+    pub(crate) fn record_lost(&self, mut loser: Picked) {
+        let trial = loser.admission.take_trial();
+        self.record_result(&loser.choice, trial, true);
+        self.avoid_server(&loser.choice);
+    }
+
     /// Counts a retry, if no more than so many percent of the requests are retries. Returns whether
     /// it may be sent.
     pub(crate) fn try_retry(&self, percent: u32) -> bool {

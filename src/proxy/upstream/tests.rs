@@ -304,6 +304,18 @@ fn a_server_that_fails_requests_is_ejected_and_then_tried_by_one() {
 }
 
 #[test]
+fn a_trial_that_loses_a_race_has_failed() {
+    let mut pool = ejecting(ips([1, 2]));
+    for _ in 0..3 {
+        fail(&pool, 1);
+    }
+    pass_time(&mut pool, Duration::from_secs(31));
+    let trial = (0..4).find_map(|_| pool.next_server(None).ok().filter(is_trial));
+    pool.record_lost(trial.expect("a trial"));
+    assert_eq!(ports(&pool), [2], "it is out again");
+}
+
+#[test]
 fn a_server_that_works_again_is_not_ejected_by_an_earlier_trial() {
     let mut pool = ejecting(ips([1, 2]));
     for _ in 0..3 {
