@@ -5,8 +5,8 @@
 //! time, and come in as arguments.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::config::model::Eject;
@@ -55,6 +55,39 @@ impl Trial {
     pub(super) const SHARED: Self = Self {
         claimed_until: None,
     };
+}
+
+/// What a pool takes over of an earlier one: only what it can end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// What health checks have found.
+    pub(super) down: bool,
+    pub(super) ejected: bool,
+}
+
+impl Kept {
+    /// Everything.
+    const ALL: Self = Self {
+        down: true,
+        ejected: true,
+    };
+
+    /// What an address begins with that had `earlier` before. If everything is kept, it is the same:
+    /// requests of the earlier pool still find out about the address.
+    pub(super) fn take_over(self, earlier: &Arc<Availability>) -> Arc<Availability> {
+        if self == Self::ALL {
+            return Arc::clone(earlier);
+        }
+        let own = Availability::default();
+        own.set_drained(earlier.is_drained());
+        own.set_down(self.down && earlier.is_down());
+        if self.ejected {
+            own.avoid_until(earlier.out_until());
+            let ejections = earlier.ejections.load(Ordering::Relaxed);
+            own.ejections.store(ejections, Ordering::Relaxed);
+        }
+        Arc::new(own)
+    }
 }
 
 /// Where an address stands.

@@ -111,14 +111,19 @@ impl DrainList {
         }
     }
 
-    /// How many requests of earlier pools are in flight at the address of an endpoint.
+    /// How many requests of earlier pools are in flight at the address of an endpoint that it does
+    /// not count itself: those from before its server was removed and added again.
     pub(super) fn earlier_requests(&self, endpoint: &Endpoint) -> usize {
         let state = self.state.lock_unpoisoned();
-        let earlier = state.earlier.iter().filter_map(Weak::upgrade);
-        earlier
-            .filter(|earlier| earlier.text == endpoint.text)
-            .map(|earlier| earlier.in_flight())
-            .sum()
+        let mut counted: Vec<Arc<Endpoint>> = Vec::new();
+        for earlier in state.earlier.iter().filter_map(Weak::upgrade) {
+            let is_counted = earlier.shares_count_with(endpoint)
+                || counted.iter().any(|one| one.shares_count_with(&earlier));
+            if earlier.text == endpoint.text && !is_counted {
+                counted.push(earlier);
+            }
+        }
+        counted.iter().map(|earlier| earlier.in_flight()).sum()
     }
 
     /// Has the addresses of a server get requests or none, as the list says.

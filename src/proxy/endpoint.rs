@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use pingora_core::protocols::l4::socket::SocketAddr;
 
-use super::availability::Availability;
+use super::availability::{Availability, Kept};
 use super::connection::IdleConnections;
 use super::connection_limit::ConnectionLimit;
 use super::http2::Http2Connections;
@@ -20,12 +20,12 @@ pub(crate) struct Endpoint {
     pub(super) address: SocketAddr,
     /// As it is logged.
     pub(crate) text: Box<str>,
-    pub(super) availability: Availability,
-    pub(super) warm_up: WarmUp,
+    pub(super) availability: Arc<Availability>,
+    pub(super) warm_up: Arc<WarmUp>,
     /// The value of the cookie that names it, once it has been computed; `None` if it cannot be.
     pub(super) cookie_value: OnceLock<Option<Box<str>>>,
-    /// Requests that use it.
-    in_flight: AtomicUsize,
+    /// Requests that use it, those of earlier pools included.
+    in_flight: Arc<AtomicUsize>,
     /// Connections that wait for their next request.
     pub(super) idle: Arc<IdleConnections>,
     /// Connections that requests share.
@@ -50,15 +50,33 @@ impl Endpoint {
         Self {
             address,
             text: text.into(),
-            availability: Availability::default(),
-            warm_up: WarmUp::default(),
+            availability: Arc::default(),
+            warm_up: Arc::default(),
             cookie_value: OnceLock::new(),
-            in_flight: AtomicUsize::new(0),
+            in_flight: Arc::default(),
             idle: IdleConnections::new(keepalive),
             http2: Http2Connections::new(),
             resting: Mutex::default(),
             rank: AtomicU32::new(1),
         }
+    }
+
+    /// This endpoint with what is known of the same address in an earlier pool, as far as `kept`
+    /// says. Its connections are not taken over: they may have other settings.
+    pub(super) fn succeed(&self, earlier: &Self, kept: Kept) -> Self {
+        let endpoint = Self {
+            availability: kept.take_over(&earlier.availability),
+            warm_up: Arc::clone(&earlier.warm_up),
+            in_flight: Arc::clone(&earlier.in_flight),
+            ..Self::new(self.address.clone(), self.text.to_string(), self.idle.rule)
+        };
+        endpoint.set_rank(self.rank());
+        endpoint
+    }
+
+    /// Whether both count the same requests.
+    pub(super) fn shares_count_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.in_flight, &other.in_flight)
     }
 
     /// Where it stands among the addresses of its server.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use pingora_core::protocols::l4::socket::SocketAddr as PeerAddress;
 
+use super::availability::Kept;
 use super::balance;
 use super::endpoint::{Endpoint, Rank};
 use crate::config::model::KeepAlive;
@@ -44,7 +45,7 @@ pub(crate) struct KnownAddresses {
 }
 
 /// Addresses of one priority.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tier {
     /// Where they begin in the list of all.
     start: usize,
@@ -111,6 +112,19 @@ impl KnownAddresses {
         Self {
             endpoints,
             tiers,
+            keepalive: self.keepalive,
+        }
+    }
+
+    /// These addresses with what is known of those that an earlier pool has too.
+    pub(super) fn succeed(&self, earlier: &Self, kept: Kept) -> Self {
+        let succeed = |own: &Arc<Endpoint>| {
+            let same = earlier.iter().find(|one| one.text == own.text);
+            same.map_or_else(|| Arc::clone(own), |same| Arc::new(own.succeed(same, kept)))
+        };
+        Self {
+            endpoints: self.iter().map(succeed).collect(),
+            tiers: self.tiers.clone(),
             keepalive: self.keepalive,
         }
     }

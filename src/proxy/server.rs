@@ -16,6 +16,7 @@ use crate::config::model::{
     KeepAlive, Protocol, Upstream, UpstreamAddress, UpstreamServer, service_domain,
 };
 use crate::printable::Printable as _;
+use crate::proxy::availability::Kept;
 use crate::proxy::dial::{Dialer, Duplex};
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::hash;
@@ -186,12 +187,16 @@ impl Server {
         self.lost.swap(false, Ordering::Relaxed)
     }
 
-    /// Begins with the addresses that are known of `previous`, if both have the same name.
-    pub(super) fn inherit_addresses(&self, previous: &Self) {
-        if self.is_looked_up() && self.address == previous.address {
-            let found: Vec<_> = previous.known.load().as_found().collect();
+    /// Begins with the addresses that are known of `previous`, the same server in an earlier pool,
+    /// and with what is known of them, as far as `kept` says.
+    pub(super) fn inherit(&self, previous: &Self, kept: Kept) {
+        let earlier = previous.known.load();
+        if self.is_looked_up() {
+            let found: Vec<_> = earlier.as_found().collect();
             self.set_addresses(&found, true);
         }
+        let known = self.known.load().succeed(&earlier, kept);
+        self.known.store(Arc::new(known));
     }
 
     /// Records that its name could not be looked up, which keeps the known addresses. Returns

@@ -24,7 +24,7 @@ use crate::dns::stub::Found;
 use crate::metrics::Metrics;
 use crate::proxy::admission::{Admission, Queue};
 use crate::proxy::attempts::Attempts;
-use crate::proxy::availability::Trial;
+use crate::proxy::availability::{Kept, Trial};
 use crate::proxy::connection_limit::ConnectionLimit;
 use crate::proxy::dial::{Dialer, Duplex};
 use crate::proxy::drain::DrainList;
@@ -112,19 +112,34 @@ impl Pool {
         Self { sticky, ..self }
     }
 
-    /// This pool in the place of `previous`: what is known there of names is known here, what is
-    /// drained there is drained here, and servers that are not there begin with a small share.
+    /// This pool in the place of `previous`: what is known there of names and addresses is known
+    /// here, their requests count here, what is drained there is drained here, and servers that are
+    /// not there begin with a small share.
     pub(crate) fn succeed(self, previous: &Self) -> Self {
-        for server in &self.servers {
+        let pool = Self {
+            started: previous.started,
+            ..self
+        };
+        let kept = Kept {
+            down: pool.upstream.health.is_some() || previous.upstream.health.is_none(),
+            ejected: pool.upstream.eject.is_some() || previous.upstream.eject.is_none(),
+        };
+        for server in &pool.servers {
             let mut same = previous.servers.iter();
             if let Some(same) = same.find(|one| one.address == server.address) {
-                server.inherit_addresses(same);
+                server.inherit(same, kept);
             }
         }
         let drain_list = Arc::clone(&previous.drain_list);
-        drain_list.carry_over(previous.named_servers(), self.named_servers());
-        warm_up::begin_added(&self, previous);
-        Self { drain_list, ..self }
+        drain_list.carry_over(previous.named_servers(), pool.named_servers());
+        warm_up::begin_added(&pool, previous);
+        // Requests that end there make room here.
+        let queue = pool.queue.map(|own| previous.queue.clone().unwrap_or(own));
+        Self {
+            drain_list,
+            queue,
+            ..pool
+        }
     }
 
     /// Whether [`Pool::new`] would make the same pool of `upstream`.

@@ -1,6 +1,7 @@
 //! Pools by themselves, in a time that the tests make pass.
 
 mod draining;
+mod reload;
 mod slow_start;
 mod sticky;
 
