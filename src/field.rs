@@ -75,6 +75,22 @@ pub(crate) fn is_claim(name: &[u8]) -> bool {
     !has_plain_name(name) || is_known_claim(begin)
 }
 
+/// Whether the gateway writes a field into every request for an upstream. Routes may set other
+/// fields that clients may not.
+pub(crate) fn is_vouched_for(name: &[u8]) -> bool {
+    const NAMES: [&str; 7] = [
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-request-id",
+    ];
+    let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+    NAMES.into_iter().any(is)
+}
+
 /// Whether an octet may stand in a token (RFC 9110, section 5.6.2).
 pub(crate) fn is_token(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)

@@ -278,6 +278,7 @@ fn value(text: impl Into<Vec<u8>>) -> Result<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::field::is_vouched_for;
 
     fn request(method: &str, target: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
         let mut request = RequestHeader::build(method, target.as_bytes(), None).expect("a head");
@@ -306,6 +307,25 @@ mod tests {
         assert_eq!(request.headers["x-forwarded-for"], "2001:db8::1");
         assert_eq!(request.headers["x-forwarded-port"], "443");
         assert_eq!(request.headers["host"], "[::1]:8443");
+    }
+
+    #[test]
+    fn what_is_written_is_what_routes_may_not_set() {
+        let id = HeaderValue::from_static("00ff");
+        let forwarded = Forwarded {
+            client: "192.0.2.1".parse().ok(),
+            tls: true,
+            host: HeaderValue::from_static("a.example"),
+            server_host: None,
+            port: Some(443),
+            request_id: &id,
+        };
+        let mut count = 0;
+        forwarded.for_each(|name, _| {
+            assert!(name == "Host" || is_vouched_for(name.as_bytes()), "{name}");
+            count += usize::from(name != "Host");
+        });
+        assert_eq!(count, 7);
     }
 
     #[test]

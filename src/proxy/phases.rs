@@ -190,7 +190,6 @@ impl ProxyHttp for Gateway {
             request.set_raw_path(target)?;
         }
         header::join_cookies(request)?;
-        changes.fields.edit_request(request)?;
         if let Some(length) = ctx.declared {
             header::write_length(request, length)?;
         }
@@ -212,7 +211,9 @@ impl ProxyHttp for Gateway {
                 .map(|address| address.port()),
             request_id: ctx.request.request_id_value(),
         }
-        .write_fields(request)
+        .write_fields(request)?;
+        // A route may set what a client may not.
+        changes.fields.edit_request(request)
     }
 
     async fn request_body_filter(

@@ -63,6 +63,9 @@ pub(crate) struct FieldChanges<'a>(Option<(&'a Arc<FieldEdits>, &'a Arc<[HeaderV
 #[derive(Default)]
 pub(crate) struct KeptFieldChanges(Option<(Arc<FieldEdits>, Arc<[HeaderValue]>)>);
 
+/// Says which prefix was removed, so that the server can make URLs of its own.
+const FORWARDED_PREFIX: &str = "X-Forwarded-Prefix";
+
 /// Why a request is refused: what its route would make of it is not valid.
 const BAD_TARGET: Refusal =
     Refusal::Unfit("The path or the query cannot be passed on to the server of this route.");
@@ -89,7 +92,9 @@ impl Rewriting {
             keeps_query: !model.target.as_ref().is_some_and(has_query),
             target: model.target.clone(),
             host: model.host.as_ref().map(Value::of),
-            request: Arc::new(FieldEdits::new(&model.request_headers)),
+            request: Arc::new(
+                FieldEdits::new(&model.request_headers).with_prefix(model.strip_prefix.as_deref()),
+            ),
             response: Arc::new(FieldEdits::new(&model.response_headers)),
         }
     }
@@ -175,6 +180,21 @@ impl FieldEdits {
             written: written
                 .map(|(name, template)| (Box::from(&**name), Value::of(template)))
                 .collect(),
+        }
+    }
+
+    /// These changes, and the field of a prefix that is removed unless they have it already.
+    fn with_prefix(self, prefix: Option<&str>) -> Self {
+        let is = |other: &str| other.eq_ignore_ascii_case(FORWARDED_PREFIX);
+        let is_edited =
+            self.replaced.iter().any(|one| is(one)) || self.written.iter().any(|(one, _)| is(one));
+        let prefix = prefix.map(|prefix| prefix.trim_end_matches('/'));
+        let value = prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok());
+        let value = value.filter(|value| !value.is_empty() && !is_edited);
+        let own = value.map(|value| (Box::from(FORWARDED_PREFIX), Value::Fixed(value)));
+        Self {
+            written: self.written.into_iter().chain(own).collect(),
+            ..self
         }
     }
 
@@ -302,6 +322,41 @@ mod tests {
             let found = target(prefix, to, sent);
             assert_eq!(found.as_deref(), Some(got), "{prefix} {to} {sent}");
         }
+    }
+
+    #[test]
+    fn the_server_learns_which_prefix_was_removed() {
+        let prefix = |prefix: &str, edits: model::FieldEdits| {
+            let rewriting = Rewriting::new(&model::Rewriting {
+                strip_prefix: Some(prefix.into()),
+                request_headers: edits,
+                ..model::Rewriting::default()
+            });
+            let filled = with_values("/app/x", "a.example", |values| rewriting.fill(values));
+            let filled = filled.expect("valid");
+            let fields = rewriting.request_changes(&filled).fields;
+            let written = fields
+                .written()
+                .map(|(name, value)| (name.to_owned(), value.to_str().expect("text").to_owned()));
+            written.collect::<Vec<_>>()
+        };
+        let own = |value: &str| vec![("X-Forwarded-Prefix".to_owned(), value.to_owned())];
+        assert_eq!(prefix("/app/", model::FieldEdits::default()), own("/app"));
+        assert_eq!(prefix("/{a}", model::FieldEdits::default()), own("/{a}"));
+        assert_eq!(prefix("/", model::FieldEdits::default()), []);
+        let set = model::FieldEdits {
+            set: vec![("x-forwarded-prefix".into(), template("/x").expect("one"))],
+            ..model::FieldEdits::default()
+        };
+        assert_eq!(
+            prefix("/app", set),
+            [("x-forwarded-prefix".to_owned(), "/x".to_owned())]
+        );
+        let removed = model::FieldEdits {
+            remove: vec!["X-Forwarded-Prefix".into()],
+            ..model::FieldEdits::default()
+        };
+        assert_eq!(prefix("/app", removed), []);
     }
 
     #[test]

@@ -51,6 +51,30 @@ fn changes_keep_their_order_and_their_names() {
 }
 
 #[test]
+fn a_route_may_set_what_a_client_may_not() {
+    for name in [
+        "X-Forwarded-Prefix",
+        "x-forwarded-ssl",
+        "Front-End-Https",
+        "X-Original-URI",
+        "X-Scheme",
+        "X-Client-IP",
+        "X-Host",
+        "X-Forwarded-User",
+    ] {
+        for edit in [
+            "set: { NAME: \"1\" }",
+            "add: { NAME: \"1\" }",
+            "remove: [NAME]",
+        ] {
+            let edit = edit.replace("NAME", name);
+            let loaded = route(&format!("upstream: app, request_headers: {{ {edit} }}"));
+            assert_eq!(loaded.warnings, [], "{edit}");
+        }
+    }
+}
+
+#[test]
 fn two_slashes_in_a_row_are_warned_of() {
     let loaded = route("upstream: app, rewrite: \"/v1/{path}\"");
     let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();

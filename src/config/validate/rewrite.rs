@@ -198,7 +198,7 @@ fn check_name(ctx: &mut Context<'_>, at: &At<'_>, name: &str, message: Message) 
                  another one",
                 "write '-' instead",
             ),
-            Message::Request if field::is_claim(name.as_bytes()) => (
+            Message::Request if field::is_vouched_for(name.as_bytes()) => (
                 "says how the request arrived, for which only the gateway vouches",
                 "remove it, or choose another name",
             ),

@@ -189,6 +189,40 @@ fn fields_of_requests_are_set_added_and_removed() {
 }
 
 #[test]
+fn a_route_sets_what_no_client_may() {
+    let origin = Origin::echo();
+    let gateways = gateways(
+        &origin,
+        r#"
+  - path: /set
+    upstream: app
+    request_headers: { set: { X-Forwarded-Prefix: /mine, X-Forwarded-Ssl: "on", X-Forwarded-User: "{client_ip}" } }
+  - { path: /strip/, strip_prefix: true, upstream: app }
+  - { upstream: app }
+"#,
+    );
+    let names = ["x-forwarded-prefix", "x-forwarded-ssl", "x-forwarded-user"];
+    for gateway in &gateways {
+        for version in VERSIONS {
+            for (path, values) in [
+                ("/set", [&["/mine"][..], &["on"], &["127.0.0.1"]]),
+                ("/strip/x", [&["/strip"], &[], &[]]),
+                ("/", [&[], &[], &[]]),
+            ] {
+                let mut call = over(version, gateway, "a.test", path);
+                for name in names {
+                    call = call.args(["-H", &format!("{name}: client")]);
+                }
+                let head = call.send().text();
+                for (name, expected) in names.into_iter().zip(values) {
+                    assert_eq!(all(&head, name), expected, "{path} over {version}: {head}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_client_cannot_take_away_what_the_route_sets() {
     let origin = Origin::echo();
     let gateways = gateways(
