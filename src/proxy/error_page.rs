@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::authority::Authority;
 use super::grpc::is_call;
 use super::request::Request;
-use super::response::LocalResponse;
+use super::response::{LocalResponse, describes_content};
 use crate::config::model::{ErrorPages, Form, Maintenance, Page, PageValues};
 use crate::host::NameBuffer;
 
@@ -57,27 +57,9 @@ impl Replacements {
 
 /// Whether a field of a response describes its body, so that it does not outlive it.
 pub(crate) fn describes_body(name: &[u8]) -> bool {
-    const NAMES: [&str; 17] = [
-        "accept-ranges",
-        "age",
-        "cache-control",
-        "content-digest",
-        "content-disposition",
-        "content-encoding",
-        "content-language",
-        "content-location",
-        "content-md5",
-        "content-range",
-        "content-type",
-        "date",
-        "digest",
-        "etag",
-        "expires",
-        "last-modified",
-        "repr-digest",
-    ];
+    const OTHERS: [&str; 4] = ["age", "cache-control", "date", "expires"];
     let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-    NAMES.into_iter().any(is)
+    describes_content(name) || OTHERS.into_iter().any(is)
 }
 
 /// The error page for a request: the configured one, or one that says `why`.

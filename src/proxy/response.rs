@@ -260,6 +260,7 @@ impl LocalResponse {
     ) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         // What describes an error page is not what the route says of its responses.
         let is_page = !self.cacheable;
+        let is_replacement = is_page || self.location.is_some();
         let is_kept = move |name: &HeaderName| is_page || !gateway.drops(name.as_str().as_bytes());
         let more = self.more.iter().cloned();
         let own = self.fields().chain(more);
@@ -267,8 +268,9 @@ impl LocalResponse {
         let written = gateway.written().filter_map(move |(name, value)| {
             let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
             let is_own = is_page && self.fields().any(|(own, _)| own == name);
+            let is_foreign = is_replacement && describes_content(name.as_str().as_bytes());
             let value = self.adapt_field(&name, value)?;
-            (!is_own).then_some((name, value))
+            (!is_own && !is_foreign).then_some((name, value))
         });
         // Whatever else it depends on.
         let varies = self.encodings.is_some();
@@ -328,6 +330,27 @@ impl LocalResponse {
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
         )
     }
+}
+
+/// Whether a field of a response describes what its body has, so that it is wrong for another one.
+pub(crate) fn describes_content(name: &[u8]) -> bool {
+    const NAMES: [&str; 13] = [
+        "accept-ranges",
+        "content-digest",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "content-location",
+        "content-md5",
+        "content-range",
+        "content-type",
+        "digest",
+        "etag",
+        "last-modified",
+        "repr-digest",
+    ];
+    let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+    NAMES.into_iter().any(is)
 }
 
 #[cfg(test)]
