@@ -20,6 +20,8 @@ pub(crate) struct Rewriting {
     /// The prefix to remove, percent-decoded.
     prefix: Option<Box<[u8]>>,
     target: Option<Template>,
+    /// Whether the path of `target` ends with a slash, whatever the client's does.
+    ends_with_slash: bool,
     /// Whether the client's query follows `target`.
     keeps_query: bool,
     host: Option<Value>,
@@ -50,6 +52,8 @@ pub(crate) struct Rewritten {
 pub(crate) struct RequestChanges<'a> {
     /// The target that the server gets.
     pub(crate) target: Option<&'a [u8]>,
+    /// Whether it is the route that ends the path of `target` with a slash.
+    pub(crate) ends_with_slash: bool,
     /// The `Host` that the server gets.
     pub(crate) host: Option<&'a HeaderValue>,
     pub(crate) fields: FieldChanges<'a>,
@@ -89,6 +93,7 @@ impl Rewriting {
                 .strip_prefix
                 .as_deref()
                 .map(|prefix| path::read_plainly(prefix.as_bytes()).into()),
+            ends_with_slash: model.target.as_ref().is_some_and(path_ends_with_slash),
             keeps_query: !model.target.as_ref().is_some_and(has_query),
             target: model.target.clone(),
             host: model.host.as_ref().map(Value::of),
@@ -151,6 +156,7 @@ impl Rewriting {
     pub(crate) fn request_changes<'a>(&'a self, rewritten: &'a Rewritten) -> RequestChanges<'a> {
         RequestChanges {
             target: rewritten.target.as_deref(),
+            ends_with_slash: self.ends_with_slash,
             host: rewritten.host.as_ref(),
             fields: FieldChanges(Some((&self.request, &rewritten.request))),
         }
@@ -168,6 +174,23 @@ fn is_safe_target(target: &[u8]) -> bool {
     target.starts_with(b"/")
         && is_well_formed(target)
         && !path::has_parent_segment(path::without_query(target))
+}
+
+/// Whether the path of a target ends with a slash, whatever stands for its placeholders.
+fn path_ends_with_slash(template: &Template) -> bool {
+    let mut ends = false;
+    for part in template.parts() {
+        match part {
+            model::Part::Text(text) => match text.split_once('?') {
+                Some(("", _)) => return ends,
+                Some((path, _)) => return path.ends_with('/'),
+                None => ends = text.ends_with('/'),
+            },
+            model::Part::Placeholder(Placeholder::QuestionedQuery) => return ends,
+            model::Part::Placeholder(_) => ends = false,
+        }
+    }
+    ends
 }
 
 impl FieldEdits {
@@ -357,6 +380,25 @@ mod tests {
             ..model::FieldEdits::default()
         };
         assert_eq!(prefix("/app", removed), []);
+    }
+
+    #[test]
+    fn the_end_of_a_template_may_be_a_slash() {
+        for (text, ends) in [
+            ("/sub/", true),
+            ("/", true),
+            ("/sub", false),
+            ("/sub{path}", false),
+            ("/sub{path}/", true),
+            ("/sub/{query}", false),
+            ("/sub/{?query}", true),
+            ("/sub/?a=/", true),
+            ("/sub?a=/", false),
+            ("{path}?a=/", false),
+        ] {
+            let template = text.parse().expect("a template");
+            assert_eq!(path_ends_with_slash(&template), ends, "{text}");
+        }
     }
 
     #[test]

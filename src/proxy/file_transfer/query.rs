@@ -17,8 +17,8 @@ use crate::proxy::template::Values;
 pub(super) fn query(ctx: &RequestCtx, request: &Request<'_>, first: usize) -> Option<FileQuery> {
     let files = ctx.files()?;
     let sent = path::without_query(request.origin_form());
-    let target = ctx.request_changes().target;
-    let path = target.map_or(sent, path::without_query);
+    let changes = ctx.request_changes();
+    let path = changes.target.map_or(sent, path::without_query);
     let values = Values::of(request, ctx.request_id_value());
     let values = values.with_path(path);
     let asked = FilePath::of(path)?;
@@ -33,7 +33,7 @@ pub(super) fn query(ctx: &RequestCtx, request: &Request<'_>, first: usize) -> Op
     Some(FileQuery {
         files: Arc::clone(files),
         candidates,
-        lacks_slash: (!sent.ends_with(b"/")).then_some(asked),
+        lacks_slash: (!sent.ends_with(b"/") && !changes.ends_with_slash).then_some(asked),
         shown_path: sent.to_vec(),
         conditions: Conditions::of(request),
         codings: Codings::of(request.fields.get(&ACCEPT_ENCODING)),

@@ -55,6 +55,8 @@ fn the_route_says_where_to_look() {
         "  error_pages: { 404: www/a.txt }\n",
         "{ path: /app, strip_prefix: true, files: { root: www, try: [\"{path}\", \"{path}/\", /index.html] } }, \
          { path: /one, rewrite: /a.txt, files: { root: www } }, \
+         { path: /index, rewrite: /dir/, files: { root: www } }, \
+         { path: /below, strip_prefix: true, rewrite: \"/dir{path}\", files: { root: www } }, \
          { path: /all, strip_prefix: true, files: { root: www, hidden: on, list: on, index: [] } }, \
          { path: /by-host, strip_prefix: true, files: { root: www, try: [\"/{host}{path}\"] } }, \
          { files: { root: nowhere } }",
@@ -68,6 +70,10 @@ fn the_route_says_where_to_look() {
             ("/app/some/view", 200, "home"),
             ("/app/.hidden", 200, "home"),
             ("/one/whatever", 200, "0123456789"),
+            ("/index", 200, "in dir"),
+            ("/index/x?y", 200, "in dir"),
+            ("/index/", 200, "in dir"),
+            ("/below/", 200, "in dir"),
             ("/all/.hidden", 200, "hidden"),
             ("/by-host/x", 200, "of this host"),
             ("/", 404, "0123456789"),
@@ -85,6 +91,11 @@ fn the_route_says_where_to_look() {
         assert_eq!(
             (reply.status, reply.header("location")),
             (308, Some("/app/dir/"))
+        );
+        let reply = over(version, &gateway, "/below").send();
+        assert_eq!(
+            (reply.status, reply.header("location")),
+            (308, Some("/below/"))
         );
         let reply = over(version, &gateway, "/app").send();
         assert_eq!(
