@@ -268,10 +268,12 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::StatusSet;
 
     const RULE: Eject = Eject {
         failures: 3,
         within: Duration::from_secs(10),
+        status: StatusSet::range(502, 504),
         time: Duration::from_secs(20),
     };
 

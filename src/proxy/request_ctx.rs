@@ -210,10 +210,8 @@ impl RequestCtx {
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             return;
         }
-        let has_failed = matches!(
-            status,
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-        );
+        let proxy = self.proxy();
+        let has_failed = proxy.is_some_and(|proxy| proxy.pool.is_failure(status));
         self.judge_server(has_failed);
     }
 

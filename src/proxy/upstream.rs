@@ -6,6 +6,7 @@ mod draining;
 mod ejection;
 mod group;
 mod selection;
+mod succession;
 mod view;
 mod warm_up;
 
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 
@@ -24,7 +26,7 @@ use crate::dns::stub::Found;
 use crate::metrics::Metrics;
 use crate::proxy::admission::{Admission, Queue};
 use crate::proxy::attempts::Attempts;
-use crate::proxy::availability::{Kept, Trial};
+use crate::proxy::availability::Trial;
 use crate::proxy::connection_limit::ConnectionLimit;
 use crate::proxy::dial::{Dialer, Duplex};
 use crate::proxy::drain::DrainList;
@@ -116,30 +118,7 @@ impl Pool {
     /// here, their requests count here, what is drained there is drained here, and servers that are
     /// not there begin with a small share.
     pub(crate) fn succeed(self, previous: &Self) -> Self {
-        let pool = Self {
-            started: previous.started,
-            ..self
-        };
-        let kept = Kept {
-            down: pool.upstream.health.is_some() || previous.upstream.health.is_none(),
-            ejected: pool.upstream.eject.is_some() || previous.upstream.eject.is_none(),
-        };
-        for server in &pool.servers {
-            let mut same = previous.servers.iter();
-            if let Some(same) = same.find(|one| one.address == server.address) {
-                server.inherit(same, kept);
-            }
-        }
-        let drain_list = Arc::clone(&previous.drain_list);
-        drain_list.carry_over(previous.named_servers(), pool.named_servers());
-        warm_up::begin_added(&pool, previous);
-        // Requests that end there make room here.
-        let queue = pool.queue.map(|own| previous.queue.clone().unwrap_or(own));
-        Self {
-            drain_list,
-            queue,
-            ..pool
-        }
+        succession::succeed(self, previous)
     }
 
     /// Whether [`Pool::new`] would make the same pool of `upstream`.
@@ -323,6 +302,12 @@ impl Pool {
         if self.upstream.eject.is_none() {
             choice.endpoint.availability.restore();
         }
+    }
+
+    /// Whether a response with this status counts against its server.
+    pub(crate) fn is_failure(&self, status: StatusCode) -> bool {
+        let rule = self.upstream.eject.as_ref();
+        rule.is_some_and(|rule| rule.status.contains(status))
     }
 
     /// Records how an address has treated a request, which was its trial if `trial` is given.

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 
 /// The protocol that the servers of an upstream speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,8 +77,60 @@ pub struct Eject {
     /// Never 0.
     pub failures: usize,
     pub within: Duration,
+    /// Which responses are failures.
+    pub status: StatusSet,
     /// The first time; it doubles each time that the address fails again.
     pub time: Duration,
+}
+
+/// Statuses of responses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatusSet([u64; 10]);
+
+impl StatusSet {
+    /// Every status from `first` to `last`.
+    pub const fn range(first: u16, last: u16) -> Self {
+        Self([
+            word(0, first, last),
+            word(64, first, last),
+            word(128, first, last),
+            word(192, first, last),
+            word(256, first, last),
+            word(320, first, last),
+            word(384, first, last),
+            word(448, first, last),
+            word(512, first, last),
+            word(576, first, last),
+        ])
+    }
+
+    /// These and those of another set.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        for (own, other) in self.0.iter_mut().zip(other.0) {
+            *own |= other;
+        }
+        self
+    }
+
+    pub fn contains(&self, status: StatusCode) -> bool {
+        let index = status.as_u16();
+        let bits = self.0.get(usize::from(index / 64));
+        bits.is_some_and(|bits| bits & 1 << (index % 64) != 0)
+    }
+}
+
+/// The bits of the statuses from `first` to `last` among the 64 from `base` on.
+const fn word(base: u16, first: u16, last: u16) -> u64 {
+    let mut bits = 0;
+    let mut place = 0;
+    while place < 64 {
+        if first <= base + place && base + place <= last {
+            bits |= 1 << place;
+        }
+        place += 1;
+    }
+    bits
 }
 
 /// How addresses are checked, whether or not there are requests.
@@ -113,4 +165,19 @@ pub enum Probe {
         /// The statuses of a good response.
         status: Vec<RangeInclusive<u16>>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_what_was_put_into_it() {
+        let set = StatusSet::range(500, 500).with(StatusSet::range(502, 599));
+        let found: Vec<u16> = (100..=999)
+            .filter(|code| set.contains(StatusCode::from_u16(*code).expect("a status")))
+            .collect();
+        let expected: Vec<u16> = (500..=599).filter(|code| *code != 501).collect();
+        assert_eq!(found, expected);
+    }
 }

@@ -113,7 +113,7 @@ pub(crate) enum SendProxyProtocol {
 /// When a server that fails requests is left out, and for how long.
 ///
 /// A failure is a connection that cannot be opened, an error or a time-out before the response's
-/// head, and a response of 502, 503 or 504.
+/// head, and a response with one of the statuses in `status`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Eject {
@@ -122,6 +122,9 @@ pub(crate) struct Eject {
     pub(crate) failures: u64,
     /// The time within which the failures are counted.
     pub(crate) within: Duration,
+    /// The statuses of responses that are failures: codes and ranges, such as `500-599` or
+    /// `500,502-504`.
+    pub(crate) status: String,
     /// How long it is left out. Then one request tries it. Each time that one fails, the time
     /// doubles, up to five minutes.
     #[serde(rename = "for")]
@@ -133,6 +136,7 @@ impl Default for Eject {
         Self {
             failures: 5,
             within: Duration::new("10s"),
+            status: "502-504".to_owned(),
             time: Duration::new("10s"),
         }
     }

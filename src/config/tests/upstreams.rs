@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::model::{
     Action, Balance, Eject, HashKey, HealthCheck, KeepAlive, Probe, Protocol, ProxyProtocolVersion,
-    Retries, RetryCause, Sticky, Upstream, UpstreamAddress,
+    Retries, RetryCause, StatusSet, Sticky, Upstream, UpstreamAddress,
 };
 
 /// The upstream `app` with these keys besides its servers.
@@ -196,6 +196,7 @@ fn health_and_eject_have_defaults() {
     let eject = Eject {
         failures: 5,
         within: seconds(10),
+        status: StatusSet::range(502, 504),
         time: seconds(10),
     };
     assert_eq!(upstream.eject, Some(eject));
@@ -205,7 +206,7 @@ fn health_and_eject_have_defaults() {
 fn health_and_eject_are_as_configured() {
     let upstream = upstream(
         "health: { tcp: true, every: 100ms, timeout: 1m, healthy: 1, unhealthy: 9 }, \
-         eject: { failures: 1, within: 1h, for: 500ms }",
+         eject: { failures: 1, within: 1h, status: \"500,502-599\", for: 500ms }",
     );
     let check = HealthCheck {
         probe: Probe::Tcp,
@@ -220,6 +221,7 @@ fn health_and_eject_are_as_configured() {
         Some(Eject {
             failures: 1,
             within: Duration::from_secs(3600),
+            status: StatusSet::range(500, 500).with(StatusSet::range(502, 599)),
             time: Duration::from_millis(500),
         })
     );
@@ -331,6 +333,7 @@ health.tcp | 'tcp' has no meaning with 'grpc' | protocol: h2, health: { grpc: a,
 health.host | not a host | protocol: h2, health: { grpc: a, host: "a b" }
 eject.failures | out of range | eject: { failures: 0 }
 eject.for | is too short | eject: { for: 0s }
+eject.status | 500-599 | eject: { status: 5xx }
 eject.withn | did you mean | eject: { withn: 1s }
 max_connections | whole number | max_connections: many
 keepalive.idle | is too short | keepalive: { idle: 0s }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::context::Context;
-use crate::config::model::{Eject, HealthCheck, KeepAlive, Probe, Protocol};
+use crate::config::model::{Eject, HealthCheck, KeepAlive, Probe, Protocol, StatusSet};
 use crate::config::problem::At;
 use crate::config::schema;
 
@@ -69,18 +69,13 @@ fn http_probe(ctx: &mut Context<'_>, raw: &schema::Health, at: &At<'_>) -> Probe
         let hint = "begin it with '/' and write anything but printable ASCII as %XX";
         ctx.problems.error(&path, message, hint);
     }
-    let status = statuses(&raw.status);
-    if status.is_none() {
-        let at = at.key("status");
-        let message = format!("{} is not a list of statuses", at.quoted());
-        let hint = "write codes and ranges from 200 to 599, such as 200-399 or 200,204";
-        ctx.problems.error(&at, message, hint);
-    }
+    let hint = "write codes and ranges from 200 to 599, such as 200-399 or 200,204";
+    let status = status_list(ctx, &raw.status, hint, &at.key("status"));
     check_host(ctx, raw, at);
     Probe::Http {
         path: raw.path.clone(),
         host: raw.host.clone(),
-        status: status.unwrap_or_default(),
+        status,
     }
 }
 
@@ -101,6 +96,21 @@ fn is_authority(text: &str) -> bool {
     authority.is_ok_and(|authority| !authority.host().is_empty() && !text.contains('@'))
 }
 
+/// The statuses that `text` lists; none, and an error with this hint, if it is no list.
+fn status_list(
+    ctx: &mut Context<'_>,
+    text: &str,
+    hint: &str,
+    at: &At<'_>,
+) -> Vec<RangeInclusive<u16>> {
+    let statuses = statuses(text);
+    if statuses.is_none() {
+        let message = format!("{} is not a list of statuses", at.quoted());
+        ctx.problems.error(at, message, hint);
+    }
+    statuses.unwrap_or_default()
+}
+
 /// Codes and ranges of final responses, separated by commas.
 fn statuses(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
     let code = |text: &str| {
@@ -119,7 +129,13 @@ fn statuses(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
 }
 
 pub(super) fn eject(ctx: &mut Context<'_>, raw: &schema::Eject, at: &At<'_>) -> Eject {
+    let hint = "write codes and ranges from 200 to 599, such as 500-599 or 500,502-504";
+    let statuses = status_list(ctx, &raw.status, hint, &at.key("status"));
+    let sets = statuses
+        .iter()
+        .map(|range| StatusSet::range(*range.start(), *range.end()));
     Eject {
+        status: sets.fold(StatusSet::default(), StatusSet::with),
         failures: usize::try_from(raw.failures).unwrap_or(1),
         within: ctx.duration(&at.key("within"), &raw.within, SHORTEST, HOUR),
         time: ctx.duration(&at.key("for"), &raw.time, SHORTEST, HOUR),

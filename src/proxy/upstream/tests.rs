@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use http::HeaderMap;
 
 use super::*;
-use crate::config::model::{Eject, UpstreamAddress, UpstreamServer};
+use crate::config::model::{Eject, StatusSet, UpstreamAddress, UpstreamServer};
 use crate::proxy::attempts::NoServer;
 use crate::proxy::availability::Standing;
 use crate::proxy::known_addresses::FoundAddress;
@@ -250,6 +250,7 @@ fn a_key_belongs_to_an_address_of_the_lowest_priority() {
 const RULE: Eject = Eject {
     failures: 3,
     within: Duration::from_secs(10),
+    status: StatusSet::range(502, 504),
     time: Duration::from_secs(30),
 };
 

@@ -34,6 +34,23 @@ fn send_aside(gateway: &Gateway, path: &'static str) -> thread::JoinHandle<(u16,
 }
 
 #[test]
+fn the_configuration_says_which_statuses_eject_a_server() {
+    let ((bad, status), good) = (with_status(), Origin::named("x"));
+    for (statuses, is_ejected) in [("502-504", false), ("500-599", true)] {
+        let gateway = with_upstream(&format!(
+            "servers: [\"{}\", \"{}\"], eject: {{ failures: 3, status: \"{statuses}\" }}",
+            bad.address(),
+            good.address()
+        ))
+        .start();
+        status.store(500, Ordering::Relaxed);
+        send(&gateway, 20);
+        let expected = if is_ejected { "ejected" } else { "up" };
+        assert_eq!(states(&gateway)[&bad.address()], expected, "{statuses}");
+    }
+}
+
+#[test]
 fn a_server_that_answers_503_is_ejected_and_comes_back() {
     let ((bad, status), good) = (with_status(), Origin::named("x"));
     let gateway = with_upstream(&format!(
