@@ -12,7 +12,6 @@ pub(crate) struct Attempts {
     pub(crate) failed: IntCounter,
     pub(crate) reused: IntCounter,
     pub(crate) unresolved: IntCounter,
-    pub(crate) down: IntCounter,
     pub(crate) drained: IntCounter,
     pub(crate) full: IntCounter,
     /// Addresses that were ejected.
@@ -24,8 +23,6 @@ pub(crate) struct Attempts {
 pub(crate) enum NoServer {
     /// No server's name has been looked up successfully.
     Unresolved,
-    /// Health checks of every address that is not drained fail.
-    Down,
     /// Every address is drained.
     Drained,
     /// Every address has as many requests as it may have.
@@ -45,7 +42,6 @@ impl Attempts {
             failed: of("failed"),
             reused: of("reused"),
             unresolved: of("unresolved"),
-            down: of("down"),
             drained: of("drained"),
             full: of("full"),
             ejected: metrics.upstream_ejections.with_label_values(&[upstream]),
@@ -59,11 +55,6 @@ impl Attempts {
                 &self.unresolved,
                 502,
                 "no server of the upstream has an address yet",
-            ),
-            NoServer::Down => (
-                &self.down,
-                503,
-                "the health checks of all servers of the upstream fail",
             ),
             NoServer::Drained => (
                 &self.drained,

@@ -165,7 +165,7 @@ impl Availability {
         self.out_until() <= now && !self.is_out()
     }
 
-    /// Whether it gets nothing even if no other address is in use.
+    /// Whether health checks or people have taken it out of use.
     pub(super) fn is_out(&self) -> bool {
         self.is_down() || self.is_drained()
     }

@@ -309,7 +309,7 @@ impl Watch {
                 Severity::Critical,
                 format!(
                     "the server {server} of the upstream {upstream} is unhealthy, and so are all \
-                     others: requests to it get 503: {reason}"
+                     others: requests are sent to them all the same: {reason}"
                 ),
             ),
             Some(reason) => (

@@ -1,7 +1,7 @@
 //! Which server of a pool a request goes to.
 //!
 //! First come the servers that are no backups, in the order that the pool's method gives, then the
-//! backups. If none of them is in use, the least bad of those that are avoided or ejected is tried.
+//! backups. If none of them is in use, the least bad one is tried.
 
 use std::mem;
 use std::sync::Arc;
@@ -279,8 +279,9 @@ impl Pool {
         best.map(|(index, endpoint, ..)| (index, endpoint))
     }
 
-    /// An address that is avoided or ejected, since none is in use: of ejected ones that which has
-    /// been out for longest. None that health checks have found down, and none that is drained.
+    /// The least bad address that is not drained, since none is in use: one that is avoided, else the
+    /// ejected one that has been out for longest, else, in turn, one whose health checks fail. They
+    /// may be wrong about it.
     fn pick_least_bad(
         &self,
         turn: usize,
@@ -291,33 +292,36 @@ impl Pool {
             return Err(NoServer::Full);
         }
         let mut why = NoServer::Unresolved;
-        let mut best: Option<(usize, Arc<Endpoint>, u64)> = None;
+        let mut best: Option<(usize, Arc<Endpoint>, (bool, u64))> = None;
         let order = self.groups().flat_map(|group| group.members_from(turn));
         for index in order {
             let Some(server) = self.servers.get(index) else {
                 continue;
             };
             server.find_in_turn(tried, |endpoint| {
-                match endpoint.availability.is_drained() {
-                    false => why = NoServer::Down,
-                    true if why == NoServer::Unresolved => why = NoServer::Drained,
-                    true => {}
-                }
-                if endpoint.availability.is_out() {
+                let availability = &endpoint.availability;
+                if availability.is_drained() {
+                    why = NoServer::Drained;
                     return None;
                 }
-                let until = match endpoint.availability.is_ejected() {
-                    true => endpoint.availability.out_until(),
+                let most = server.max_connections;
+                if most != 0 && endpoint.in_flight() >= most {
+                    is_full = true;
+                    return None;
+                }
+                let until = match availability.is_ejected() {
+                    true => availability.out_until(),
                     false => 0,
                 };
-                if best.as_ref().is_none_or(|(_, _, other)| until < *other) {
-                    best = Some((index, Arc::clone(endpoint), until));
+                let badness = (availability.is_down(), until);
+                if best.as_ref().is_none_or(|(_, _, other)| badness < *other) {
+                    best = Some((index, Arc::clone(endpoint), badness));
                 }
                 None::<()>
             });
         }
-        let Some((index, endpoint, until)) = best else {
-            return Err(why);
+        let Some((index, endpoint, (_, until))) = best else {
+            return Err(if is_full { NoServer::Full } else { why });
         };
         let trial = (until != 0).then_some(Trial::SHARED);
         self.enter(index, &endpoint, trial, &mut is_full)

@@ -397,14 +397,37 @@ fn if_no_server_is_left_the_one_that_was_ejected_first_is_tried() {
 }
 
 #[test]
-fn servers_that_are_down_get_nothing() {
+fn servers_that_are_down_get_nothing_while_another_is_up() {
     let pool = pool(ips([1, 2]));
     choice_of(&pool, 1).endpoint.availability.set_down(true);
     assert_eq!(ports(&pool), [2]);
+    // The checks may be wrong about all of them, so they take turns.
     choice_of(&pool, 2).endpoint.availability.set_down(true);
-    assert_eq!(pool.next_server(None).err(), Some(NoServer::Down));
+    assert_eq!(ports(&pool), [1, 2]);
+    let first = next(&pool);
+    let other = pool.other_server(None, &[Arc::clone(&first.endpoint)]);
+    assert_ne!(port(&other.expect("the other").choice), port(&first));
     choice_of(&pool, 1).endpoint.availability.set_down(false);
     assert_eq!(ports(&pool), [1]);
+    // One that fails requests is better than one whose checks fail.
+    pool.avoid_server(&choice_of(&pool, 1));
+    assert_eq!(ports(&pool), [1]);
+}
+
+#[test]
+fn servers_that_are_down_have_no_more_requests_than_they_may() {
+    let pool = pool(limited([1, 2], 1));
+    for port in [1, 2] {
+        choice_of(&pool, port).endpoint.availability.set_down(true);
+    }
+    let held = [(); 2].map(|()| pool.next_server(None).expect("room"));
+    assert_ne!(port(&held[0].choice), port(&held[1].choice));
+    assert_eq!(pool.next_server(None).err(), Some(NoServer::Full));
+    pool.set_drained("127.0.0.1:1", true);
+    drop(held);
+    for _ in 0..4 {
+        assert_eq!(port(&pool.next_server(None).expect("room").choice), 2);
+    }
 }
 
 #[test]

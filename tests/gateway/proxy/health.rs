@@ -91,7 +91,7 @@ fn a_server_whose_checks_fail_gets_nothing_until_they_succeed() {
 }
 
 #[test]
-fn without_a_healthy_server_clients_get_503() {
+fn without_a_healthy_server_requests_are_sent_all_the_same() {
     let ((first, one_healthy), (second, other_healthy)) = (checked(), checked());
     let gateway = with_upstream(&keys([first.address(), second.address()])).start();
     for healthy in [&one_healthy, &other_healthy] {
@@ -101,15 +101,58 @@ fn without_a_healthy_server_clients_get_503() {
         wait_for_state(&gateway, origin.address(), "down");
     }
     for version in VERSIONS {
-        let reply = over(version, &gateway, "a.test", "/").send();
-        assert_eq!(reply.status, 503);
-        assert_eq!(reply.header("retry-after"), Some("5"));
+        for _ in 0..2 {
+            assert_eq!(over(version, &gateway, "a.test", "/").send().status, 200);
+        }
     }
-    assert_eq!(served(&first) + served(&second), 0);
+    let both = [served(&first), served(&second)];
+    assert_eq!(both, [VERSIONS.len(); 2], "they take turns");
     gateway.wait_for_log("and so are all others");
     other_healthy.store(true, Ordering::Relaxed);
     wait_for_state(&gateway, second.address(), "up");
-    assert_eq!(over("1.1", &gateway, "a.test", "/").send().status, 200);
+    for _ in 0..2 {
+        assert_eq!(over("1.1", &gateway, "a.test", "/").send().status, 200);
+    }
+    assert_eq!(served(&first), both[0]);
+}
+
+#[test]
+fn without_a_server_that_works_clients_get_502() {
+    let dead = Origin::refusing().address();
+    let gateway = with_upstream(&format!(
+        "servers: [\"{dead}\"], health: {{ tcp: true, every: 100ms, unhealthy: 1 }}"
+    ))
+    .start();
+    wait_for_state(&gateway, dead, "down");
+    for version in VERSIONS {
+        assert_eq!(over(version, &gateway, "a.test", "/").send().status, 502);
+    }
+}
+
+#[test]
+fn a_reload_that_changes_an_upstream_keeps_what_is_down() {
+    let ((first, healthy), (second, _)) = (checked(), checked());
+    let addresses = [first.address(), second.address()];
+    let keys = keys(addresses);
+    let mut gateway = with_upstream(&keys).start();
+    healthy.store(false, Ordering::Relaxed);
+    wait_for_state(&gateway, addresses[0], "down");
+    let before = served(&first);
+    let changed = keys.replacen(
+        &format!("\"{}\"", addresses[0]),
+        &format!("{{ address: \"{}\", weight: 3 }}", addresses[0]),
+        1,
+    );
+    let certificates = "certificates: [{ directory: certs }]\n";
+    gateway.replace_config(format!("{certificates}{}", upstream_config(&changed)));
+    assert_eq!(gateway.reload().0, 200);
+    for _ in 0..8 {
+        assert_eq!(over("1.1", &gateway, "a.test", "/").send().status, 200);
+    }
+    assert_eq!(states(&gateway)[&addresses[0]], "down");
+    assert_eq!(served(&first), before);
+    healthy.store(true, Ordering::Relaxed);
+    wait_for_state(&gateway, addresses[0], "up");
 }
 
 #[test]
