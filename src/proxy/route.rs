@@ -4,6 +4,7 @@
 //! up by hash. Its routes are tried in their order, which the configuration has sorted, without a
 //! lock.
 
+mod hashing;
 mod pools;
 mod site;
 
@@ -12,9 +13,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::RandomState;
 use http::HeaderValue;
 
+use self::hashing::RandomState;
 use self::pools::Pools;
 use self::site::site;
 use crate::config::model::{self, Config, ErrorPages, Maintenance};
@@ -250,10 +251,7 @@ impl SiteTable {
         let routes = routes.iter().map(|route| Route {
             matcher: Matcher::of(route),
             action: self.action(route, metrics),
-            rewriting: route
-                .rewriting
-                .as_deref()
-                .map(|rewriting| Box::new(Rewriting::new(rewriting))),
+            rewriting: route.rewriting.as_deref().map(Rewriting::new).map(Box::new),
             compression: route.compression.clone(),
             maintenance: route.maintenance.clone(),
         });
@@ -474,6 +472,31 @@ mod tests {
         assert_eq!(name(&some, "a.example"), None);
         assert!(some.has_route(b"X.A.Example.", b"/anything"));
         assert!(!some.has_route(b"x.a.example.org", b"/"));
+    }
+
+    #[test]
+    fn a_site_is_found_by_as_many_look_ups_however_many_there_are() {
+        for count in [10, 100_000] {
+            let mut sites: Vec<_> = (0..count)
+                .map(|number| match number % 10 {
+                    0 => format!("*.w{number}.example"),
+                    _ => format!("www.s{number}.example"),
+                })
+                .map(|host| site(&[&host], SiteTls::Off, &["/"]))
+                .collect();
+            sites.push(site(&["192.0.2.1"], SiteTls::Off, &["/"]));
+            let table = table(&sites);
+            let look_ups = |host: &str| {
+                let (found, hashes) = hashing::counted::count_hashes(|| table.lookup(host));
+                (found.is_some(), hashes)
+            };
+            assert_eq!(look_ups("www.s3.example"), (true, 1), "{count}");
+            assert_eq!(look_ups("any.w0.example"), (true, 2), "{count}");
+            assert_eq!(look_ups("a.b.c.d.unknown.example"), (false, 2), "{count}");
+            let ip = Host::Ip("192.0.2.1".parse().expect("an address"));
+            let (found, hashes) = hashing::counted::count_hashes(|| table.find_site(ip));
+            assert_eq!((found.is_some(), hashes), (true, 1), "{count}");
+        }
     }
 
     #[test]
