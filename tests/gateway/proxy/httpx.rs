@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::VERSIONS;
-use crate::support::{Nginx, python, serving};
+use crate::support::{Builder, Nginx, python, serving};
 
 /// Where files are found, and what happens to them on the way. Includes (`ssi`) leave the length
 /// open, without which HTTP/1.1 has no trailers.
@@ -22,6 +22,12 @@ const LOCATIONS: &str = "
 /// Has a function of the script talk over both versions to gateways in front of both.
 #[track_caller]
 fn talks(function: &str) {
+    talks_to(function, |gateway| gateway);
+}
+
+/// The same with gateways that are set up further.
+#[track_caller]
+fn talks_to(function: &str, set_up: impl Fn(Builder) -> Builder) {
     for protocol in ["http1", "h2"] {
         let nginx = Nginx::serving(protocol, LOCATIONS);
         let files = nginx.root().join("files");
@@ -32,7 +38,7 @@ fn talks(function: &str) {
         fs::write(files.join("text"), text).expect("a file");
         let events = (0..4).map(|number| format!("id: {number}\ndata: {}\n\n", "x".repeat(180)));
         fs::write(nginx.root().join("events"), events.collect::<String>()).expect("a file");
-        let gateway = serving(
+        let gateway = set_up(serving(
             &[&["a.test"]],
             format!(
                 "upstreams: {{ app: {{ servers: [\"{}\"], protocol: {protocol} }} }}\n\
@@ -45,7 +51,7 @@ fn talks(function: &str) {
                  log: {{ access: off }}\n",
                 nginx.address()
             ),
-        )
+        ))
         .start();
         for version in VERSIONS {
             let printed = python(
@@ -96,5 +102,5 @@ fn requests_run_side_by_side() {
 
 #[test]
 fn trailers_arrive() {
-    talks("trailers");
+    talks_to("trailers", Builder::over_own_lane);
 }
