@@ -48,6 +48,7 @@ mod proxy_header;
 mod race;
 mod redirect;
 mod refusal;
+mod relayed;
 mod request;
 mod request_ctx;
 mod request_id;

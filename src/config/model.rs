@@ -96,6 +96,8 @@ pub struct Server {
     pub resolvers: Vec<SocketAddr>,
     /// Whose connections begin with a header of the PROXY protocol.
     pub balancers: NetworkSet,
+    /// The proxies that are believed about clients.
+    pub trusted_proxies: NetworkSet,
     pub limits: Limits,
     /// Whether sites without any certificate are served on the HTTP listeners meanwhile.
     pub https_optional: bool,

@@ -34,6 +34,7 @@ mod site;
 mod slow_start;
 mod sticky;
 mod template;
+mod trusted_proxies;
 mod unavailable;
 mod upstream;
 mod value;

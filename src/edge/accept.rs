@@ -153,8 +153,8 @@ where
     loop {
         let next = async {
             let (stream, peer) = listener.accept().await?;
-            let arrival = Arrival::of(&edge, peer);
-            let admitted = admit(&edge, &arrival, &open).await;
+            let arrival = Arrival::of(&edge, peer, kind);
+            let admitted = admit(&edge, arrival, &open).await;
             Ok(admitted.map(|guard| (stream, arrival, guard)))
         };
         let accepted = tokio::select! {
@@ -187,40 +187,33 @@ where
             failing = false;
         }
         if let Some((stream, arrival, guard)) = accepted {
-            serve(&edge, stream, &arrival, kind, guard, &shutdown);
+            serve(&edge, stream, arrival, kind, guard, &shutdown);
         }
     }
 }
 
 /// A connection that has just been accepted.
+#[derive(Clone, Copy)]
 struct Arrival {
     peer: SocketAddr,
     /// How long a write may make no progress.
     write_stall: Duration,
-    /// Within which time its listener wants a header of the PROXY protocol from this peer, if it
-    /// does.
-    header_limit: Option<HeaderLimit>,
-}
-
-/// How long the header of the PROXY protocol may take, by what follows it.
-#[derive(Clone, Copy)]
-struct HeaderLimit {
-    https: Duration,
-    http: Duration,
+    /// How long the header of the PROXY protocol may take, if one is expected from this peer.
+    header_limit: Option<Duration>,
 }
 
 impl Arrival {
-    fn of<A>(edge: &Edge<A>, peer: SocketAddr) -> Self {
+    fn of<A>(edge: &Edge<A>, peer: SocketAddr, kind: ListenerKind) -> Self {
         let settings = edge.settings.load();
         let limits = &settings.limits;
-        let is_announced = settings.balancers.contains(peer.ip());
+        let limit = match kind {
+            ListenerKind::Http => limits.header_read,
+            ListenerKind::Https => limits.handshake,
+        };
         Self {
             peer,
             write_stall: limits.idle,
-            header_limit: is_announced.then_some(HeaderLimit {
-                https: limits.handshake,
-                http: limits.header_read,
-            }),
+            header_limit: settings.balancers.contains(peer.ip()).then_some(limit),
         }
     }
 }
@@ -228,7 +221,7 @@ impl Arrival {
 /// Counts a connection and waits until there is room for it; `None` if its client has too many.
 async fn admit<A>(
     edge: &Edge<A>,
-    arrival: &Arrival,
+    arrival: Arrival,
     open: &prometheus::IntGauge,
 ) -> Option<ConnectionGuard>
 where
@@ -256,40 +249,29 @@ where
 fn serve<A>(
     edge: &Arc<Edge<A>>,
     stream: TcpStream,
-    arrival: &Arrival,
+    arrival: Arrival,
     kind: ListenerKind,
     guard: ConnectionGuard,
     shutdown: &ShutdownWatch,
 ) where
     A: DirectResponder + Send + Sync + 'static,
 {
-    let &Arrival {
-        peer, write_stall, ..
-    } = arrival;
-    match arrival.header_limit {
-        None => {
-            let slot = Arc::clone(guard.slot());
-            let socket = Socket::new(stream, peer, write_stall, guard);
-            start(edge, socket, slot, kind, shutdown);
+    let slot = Arc::clone(guard.slot());
+    let Some(limit) = arrival.header_limit else {
+        let socket = Socket::new(stream, arrival.peer, arrival.write_stall, guard);
+        start(edge, socket, slot, kind, shutdown);
+        return;
+    };
+    let (edge, shutdown) = (Arc::clone(edge), shutdown.clone());
+    // In a task of its own: the one of the connection has no room for it.
+    tokio::spawn(async move {
+        let reading = slot.count_in_flight();
+        let socket = read_socket(&edge, stream, arrival, guard, limit, &shutdown).await;
+        drop(reading);
+        if let Some(socket) = socket {
+            start(&edge, socket, slot, kind, &shutdown);
         }
-        Some(HeaderLimit { https, http }) => {
-            let limit = match kind {
-                ListenerKind::Https => https,
-                ListenerKind::Http => http,
-            };
-            let (edge, shutdown) = (Arc::clone(edge), shutdown.clone());
-            // In a task of its own: the one of the connection has no room for it.
-            tokio::spawn(async move {
-                let slot = Arc::clone(guard.slot());
-                let reading = slot.count_in_flight();
-                let read = read_socket(&edge, stream, (peer, write_stall), guard, limit, &shutdown);
-                if let Some(socket) = read.await {
-                    drop(reading);
-                    start(&edge, socket, slot, kind, &shutdown);
-                }
-            });
-        }
-    }
+    });
 }
 
 /// Starts the task of a connection whose client is known.
@@ -314,7 +296,7 @@ fn start<A>(
 async fn read_socket<A>(
     edge: &Edge<A>,
     mut stream: TcpStream,
-    (peer, write_stall): (SocketAddr, Duration),
+    arrival: Arrival,
     mut guard: ConnectionGuard,
     limit: Duration,
     shutdown: &ShutdownWatch,
@@ -326,14 +308,14 @@ async fn read_socket<A>(
         () = wait_last_call(&mut stopping) => return None,
     };
     let Announcement { addresses, rest } = read
-        .inspect_err(|&why| edge.report.log_unannounced(peer, why))
+        .inspect_err(|&why| edge.report.log_unannounced(arrival.peer, why))
         .ok()?;
-    let client = addresses.map_or(peer, |addresses| addresses.source);
+    let client = addresses.map_or(arrival.peer, |addresses| addresses.source);
     if !guard.count_client(client.ip()) {
         edge.report.count_client_full();
         return None;
     }
-    let socket = Socket::new(stream, client, write_stall, guard).with_received(rest);
+    let socket = Socket::new(stream, client, arrival.write_stall, guard).with_received(rest);
     Some(match addresses {
         Some(addresses) => socket.with_destination(addresses.destination),
         None => socket,

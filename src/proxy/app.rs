@@ -98,6 +98,14 @@ impl ProxyApp {
 
     fn decide(&self, request: &Request<'_>) -> Routed {
         let decision = self.gateway.router.route(request);
+        match decision.relayed.clone() {
+            None => self.follow(decision, request),
+            Some(relayed) => self.follow(decision, &request.through(Some(&relayed))),
+        }
+    }
+
+    /// Takes the next step with a request.
+    fn follow(&self, decision: Decision, request: &Request<'_>) -> Routed {
         let refusal = match decision.step() {
             Step::Respond(_) | Step::Redirect(_) => None,
             Step::Files(_) => return Routed::Forward(decision),
@@ -148,10 +156,19 @@ impl DirectResponder for ProxyApp {
         request: &Request<'_>,
         client: &mut C,
     ) -> Carried {
-        match decision.files() {
+        let gateway = &self.gateway;
+        match (decision.files().is_some(), decision.relayed.clone()) {
+            (false, None) => forward(gateway, decision, request, client).await,
             // In a box, since it needs more room than what is passed on.
-            Some(_) => Box::pin(transfer_file(&self.gateway, decision, request, client)).await,
-            None => forward(&self.gateway, decision, request, client).await,
+            (true, relayed) => {
+                let request = request.through(relayed.as_deref());
+                Box::pin(transfer_file(gateway, decision, &request, client)).await
+            }
+            // In a box, since few requests are relayed.
+            (false, Some(relayed)) => {
+                let request = request.through(Some(&relayed));
+                Box::pin(forward(gateway, decision, &request, client)).await
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use super::path;
 use super::path::Ambiguous;
 use super::redirect::Redirect;
 use super::refusal::Refusal;
-use super::request::Request;
+use super::request::{Relayed, Request};
 use super::response::LocalResponse;
 use super::rewriting::Rewriting;
 use super::route::{Action, Admission, Proxy, Site, SiteTable};
@@ -43,6 +43,8 @@ pub(super) struct Router {
 pub struct Decision {
     site: Option<Arc<Site>>,
     outcome: Outcome,
+    /// What trusted proxies say of the request, if one has relayed it.
+    pub(super) relayed: Option<Arc<Relayed>>,
     /// The error pages of a request without a site.
     server_pages: Option<Arc<ErrorPages>>,
     /// The site that the client of a refused request without a site has connected to by TLS.
@@ -99,10 +101,14 @@ impl Router {
         let channel = request.channel();
         let at_handshake = channel.attachment::<SiteTable>();
         let sites = at_handshake.unwrap_or_else(|| self.sites.load_full());
+        let relayed = Relayed::of(request, &sites.trusted_proxies);
         let mut buffer = NameBuffer::new();
         let authority = Authority::parse(request.authority, &mut buffer);
         let (site, outcome) = match authority {
-            Some(authority) => self.decide(&sites, request, authority, channel),
+            Some(authority) => {
+                let request = request.through(relayed.as_deref());
+                self.decide(&sites, &request, authority, channel)
+            }
             None => (None, Outcome::Refuse(INVALID_HOST)),
         };
         let mut decision = match (site, outcome) {
@@ -111,6 +117,7 @@ impl Router {
             }
             (site, outcome) => Decision::new(&sites, site, outcome),
         };
+        decision.relayed = relayed;
         if let (Some(authority), Some(_)) = (authority, decision.proxy()) {
             decision.host = authority.to_field(request.authority);
         }
@@ -121,7 +128,11 @@ impl Router {
     pub(super) fn refuse(&self, refusal: Refusal, request: &Request<'_>) -> Decision {
         let mut buffer = NameBuffer::new();
         let authority = Authority::parse(request.authority, &mut buffer);
-        Decision::refuse(&self.sites.load(), refusal, authority, request.channel())
+        let sites = self.sites.load();
+        Decision {
+            relayed: Relayed::of(request, &sites.trusted_proxies),
+            ..Decision::refuse(&sites, refusal, authority, request.channel())
+        }
     }
 
     fn decide(
@@ -139,7 +150,14 @@ impl Router {
         }
         let host = authority.host;
         let target = request.origin_form();
-        let site = match sites.admit_host(host, channel) {
+        let admission = match channel {
+            // Its client speaks TLS with a trusted proxy.
+            Channel::Plain if request.is_secure() => sites
+                .find_site(host)
+                .map_or(Admission::Unknown, Admission::Serve),
+            _ => sites.admit_host(host, channel),
+        };
+        let site = match admission {
             Admission::Serve(site) => site,
             Admission::ToTls(site, _) if sites.https_optional && !self.has_tls(host) => site,
             Admission::ToTls(site, port) => {
@@ -230,6 +248,7 @@ impl Decision {
             connected_site: None,
             site,
             outcome,
+            relayed: None,
             host: None,
             idle: sites.idle,
             upstream_connections: sites.upstream_connections,

@@ -151,6 +151,7 @@ mod tests {
             port: None,
             tls: None,
             socket: None,
+            relayed: None,
         })
     }
 

@@ -81,6 +81,7 @@ impl SiteTable {
             port: None,
             tls: None,
             socket: None,
+            relayed: None,
         };
         let mut buffer = NameBuffer::new();
         let Some(authority) = Authority::parse(request.authority, &mut buffer) else {

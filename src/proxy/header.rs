@@ -18,6 +18,8 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// What an upstream learns about the client.
 pub(crate) struct Forwarded<'a> {
     pub(crate) client: Option<IpAddr>,
+    /// The client and the trusted proxies that have relayed the request, if any have.
+    pub(crate) chain: Option<&'a str>,
     /// Whether the client spoke TLS.
     pub(crate) tls: bool,
     /// The authority in normal form.
@@ -69,7 +71,8 @@ impl Forwarded<'_> {
         if let Some(client) = self.client {
             text = Text::default();
             _ = write!(text, "{client}");
-            put("X-Forwarded-For", text.as_bytes());
+            let chain = self.chain.map_or(text.as_bytes(), str::as_bytes);
+            put("X-Forwarded-For", chain);
             put("X-Real-IP", text.as_bytes());
             _ = match client {
                 IpAddr::V4(address) => write!(forwarded, "for={address};"),
@@ -294,6 +297,7 @@ mod tests {
         let id = HeaderValue::from_static("00ff");
         Forwarded {
             client: "2001:db8::1".parse().ok(),
+            chain: None,
             tls: true,
             host: HeaderValue::from_static("[::1]:8443"),
             server_host: None,

@@ -67,7 +67,9 @@ impl ProxyHttp for Gateway {
         // A client of HTTP/1.0 knows no interim responses.
         let old = session.req_header().version == Version::HTTP_10;
         session.set_ignore_info_resp(old);
+        let relayed = decision.relayed.clone();
         let request = Request::of(session.req_header(), session.digest());
+        let request = request.through(relayed.as_deref());
         let websocket = header::is_websocket(&request);
         let refusal = ctx.request.take_decision(decision, &request).err();
         if websocket {
@@ -114,6 +116,7 @@ impl ProxyHttp for Gateway {
         };
         let (read_timeout, send_timeout) = (proxy.read_timeout, proxy.send_timeout);
         let request = Request::of(session.req_header(), session.digest());
+        let request = request.through(ctx.request.relayed());
         let header = proxy.pool.proxy_header(Some(&request));
         let opening = ctx.connect(choice, header, &self.connection_limit, &self.dialer);
         let opened = tokio::select! {
@@ -193,7 +196,8 @@ impl ProxyHttp for Gateway {
         if let Some(length) = ctx.declared {
             header::write_length(request, length)?;
         }
-        let digest = session.digest();
+        let head = Request::of(session.req_header(), session.digest());
+        let head = head.through(ctx.request.relayed());
         let host = ctx
             .request
             .decision
@@ -201,14 +205,12 @@ impl ProxyHttp for Gateway {
             .and_then(|one| one.host.clone());
         let invalid = || Error::explain(ErrorType::HTTPStatus(400), "the host is not valid");
         Forwarded {
-            client: ctx.request.client,
-            tls: digest.is_some_and(|digest| digest.ssl_digest.is_some()),
+            client: head.client,
+            chain: head.relayed.map(|relayed| &*relayed.chain),
+            tls: head.is_secure(),
             host: host.ok_or_else(invalid)?,
             server_host: changes.host,
-            port: session
-                .server_addr()
-                .and_then(|a| a.as_inet())
-                .map(|address| address.port()),
+            port: head.port,
             request_id: ctx.request.request_id_value(),
         }
         .write_fields(request)?;

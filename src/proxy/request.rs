@@ -13,6 +13,7 @@ use super::proxy_header::Addresses;
 use crate::tls::TlsInfo;
 
 /// A request by its head, which has been checked.
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     pub method: &'a str,
     /// As it was sent.
@@ -29,6 +30,20 @@ pub struct Request<'a> {
     pub tls: Option<&'a SslDigest>,
     /// Of the connection, with its addresses.
     pub socket: Option<&'a SocketDigest>,
+    /// What trusted proxies say of it, which `client` and `port` are taken from.
+    pub(crate) relayed: Option<&'a Relayed>,
+}
+
+/// What trusted proxies say of a request that they relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Relayed {
+    pub(crate) client: IpAddr,
+    /// Whether the client speaks TLS, if they say so.
+    pub(crate) is_tls: Option<bool>,
+    /// The port that the client connected to, if they say so.
+    pub(crate) port: Option<u16>,
+    /// The client and the proxies, as `X-Forwarded-For` has them.
+    pub(crate) chain: Box<str>,
 }
 
 /// The fields of a request.
@@ -114,7 +129,30 @@ impl<'a> Request<'a> {
                 .map(SocketAddr::port),
             tls: digest.and_then(|digest| digest.ssl_digest.as_deref()),
             socket: digest.and_then(|digest| digest.socket_digest.as_deref()),
+            relayed: None,
         }
+    }
+
+    /// The request as its client sent it, if trusted proxies have relayed it.
+    pub(crate) fn through<'b>(&self, relayed: Option<&'b Relayed>) -> Request<'b>
+    where
+        'a: 'b,
+    {
+        let Some(relayed) = relayed else {
+            return *self;
+        };
+        Request {
+            client: Some(relayed.client),
+            port: relayed.port.or(self.port),
+            relayed: Some(relayed),
+            ..*self
+        }
+    }
+
+    /// Whether the client speaks TLS: with the gateway, or with a trusted proxy.
+    pub(crate) fn is_secure(&self) -> bool {
+        let relayed = self.relayed.and_then(|relayed| relayed.is_tls);
+        relayed.unwrap_or(self.tls.is_some())
     }
 
     /// The addresses of the client and of what it connected to.
@@ -234,6 +272,7 @@ mod tests {
                 port: None,
                 tls: None,
                 socket: None,
+                relayed: None,
             };
             request.cookie(name).map(<[u8]>::to_vec)
         };

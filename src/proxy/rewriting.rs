@@ -300,6 +300,7 @@ mod tests {
             port: None,
             tls: None,
             socket: None,
+            relayed: None,
         };
         let id = HeaderValue::from_static("00ff");
         then(&Values::of(&request, &id))

@@ -5,6 +5,7 @@
 //! lock.
 
 mod hashing;
+mod admission;
 mod pools;
 mod site;
 
@@ -16,9 +17,10 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use self::hashing::RandomState;
+pub(crate) use self::admission::Admission;
 use self::pools::Pools;
 use self::site::site;
-use crate::config::model::{self, Config, ErrorPages, Maintenance};
+use crate::config::model::{self, Config, ErrorPages, Maintenance, NetworkSet};
 use crate::dns::stub::StubResolver;
 use crate::host::{self, Host, HostName, NameBuffer, Pattern};
 use crate::metrics::{Metrics, SiteMetrics};
@@ -53,6 +55,8 @@ pub struct SiteTable {
     pub(crate) idle: Duration,
     /// How many requests may be at upstreams at a time, 0 for as many as there is room for.
     pub(crate) upstream_connections: usize,
+    /// The proxies that are believed about clients.
+    pub(crate) trusted_proxies: NetworkSet,
     /// The most octets of a request's body where the route does not say, 0 for any number.
     max_body: u64,
     /// The key of the cookies that keep clients at their servers, if it has been needed.
@@ -107,17 +111,6 @@ pub(crate) struct Proxy {
     pub(crate) retries: model::Retries,
 }
 
-/// Whether a host is served on a connection.
-pub(crate) enum Admission<'a> {
-    Serve(&'a Arc<Site>),
-    /// The host is not served on this connection: 421 (RFC 9110, section 15.5.20).
-    Misdirected,
-    /// The site is served over TLS: redirect to this port.
-    ToTls(&'a Arc<Site>, u16),
-    /// No site has this host.
-    Unknown,
-}
-
 impl SiteTable {
     /// Builds the table for `config`. Upstreams that are the same as in `previous` keep their state.
     pub fn build(config: &Config, metrics: &Metrics, previous: Option<&Self>) -> Self {
@@ -141,6 +134,7 @@ impl SiteTable {
             https_optional: config.server.https_optional,
             idle: config.server.limits.idle,
             upstream_connections: config.server.limits.upstream_connections,
+            trusted_proxies: config.server.trusted_proxies.clone(),
             max_body: config.server.limits.max_body,
             sticky_key,
             error_pages: config.server.error_pages.clone(),
@@ -171,6 +165,7 @@ impl SiteTable {
             port: None,
             tls: None,
             socket: None,
+            relayed: None,
         };
         let mut buffer = NameBuffer::new();
         buffer
@@ -553,6 +548,7 @@ mod tests {
             port: None,
             tls: None,
             socket: None,
+            relayed: None,
         };
         match site.find_route(&request) {
             Ok(Some(index)) => match site.action(index) {

@@ -85,9 +85,9 @@ impl<'a> Values<'a> {
             Placeholder::Path => out.extend_from_slice(self.path),
             Placeholder::Query => out.extend_from_slice(self.query.unwrap_or_default()),
             Placeholder::QuestionedQuery => self.put_query(out),
-            Placeholder::Scheme => out.extend_from_slice(match request.tls {
-                Some(_) => b"https",
-                None => b"http",
+            Placeholder::Scheme => out.extend_from_slice(match request.is_secure() {
+                true => b"https",
+                false => b"http",
             }),
             Placeholder::Method => out.extend_from_slice(request.method.as_bytes()),
             Placeholder::ClientIp => {
@@ -108,7 +108,7 @@ impl<'a> Values<'a> {
                 }
             }
             Placeholder::Port => {
-                let default = if request.tls.is_some() { 443 } else { 80 };
+                let default = if request.is_secure() { 443 } else { 80 };
                 _ = write!(out, "{}", request.port.unwrap_or(default));
             }
         }
@@ -170,6 +170,7 @@ mod tests {
             port: Some(8080),
             tls: None,
             socket: None,
+            relayed: None,
         };
         let id = HeaderValue::from_static("00ff");
         let template = template.parse().expect("a template");

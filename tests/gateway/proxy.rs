@@ -39,6 +39,7 @@ mod slow_start;
 mod sticky;
 mod streams;
 mod trailers;
+mod trusted_proxies;
 mod uploads;
 mod upstreams;
 mod websocket;

@@ -29,6 +29,11 @@ impl Network {
             && own.0.checked_shr(rest).unwrap_or(0) == other.0.checked_shr(rest).unwrap_or(0)
     }
 
+    /// Whether every address of a family belongs to this network.
+    pub fn is_everything(&self) -> bool {
+        self.length == 0
+    }
+
     /// The first and the last address.
     pub(super) fn range(&self) -> (IpAddr, IpAddr) {
         let (first, width) = bits(self.first);

@@ -8,6 +8,7 @@ impl Config {
         Self {
             server: Server {
                 balancers: NetworkSet::default(),
+                trusted_proxies: NetworkSet::default(),
                 https: Vec::new(),
                 http: Vec::new(),
                 admin: Admin::Off,

@@ -36,6 +36,9 @@ pub(crate) struct Server {
     /// Load balancers in front, whose connections begin with a header of the PROXY protocol that
     /// names the client, version 1 or 2.
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
+    /// Proxies in front whose `X-Forwarded-For`, `X-Forwarded-Proto` and `Forwarded` are believed:
+    /// networks, names of lists, or lists of your own. Nobody else's are.
+    pub(crate) trusted_proxies: Vec<TrustedProxy>,
     /// What one client may take.
     pub(crate) limits: Limits,
     /// Whether sites that have no certificate yet are served on the HTTP listeners meanwhile,
@@ -59,6 +62,7 @@ impl Default for Server {
             grace_period: Duration::new("30s"),
             resolvers: Vec::new(),
             proxy_protocol: None,
+            trusted_proxies: Vec::new(),
             limits: Limits::default(),
             https_optional: false,
             error_pages: IndexMap::new(),
@@ -75,6 +79,25 @@ pub(crate) struct ProxyProtocol {
     /// one from elsewhere must not have it.
     #[schemars(length(min = 1))]
     pub(crate) trusted: Vec<String>,
+}
+
+/// A network, `10.0.0.0/8`; `cloudflare`, `fastly` or `aws-cloudfront`, whose list is the file of
+/// that name in `networks`; or a list.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum TrustedProxy {
+    Network(String),
+    List(NetworkList),
+}
+
+/// Networks from a file.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["file"]))]
+pub(crate) struct NetworkList {
+    /// One network a line, or JSON as Cloudflare, Fastly or AWS publishes it.
+    pub(crate) file: String,
 }
 
 /// What one client may take.

@@ -9,6 +9,7 @@ use super::client::dns_servers;
 use super::context::Context;
 use super::error_page::error_pages;
 use super::network::networks;
+use super::trusted_proxies::trusted_proxies;
 use super::unavailable;
 use super::value::{FOREVER, MOMENT};
 use crate::config::model::{
@@ -74,6 +75,7 @@ pub(super) fn server(ctx: &mut Context<'_>, raw: &schema::Server, at: &At<'_>) -
             Duration::from_secs(24 * 3600),
         ),
         resolvers: dns_servers(ctx, &at.key("resolvers"), &raw.resolvers),
+        trusted_proxies: trusted_proxies(ctx, &raw.trusted_proxies, &at.key("trusted_proxies")),
         balancers: balancers(ctx, raw, &at.key("proxy_protocol")),
         limits: limits(ctx, &raw.limits, &at.key("limits")),
         https_optional: raw.https_optional,

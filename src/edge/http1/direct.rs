@@ -59,6 +59,7 @@ impl Connected {
             port: self.port,
             tls: self.tls.as_deref(),
             socket: self.socket.as_deref(),
+            relayed: None,
         })
     }
 }
@@ -135,6 +136,7 @@ pub(super) async fn respond_refusal<A: DirectResponder>(
         port: client.port,
         tls: client.tls.as_deref(),
         socket: client.socket.as_deref(),
+        relayed: None,
     };
     let response = app.prepare_refusal(refusal.status, refusal.reason, &request);
     let body = response.body().map_or(&[][..], |body| body);

@@ -298,6 +298,7 @@ mod tests {
             port: None,
             tls: None,
             socket: None,
+            relayed: None,
         };
         let mut client = Compressing::new(receiver, compression, &request);
         let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n";

@@ -57,7 +57,7 @@ pub(super) fn build_head(
 
 /// What the route changes in a request, and what its server is to know about the client.
 fn changes_of<'a>(
-    request: &Request<'_>,
+    request: &Request<'a>,
     ctx: &'a RequestCtx,
 ) -> Result<(RequestChanges<'a>, Forwarded<'a>)> {
     let host = ctx.decision.as_ref().and_then(|one| one.host.clone());
@@ -65,7 +65,8 @@ fn changes_of<'a>(
     let changes = ctx.request_changes();
     let forwarded = Forwarded {
         client: request.client,
-        tls: request.tls.is_some(),
+        chain: request.relayed.map(|relayed| &*relayed.chain),
+        tls: request.is_secure(),
         host: host.ok_or_else(invalid)?,
         server_host: changes.host,
         port: request.port,
@@ -250,6 +251,7 @@ mod tests {
             port: None,
             tls: None,
             socket: None,
+            relayed: None,
         }
     }
 
@@ -257,6 +259,7 @@ mod tests {
         let request_id = HeaderValue::from_static("00ff");
         let forwarded = Forwarded {
             client: "192.0.2.1".parse().ok(),
+            chain: None,
             tls: true,
             host: HeaderValue::from_static("a.test"),
             server_host: None,
@@ -368,6 +371,7 @@ mod tests {
         let request_id = HeaderValue::from_static("00ff");
         let forwarded = Forwarded {
             client: "192.0.2.1".parse().ok(),
+            chain: None,
             tls: true,
             host: HeaderValue::from_static("a.test"),
             server_host: None,

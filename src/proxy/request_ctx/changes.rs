@@ -10,7 +10,7 @@ use crate::proxy::connection_limit::{ConnectionLimit, Held};
 use crate::proxy::decision::{Decision, Step};
 use crate::proxy::error_page::{Replacements, error_response, maintenance_response};
 use crate::proxy::refusal::Refusal;
-use crate::proxy::request::Request;
+use crate::proxy::request::{Relayed, Request};
 use crate::proxy::response::LocalResponse;
 use crate::proxy::response_fields::ResponseFields;
 use crate::proxy::rewriting::{FieldChanges, RequestChanges, Rewriting, Rewritten};
@@ -27,7 +27,7 @@ impl RequestCtx {
         request: &Request<'_>,
     ) -> Result<(), Refusal> {
         self.client = request.client;
-        self.is_tls = request.tls.is_some();
+        self.is_tls = request.is_secure();
         let decision = self.decision.insert(decision);
         let values = || Values::of(request, &self.request_id);
         if let Some(rewriting) = decision.rewriting() {
@@ -41,6 +41,11 @@ impl RequestCtx {
         };
         self.response = response.map(Box::new);
         Ok(())
+    }
+
+    /// What trusted proxies say of the request, if one has relayed it.
+    pub(crate) fn relayed(&self) -> Option<&Relayed> {
+        self.decision.as_ref()?.relayed.as_deref()
     }
 
     /// The response that was decided, if any.

@@ -1,5 +1,6 @@
 //! Each line of `docs/coming-from.md`, loaded and tried.
 
+mod server;
 mod upstreams;
 
 use std::fmt::Write as _;

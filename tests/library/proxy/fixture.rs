@@ -95,6 +95,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
     Config {
         server: Server {
             balancers: NetworkSet::default(),
+            trusted_proxies: NetworkSet::default(),
             https: vec!["127.0.0.1:8443".parse().expect("an address")],
             http: Vec::new(),
             admin: Admin::Off,
