@@ -4,6 +4,7 @@
 //! memory. Each part is read only once the client has accepted the last.
 
 mod query;
+mod unmodified;
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -14,17 +15,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_RANGE, ETAG, HeaderName, HeaderValue, LAST_MODIFIED, VARY};
+use http::header::{CONTENT_RANGE, HeaderValue};
 use pingora_core::{Error, ErrorType, Result};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use self::query::query;
+use self::unmodified::unmodified;
 use super::Gateway;
 use super::decision::Decision;
 use super::failure::Failure;
 use super::files::{Extent, Found, FoundFile, format_date, read_cached, read_part};
-use super::forward::{Carried, Client, ResponseBody, ResponseHead};
+use super::forward::{Carried, Client, Compressing, ResponseBody, ResponseHead};
 use super::prepared::Prepared;
 use super::redirect::location;
 use super::refusal::Refusal;
@@ -70,6 +72,19 @@ enum Answer {
 
 /// Responds to a request for a file, as `decision` says.
 pub(super) async fn transfer_file<C: Client>(
+    gateway: &Gateway,
+    decision: Decision,
+    request: &Request<'_>,
+    client: &mut C,
+) -> Carried {
+    let Some(compression) = decision.compression().map(Arc::clone) else {
+        return transfer(gateway, decision, request, client).await;
+    };
+    let mut client = Compressing::new(client, compression, request);
+    Box::pin(transfer(gateway, decision, request, &mut client)).await
+}
+
+async fn transfer<C: Client>(
     gateway: &Gateway,
     decision: Decision,
     request: &Request<'_>,
@@ -124,7 +139,12 @@ impl<C: Client> Transfer<'_, C> {
         };
         match found.extent {
             Extent::Whole | Extent::Part(_) => self.send_file(*found, is_head).await,
-            Extent::NotModified => Ok(Some(Answer::Response(not_modified(&found)))),
+            Extent::NotModified => {
+                let decision = self.ctx.decision.as_ref();
+                let compression = decision.and_then(Decision::compression);
+                let response = unmodified(&found, compression.map(|one| &**one), self.request);
+                Ok(Some(Answer::Response(response)))
+            }
             Extent::Failed => {
                 let why = "The file is not in the state that the request requires.";
                 Ok(Some(Answer::Page(StatusCode::PRECONDITION_FAILED, why)))
@@ -339,8 +359,9 @@ impl<C: Client> Transfer<'_, C> {
             }
             None => {
                 let status = self.ctx.status(self.status);
+                let octets = self.client.recoded_octets().unwrap_or(self.octets);
                 self.gateway
-                    .record_request(&self.ctx, status, self.octets, request);
+                    .record_request(&self.ctx, status, octets, request);
                 return match has_failed {
                     true => Carried::Cut,
                     false => Carried::Complete,
@@ -353,23 +374,4 @@ impl<C: Client> Transfer<'_, C> {
 
 fn no_file() -> Answer {
     Answer::Page(StatusCode::NOT_FOUND, "There is nothing at this path.")
-}
-
-/// The response to a client that has the file already.
-fn not_modified(found: &FoundFile) -> LocalResponse {
-    let vary = found.varies.then(|| "Accept-Encoding".to_owned());
-    let fields: [(HeaderName, Option<String>); 3] = [
-        (ETAG, Some(found.version.etag.clone())),
-        (LAST_MODIFIED, Some(format_date(found.version.modified))),
-        (VARY, vary),
-    ];
-    let response = LocalResponse::status(StatusCode::NOT_MODIFIED);
-    fields
-        .into_iter()
-        .fold(response, |response, (name, value)| {
-            match value.map(HeaderValue::try_from) {
-                Some(Ok(value)) => response.with_field(name, value),
-                Some(Err(_)) | None => response,
-            }
-        })
 }

@@ -35,7 +35,7 @@ pub use self::client::Client;
 pub use self::response::{Body as ResponseBody, ResponseHead};
 
 use self::client::poll_empty_body;
-use self::compress::Compressing;
+pub(super) use self::compress::Compressing;
 use self::connected::Connected;
 use self::deadline::Deadline;
 use self::exchange::Exchange;

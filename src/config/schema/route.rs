@@ -163,8 +163,8 @@ pub(crate) struct Site {
     pub(crate) upstream: Option<String>,
     /// Tells browsers to use HTTPS only: `Strict-Transport-Security` on every response over TLS.
     pub(crate) hsts: Option<Hsts>,
-    /// Whether responses of servers and those of `respond` are compressed: `off`, `on`, or how. A
-    /// route's own `compress` takes precedence.
+    /// Whether responses of servers, files, and those of `respond` are compressed: `off`, `on`, or
+    /// how. A route's own `compress` takes precedence.
     pub(crate) compress: Option<Compress>,
     /// Pages for errors, by status (`404`), class (`4xx`, `5xx`) or `default`: a file, or several
     /// of different media types. Those of `server` are for what these are not for.
@@ -233,8 +233,8 @@ pub(crate) struct Route {
     pub(crate) request_headers: Option<HeaderEdits>,
     /// Changes to the fields of responses to clients, whoever responds.
     pub(crate) response_headers: Option<HeaderEdits>,
-    /// Whether responses are compressed: `off`, `on`, or how; with `upstream` or `respond`. By
-    /// default as its site says.
+    /// Whether responses are compressed: `off`, `on`, or how; with `upstream`, `files` or `respond`.
+    /// By default as its site says.
     pub(crate) compress: Option<Compress>,
     /// Whether clients get a page instead: `on`, `off`, or how. By default that of the site.
     pub(crate) maintenance: Option<Maintenance>,

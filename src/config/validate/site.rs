@@ -211,7 +211,7 @@ fn routes(
                 Some(raw) => compression(ctx, raw, &at.key("compress")),
                 None => compress.clone(),
             };
-            let has_body = matches!(action, Action::Proxy(_) | Action::Respond { .. });
+            let has_body = !matches!(action, Action::Redirect { .. });
             let route = Route {
                 path,
                 conditions,
@@ -245,18 +245,14 @@ fn action(
             ("request_headers", route.request_headers.is_some()),
             ("compress", route.compress.is_some()),
         ];
-        let alternative = |key| match key {
-            "strip_prefix" | "rewrite" => Some(("files", route.files.is_some())),
-            "compress" => Some(("respond", route.respond.is_some())),
-            _ => None,
-        };
+        let (has_files, has_body) = (route.files.is_some(), route.respond.is_some());
         for (key, given) in others {
-            let or = match alternative(key) {
-                Some((_, true)) => continue,
-                Some((other, false)) => format!(" or '{other}'"),
-                None => String::new(),
+            let (or, is_fit) = match key {
+                "strip_prefix" | "rewrite" => (" or 'files'", has_files),
+                "compress" => (", 'files' or 'respond'", has_files || has_body),
+                _ => ("", false),
             };
-            if given {
+            if given && !is_fit {
                 let message = format!("'{key}' has no meaning without 'upstream'{or}");
                 ctx.problems
                     .error(&at.key(key).at_key(), message, "remove it");

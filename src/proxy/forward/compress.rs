@@ -28,7 +28,7 @@ use crate::proxy::request::Request;
 const PIECE: usize = 64 * 1024;
 
 /// A client whose response is compressed if it may be.
-pub(super) struct Compressing<'a> {
+pub(crate) struct Compressing<'a> {
     client: &'a mut dyn Client,
     request: &'a Request<'a>,
     compression: Arc<Compression>,
@@ -59,7 +59,7 @@ enum State {
 }
 
 impl<'a> Compressing<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         client: &'a mut dyn Client,
         compression: Arc<Compression>,
         request: &'a Request<'a>,

@@ -183,3 +183,80 @@ fn a_compressed_neighbour_is_sent_to_whoever_takes_it() {
         assert_eq!((&*image.text(), image.header("vary")), ("image", None));
     }
 }
+
+#[test]
+fn a_file_is_compressed_if_no_neighbour_is() {
+    let builder = with_site(
+        "  compress: { min_size: 100B }\n",
+        "{ path: /plain, strip_prefix: true, files: { root: www }, compress: off }, { files: { root: www } }",
+    );
+    let long = "the same again and again\n".repeat(10_000);
+    write(
+        &builder.dir().join("www"),
+        &[
+            ("long.txt", &*long),
+            ("has.txt", &*long),
+            ("has.txt.gz", "neighbour"),
+            ("image.png", &*long),
+        ],
+    );
+    let gateway = builder.start();
+    for (number, version) in VERSIONS.into_iter().enumerate() {
+        let get = |path: &str| over(version, &gateway, path).arg("--compressed");
+        let plain = over(version, &gateway, "/long.txt").send();
+        let strong = plain.header("etag").expect("a tag").to_owned();
+        assert_eq!(plain.header("content-encoding"), None);
+        assert_eq!(plain.text(), long);
+
+        let reply = get("/long.txt").send();
+        assert_eq!(reply.text(), long);
+        let weak = format!("W/{strong}");
+        for (name, value) in [
+            ("etag", Some(&*weak)),
+            ("vary", Some("Accept-Encoding")),
+            ("content-length", None),
+            ("accept-ranges", None),
+        ] {
+            assert_eq!(reply.header(name), value, "{name} over {version}");
+        }
+        assert!(reply.header("content-encoding").is_some());
+        let line = wait_for("a line in the access log", || {
+            let log = fs::read_to_string(gateway.dir().join("access.log")).unwrap_or_default();
+            log.lines().nth(number * 12 + 1).map(str::to_owned)
+        });
+        assert!(!line.contains(&format!(" {} ", long.len())), "{line}");
+
+        let head = get("/long.txt").arg("--head").send();
+        assert_eq!(head.header("etag"), Some(&*weak));
+        assert!(head.header("content-encoding").is_some());
+        // Whoever has an encoded copy learns that it is current.
+        for tag in [&strong, &weak] {
+            let condition = format!("If-None-Match: {tag}");
+            let known = get("/long.txt").args(["-H", &condition]).send();
+            assert_eq!((known.status, known.header("etag")), (304, Some(&**tag)));
+            assert_eq!(known.header("vary"), Some("Accept-Encoding"));
+        }
+        let part = get("/long.txt").args(["-H", "Range: bytes=0-7"]).send();
+        assert_eq!((part.status, part.text()), (206, "the same".to_owned()));
+        assert_eq!(part.header("content-encoding"), None);
+        for (path, is_varied) in [
+            ("/plain/long.txt", true),
+            ("/a.txt", true),
+            ("/image.png", false),
+            ("/none.txt", false),
+        ] {
+            let reply = get(path).send();
+            assert_eq!(reply.header("content-encoding"), None, "{path}");
+            assert_eq!(reply.header("vary").is_some(), is_varied, "{path}");
+        }
+        let neighbour = over(version, &gateway, "/has.txt")
+            .args(["-H", "Accept-Encoding: gzip, zstd;q=0.5"])
+            .send();
+        assert_eq!(neighbour.text(), "neighbour");
+        assert_eq!(neighbour.header("content-encoding"), Some("gzip"));
+        let other = over(version, &gateway, "/has.txt")
+            .args(["-H", "Accept-Encoding: zstd"])
+            .send();
+        assert_eq!(other.header("content-encoding"), Some("zstd"));
+    }
+}
