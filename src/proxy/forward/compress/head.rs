@@ -49,7 +49,6 @@ pub(super) fn plan(
     if head.body == Body::Tunnel
         || head.status.is_informational()
         || head.status == StatusCode::NO_CONTENT
-        || facts.is_encoded
         || facts.is_final
     {
         return Change::None;
@@ -68,6 +67,8 @@ pub(super) fn plan(
         None => false,
     };
     match preference.coding {
+        // A server may encode only some responses by itself.
+        _ if facts.is_encoded => Change::Vary,
         Some(coding) if !is_unmodified && !is_part && !is_small => Change::Encode(coding),
         _ => Change::Vary,
     }
@@ -297,6 +298,10 @@ mod tests {
             ("304 Content-Type: image/png", Change::None),
             (
                 "200 Content-Type: text/plain | Content-Encoding: br",
+                Change::Vary,
+            ),
+            (
+                "200 Content-Type: image/png | Content-Encoding: br",
                 Change::None,
             ),
             (
