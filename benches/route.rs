@@ -26,6 +26,7 @@ fn table(sites: usize) -> SiteTable {
         rewriting: None,
         compression: None,
         maintenance: None,
+        access: None,
     };
     let regex = PathRegex::compile("^/u/[0-9]+$").expect("an expression");
     // Some sites have paths of all kinds.
@@ -47,6 +48,7 @@ fn table(sites: usize) -> SiteTable {
             hsts: None,
             error_pages: None,
             maintenance: None,
+            access: None,
             origin: Origin::default(),
         })
     };

@@ -352,6 +352,10 @@ mod tests {
             panic!("nothing is asked")
         }
 
+        async fn authorize(&self, _: Decision, _: &Request<'_>) -> Routed {
+            panic!("nothing is asked")
+        }
+
         async fn forward<C: Client>(&self, _: Decision, _: &Request<'_>, _: &mut C) -> Carried {
             panic!("nothing is asked")
         }

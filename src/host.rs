@@ -8,7 +8,7 @@ mod identifier;
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -255,6 +255,17 @@ impl NameBuffer {
             return None;
         }
         std::str::from_utf8(out).ok()
+    }
+}
+
+/// What counts as one client: an IPv4 address, or the /64 that an IPv6 subscriber gets.
+pub fn client_network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Metrics {
     /// Requests by site and status class, and seconds from a request's head to the end of its
     /// response by site.
     pub sites: Sites,
-    /// Requests refused before they reached a site, by reason.
+    /// Requests that were refused, by reason, except those that a site has nothing for.
     pub refused: IntCounterVec,
     /// Attempts at an upstream by result.
     pub upstream_attempts: IntCounterVec,
@@ -190,7 +190,7 @@ impl Metrics {
             sites,
             refused: counters(
                 "snigate_requests_refused_total",
-                "Requests refused before they reached a site, by reason.",
+                "Requests that were refused, by reason.",
                 &["reason"],
             )?,
             upstream_attempts: counters(

@@ -9,6 +9,7 @@ mod admission;
 mod alarm;
 mod app;
 mod attempts;
+mod authentication;
 mod authority;
 mod availability;
 mod balance;
@@ -105,6 +106,7 @@ pub use self::sticky::StickyKey;
 pub use self::trailers::{check_size as check_trailers, parse_trailers, write_last_chunk};
 pub use self::upstream::{EndpointView, Pool};
 
+use self::authentication::Authenticator;
 use self::connection_limit::{ConnectionLimit, Resource};
 use self::decision::Router;
 use self::dial::Dialer;
@@ -146,6 +148,7 @@ pub struct Gateway {
     file_limit: Arc<ConnectionLimit>,
     dialer: Dialer,
     file_readers: FileReaders,
+    authenticator: Authenticator,
 }
 
 impl Gateway {
@@ -166,6 +169,7 @@ impl Gateway {
             file_limit: Arc::new(ConnectionLimit::of(Resource::File)),
             dialer: Dialer::default(),
             file_readers: FileReaders::default(),
+            authenticator: Authenticator::default(),
         }
     }
 
@@ -191,8 +195,14 @@ impl Gateway {
     }
 
     /// The response to a request that is not served.
-    fn prepare_page(&self, ctx: RequestCtx, refusal: Refusal, request: &Request<'_>) -> Prepared {
+    fn prepare_page(
+        &self,
+        mut ctx: RequestCtx,
+        refusal: Refusal,
+        request: &Request<'_>,
+    ) -> Prepared {
         self.refused.count(refusal);
+        ctx.record_refusal(refusal);
         let page = ctx.refusal_page(refusal, request);
         Prepared::new(ctx, Some(page), request)
     }

@@ -33,6 +33,10 @@ pub struct Entry<'a> {
     pub user_agent: &'a [u8],
     /// The server that responded or was tried last.
     pub upstream: Option<&'a str>,
+    /// The user that the client has authenticated itself as.
+    pub user: Option<&'a str>,
+    /// Why the request was refused, as a word.
+    pub refused: Option<&'a str>,
 }
 
 impl Entry<'_> {
@@ -44,11 +48,12 @@ impl Entry<'_> {
             None => line.push('-'),
         }
         let time = jiff::Timestamp::from_second(self.time.as_secs()).unwrap_or_default();
-        _ = write!(
-            line,
-            " - - [{}] \"",
-            time.strftime("%d/%b/%Y:%H:%M:%S +0000"),
-        );
+        line.push_str(" - ");
+        match self.user {
+            Some(user) if !user.is_empty() => escape_word(&mut line, user),
+            Some(_) | None => line.push('-'),
+        }
+        _ = write!(line, " [{}] \"", time.strftime("%d/%b/%Y:%H:%M:%S +0000"),);
         escape(&mut line, self.method.as_bytes(), Style::Quoted);
         line.push(' ');
         escape(&mut line, self.target, Style::Quoted);
@@ -62,13 +67,17 @@ impl Entry<'_> {
         escape(&mut line, or_dash(self.user_agent), Style::Quoted);
         line.push_str("\" host=\"");
         escape(&mut line, self.host, Style::Quoted);
-        _ = writeln!(
+        _ = write!(
             line,
             "\" id={} duration={:.6} upstream={}",
             self.request_id,
             self.duration.as_secs_f64(),
             self.upstream.unwrap_or("-"),
         );
+        if let Some(refused) = self.refused {
+            _ = write!(line, " refused={refused}");
+        }
+        line.push('\n');
         line
     }
 
@@ -101,10 +110,16 @@ impl Entry<'_> {
             self.duration.as_secs_f64(),
             self.request_id,
         );
-        if let Some(upstream) = self.upstream {
-            line.push_str(",\"upstream\":\"");
-            escape(&mut line, upstream.as_bytes(), Style::Json);
-            line.push('"');
+        for (name, value) in [
+            ("upstream", self.upstream),
+            ("user", self.user),
+            ("refused", self.refused),
+        ] {
+            if let Some(value) = value {
+                _ = write!(line, ",\"{name}\":\"");
+                escape(&mut line, value.as_bytes(), Style::Json);
+                line.push('"');
+            }
         }
         line.push_str("}\n");
         line
@@ -130,6 +145,16 @@ fn escape(line: &mut String, value: &[u8], style: Style) {
     escape_all(line, kept, style);
     if kept.len() < value.len() {
         line.push('…');
+    }
+}
+
+/// Writes a text that is not in quotes, so that it cannot be taken for more than one field.
+fn escape_word(line: &mut String, value: &str) {
+    for (number, part) in value.split([' ', '[', ']']).enumerate() {
+        if number > 0 {
+            line.push('_');
+        }
+        escape(line, part.as_bytes(), Style::Quoted);
     }
 }
 
@@ -195,6 +220,8 @@ pub(crate) mod tests {
             referer: b"",
             user_agent: b"curl/8",
             upstream: Some("10.0.0.1:8080"),
+            user: None,
+            refused: None,
         }
     }
 

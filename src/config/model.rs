@@ -4,6 +4,7 @@
 //! an issuer's) have been resolved or checked, paths are absolute, durations are positive where
 //! zero means nothing. Only `config::validate` makes them.
 
+mod access;
 mod acme;
 mod compress;
 mod dns;
@@ -32,6 +33,7 @@ use indexmap::IndexMap;
 use crate::host::{Identifier, Pattern};
 use crate::secret::Secret;
 
+pub use access::*;
 pub use acme::*;
 pub use compress::*;
 pub use dns::*;

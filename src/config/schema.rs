@@ -4,6 +4,7 @@
 //! `Default` its defaults. The types hold what the file says, not whether it makes sense: each
 //! missing or odd value is found by `check` (from the schema) or by `build` (from the meaning).
 
+mod access;
 mod compress;
 mod dns;
 mod error_page;
@@ -28,6 +29,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use access::*;
 pub(crate) use compress::*;
 pub(crate) use dns::*;
 pub(crate) use error_page::*;

@@ -5,7 +5,9 @@
 //! reports what is wrong and continues with a placeholder, which is never used: a model with errors
 //! is thrown away.
 
+mod access;
 mod acme;
+mod action;
 mod certificate;
 mod challenge;
 mod client;

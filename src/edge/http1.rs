@@ -104,6 +104,15 @@ pub(super) async fn serve<A>(
             }
             routed => routed,
         };
+        let routed = match routed {
+            Some(Routed::Authorize(decision)) => {
+                let Some(request) = client.request_from(&head, stream.unread()) else {
+                    return;
+                };
+                Some(Box::pin(app.authorize(decision, &request)).await)
+            }
+            routed => routed,
+        };
         let next = match routed {
             Some(Routed::Respond(response)) => {
                 let bytes = stream.take_bytes(head.len);
@@ -143,7 +152,7 @@ pub(super) async fn serve<A>(
                 }
                 continue;
             }
-            Some(Routed::Validation) | None => return,
+            Some(Routed::Validation | Routed::Authorize(_)) | None => return,
         };
         match next {
             Next::Keep => {}

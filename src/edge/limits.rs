@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::slot::Slot;
+use crate::host::client_network;
 use crate::lock::MutexExt as _;
 
 /// How long a connection has to be idle before it may be closed for another: the next request often
@@ -153,7 +154,7 @@ impl Connections {
         if max == 0 {
             return Some(None);
         }
-        let client = network(client);
+        let client = client_network(client);
         let mut clients = self.clients();
         let open = clients.entry(client).or_insert(0);
         if *open >= max {
@@ -242,17 +243,6 @@ impl Drop for ConnectionGuard {
         self.gauge.dec();
         self.connections.open.fetch_sub(1, Ordering::Relaxed);
         self.connections.ended.notify_waiters();
-    }
-}
-
-/// What counts as one client: an IPv4 address, or the /64 that an IPv6 subscriber gets.
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -35,6 +35,13 @@ pub trait DirectResponder: HttpServerApp {
     /// Decides what to do with a request that may be a CA's, which takes a look into the storage.
     fn route_validation(&self, request: &Request<'_>) -> impl Future<Output = Routed> + Send;
 
+    /// Finds out who sends a request, and decides what to do with it then.
+    fn authorize(
+        &self,
+        decision: Decision,
+        request: &Request<'_>,
+    ) -> impl Future<Output = Routed> + Send;
+
     /// Passes a request on, and its response to the client.
     fn forward<C: Client>(
         &self,
@@ -61,6 +68,8 @@ pub enum Routed {
     Process(Decision),
     /// Ask [`DirectResponder::route_validation`].
     Validation,
+    /// Ask [`DirectResponder::authorize`].
+    Authorize(Decision),
 }
 
 /// How requests reach their servers.
@@ -106,7 +115,21 @@ impl ProxyApp {
 
     /// Takes the next step with a request.
     fn follow(&self, decision: Decision, request: &Request<'_>) -> Routed {
+        match decision.needs_identity() {
+            true => Routed::Authorize(decision),
+            false => self.proceed(decision, None, request),
+        }
+    }
+
+    /// Does what was decided, unless the request is refused for another reason.
+    fn proceed(
+        &self,
+        decision: Decision,
+        refusal: Option<Refusal>,
+        request: &Request<'_>,
+    ) -> Routed {
         let refusal = match decision.step() {
+            _ if refusal.is_some() => refusal,
             Step::Respond(_) | Step::Redirect(_) => None,
             Step::Files(_) => return Routed::Forward(decision),
             Step::Refuse(refusal) => Some(refusal),
@@ -129,7 +152,7 @@ impl ProxyApp {
         };
         let mut ctx = RequestCtx::new();
         let taken = ctx.take_decision(decision, request);
-        Routed::Respond(Box::new(match taken.err().or(refusal) {
+        Routed::Respond(Box::new(match refusal.or(taken.err()) {
             Some(refusal) => self.gateway.prepare_page(ctx, refusal, request),
             None => Prepared::new(ctx, None, request),
         }))
@@ -148,6 +171,23 @@ impl DirectResponder for ProxyApp {
     async fn route_validation(&self, request: &Request<'_>) -> Routed {
         self.gateway.router.look_up_validation(request).await;
         self.decide(request)
+    }
+
+    async fn authorize(&self, mut decision: Decision, request: &Request<'_>) -> Routed {
+        let relayed = decision.relayed.clone();
+        let request = &request.through(relayed.as_deref());
+        let Some(access) = decision.access() else {
+            return self.proceed(decision, None, request);
+        };
+        let authenticator = &self.gateway.authenticator;
+        let refusal = match authenticator.authenticate(access, request).await {
+            Ok(identity) => {
+                decision.identity = identity;
+                None
+            }
+            Err(refusal) => Some(refusal),
+        };
+        self.proceed(decision, refusal, request)
     }
 
     async fn forward<C: Client>(
@@ -175,6 +215,8 @@ impl DirectResponder for ProxyApp {
     fn prepare_refusal(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Prepared {
         let refusal = Refusal::Invalid(status, "The request is malformed.");
         let decision = self.gateway.router.refuse(refusal, request);
+        let relayed = decision.relayed.clone();
+        let request = &request.through(relayed.as_deref());
         let mut ctx = RequestCtx::new();
         // No route rewrites anything.
         _ = ctx.take_decision(decision, request);

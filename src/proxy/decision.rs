@@ -3,6 +3,8 @@
 //! `edge` has requests that consist of their head alone decided before Pingora sees them, all
 //! others are decided in Pingora's first phase. Either way the [`Decision`] stays with the request.
 
+mod admittance;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +12,11 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
+pub(super) use self::admittance::is_maintained;
+use self::admittance::{challenge_token, is_forbidden};
+use super::authentication::Identity;
 use super::authority::{Authority, Channel};
 use super::header;
-use super::path;
 use super::path::Ambiguous;
 use super::redirect::Redirect;
 use super::refusal::Refusal;
@@ -22,7 +26,7 @@ use super::rewriting::Rewriting;
 use super::route::{Action, Admission, Proxy, Site, SiteTable};
 use crate::certificate::sni::CertificateSet;
 use crate::clock::UnixTime;
-use crate::config::model::{Compression, ErrorPages, Files};
+use crate::config::model::{Access, Compression, ErrorPages, Files};
 use crate::host::{Host, NameBuffer};
 use crate::tls::GlobalCertificate;
 
@@ -45,6 +49,8 @@ pub struct Decision {
     outcome: Outcome,
     /// What trusted proxies say of the request, if one has relayed it.
     pub(super) relayed: Option<Arc<Relayed>>,
+    /// Who sends the request, where that has been found out.
+    pub(super) identity: Option<Arc<Identity>>,
     /// The error pages of a request without a site.
     server_pages: Option<Arc<ErrorPages>>,
     /// The site that the client of a refused request without a site has connected to by TLS.
@@ -173,6 +179,7 @@ impl Router {
             _ if is_maintained(site, index, request) => {
                 Outcome::Refuse(Refusal::Maintenance(index))
             }
+            _ if is_forbidden(site, index, request) => Outcome::Refuse(Refusal::Forbidden),
             Ok(Some(index)) if site.refuses_body(index, request) => {
                 Outcome::Refuse(Refusal::BodyTooLarge)
             }
@@ -249,6 +256,7 @@ impl Decision {
             site,
             outcome,
             relayed: None,
+            identity: None,
             host: None,
             idle: sites.idle,
             upstream_connections: sites.upstream_connections,
@@ -333,6 +341,24 @@ impl Decision {
         }
     }
 
+    /// Who may have what the route serves, if not everybody.
+    pub(super) fn access(&self) -> Option<&Arc<Access>> {
+        match &self.outcome {
+            Outcome::Route(index) => self.site()?.access(Some(*index)),
+            Outcome::Respond(_) | Outcome::Refuse(_) => None,
+        }
+    }
+
+    /// The user that sends the request, where clients are authenticated.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.identity.as_ref().map(|identity| &*identity.user)
+    }
+
+    /// Whether it has to be found out first who sends the request.
+    pub(super) fn needs_identity(&self) -> bool {
+        self.access().is_some_and(|access| access.authenticates())
+    }
+
     /// How the response is compressed, if it is.
     pub(super) fn compression(&self) -> Option<&Arc<Compression>> {
         match &self.outcome {
@@ -348,25 +374,6 @@ impl Decision {
 }
 
 const INVALID_HOST: Refusal = Refusal::Invalid(StatusCode::BAD_REQUEST, "The host is not valid.");
-
-/// The token of a challenge, if a request may ask for the response to one.
-fn challenge_token<'a>(request: &Request<'a>) -> Option<&'a str> {
-    let token = path::without_query(request.origin_form()).strip_prefix(CHALLENGES)?;
-    let token = std::str::from_utf8(token).ok();
-    token.filter(|_| request.is_read())
-}
-
-/// Whether a request gets the page of a maintenance. That of a CA does not: the server behind a route
-/// may obtain certificates itself. A CA sends no query, by which many servers route.
-pub(super) fn is_maintained(site: &Site, index: Option<usize>, request: &Request<'_>) -> bool {
-    let is_in_token = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
-    let is_token = |token: &str| !token.is_empty() && token.bytes().all(is_in_token);
-    site.maintenance(index).is_some_and(|maintenance| {
-        let has_query = request.origin_form().contains(&b'?');
-        let is_of_ca = !has_query && challenge_token(request).is_some_and(is_token);
-        !maintenance.admits(request.client) && !is_of_ca
-    })
-}
 
 /// The redirect of a plain request to TLS. It keeps the method (308).
 fn redirect_to_tls(authority: Authority<'_>, port: u16, target: &[u8]) -> LocalResponse {

@@ -318,6 +318,7 @@ mod tests {
         let id = HeaderValue::from_static("00ff");
         let forwarded = Forwarded {
             client: "192.0.2.1".parse().ok(),
+            chain: None,
             tls: true,
             host: HeaderValue::from_static("a.example"),
             server_host: None,

@@ -27,6 +27,12 @@ pub(crate) enum Refusal {
     BodyTooLarge,
     /// The site is maintained, or its route at this index.
     Maintenance(Option<usize>),
+    /// The client may not have this because of its address.
+    Forbidden,
+    /// The client is none of the users that may have this.
+    Unauthorized,
+    /// The client has sent too many wrong passwords.
+    TooManyGuesses,
 }
 
 impl Refusal {
@@ -65,11 +71,40 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The site is under maintenance.",
             ),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "You may not have this."),
+            Self::Unauthorized => (
+                StatusCode::UNAUTHORIZED,
+                "A user name and a password are needed here.",
+            ),
+            Self::TooManyGuesses => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "There were too many wrong passwords. Try again in a minute.",
+            ),
+        }
+    }
+
+    /// A word for the metrics and the access log.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Invalid(..) => "invalid",
+            Self::Misdirected => "misdirected",
+            Self::UnknownHost => "unknown_host",
+            Self::NoRoute => "no_route",
+            Self::Method => "method",
+            Self::AmbiguousPath => "ambiguous_path",
+            Self::Unfit(_) => "unfit",
+            Self::NoRoom => "no_room",
+            Self::BodyTooLarge => "body_too_large",
+            Self::TooManyFiles => "too_many_files",
+            Self::Maintenance(_) => "maintenance",
+            Self::Forbidden => "forbidden",
+            Self::Unauthorized => "unauthorized",
+            Self::TooManyGuesses => "too_many_guesses",
         }
     }
 }
 
-/// Counts requests that are refused before a site serves them.
+/// Counts requests that are refused, except those that a site has nothing for.
 #[derive(Clone)]
 pub(super) struct RefusalCounters {
     invalid: IntCounter,
@@ -77,17 +112,23 @@ pub(super) struct RefusalCounters {
     unknown_host: IntCounter,
     no_room: IntCounter,
     too_many_files: IntCounter,
+    forbidden: IntCounter,
+    unauthorized: IntCounter,
+    too_many_guesses: IntCounter,
 }
 
 impl RefusalCounters {
     pub(super) fn new(metrics: &Metrics) -> Self {
-        let refused = |reason| metrics.refused.with_label_values(&[reason]);
+        let refused = |refusal: Refusal| metrics.refused.with_label_values(&[refusal.reason()]);
         Self {
-            invalid: refused("invalid"),
-            misdirected: refused("misdirected"),
-            unknown_host: refused("unknown_host"),
-            no_room: refused("no_room"),
-            too_many_files: refused("too_many_files"),
+            invalid: refused(Refusal::Invalid(StatusCode::BAD_REQUEST, "")),
+            misdirected: refused(Refusal::Misdirected),
+            unknown_host: refused(Refusal::UnknownHost),
+            no_room: refused(Refusal::NoRoom),
+            forbidden: refused(Refusal::Forbidden),
+            unauthorized: refused(Refusal::Unauthorized),
+            too_many_guesses: refused(Refusal::TooManyGuesses),
+            too_many_files: refused(Refusal::TooManyFiles),
         }
     }
 
@@ -98,6 +139,9 @@ impl RefusalCounters {
             Refusal::UnknownHost => self.unknown_host.inc(),
             Refusal::NoRoom => self.no_room.inc(),
             Refusal::TooManyFiles => self.too_many_files.inc(),
+            Refusal::Forbidden => self.forbidden.inc(),
+            Refusal::Unauthorized => self.unauthorized.inc(),
+            Refusal::TooManyGuesses => self.too_many_guesses.inc(),
             // Counted as responses of the site.
             Refusal::NoRoute
             | Refusal::Method

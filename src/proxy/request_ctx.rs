@@ -8,7 +8,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{REFERER, USER_AGENT};
 use http::{HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorSource, ErrorType};
 
@@ -17,6 +16,7 @@ use super::attempts::NoServer;
 use super::connection_limit::{ConnectionLimit, Held, UpstreamPermit};
 use super::decision::Decision;
 use super::failure::{self, CLIENT_GONE, Failure};
+use super::refusal::Refusal;
 use super::request::Request;
 use super::request_id;
 use super::response::LocalResponse;
@@ -25,8 +25,6 @@ use super::rewriting::Rewritten;
 use super::route::{Proxy, Site};
 use super::sticky::Session;
 use super::upstream::{Choice, Picked};
-use crate::access_log::{AccessLog, Entry};
-use crate::clock::UnixTime;
 use crate::config::model::RetryCause;
 
 /// The context of one request.
@@ -61,6 +59,8 @@ pub(crate) struct RequestCtx {
     /// Whether the request was repeated because its kept-alive connection was dead.
     repeated: bool,
     failure: Option<Failure>,
+    /// Why the request is refused, if it is.
+    refusal: Option<Refusal>,
 }
 
 impl RequestCtx {
@@ -84,6 +84,7 @@ impl RequestCtx {
             repeated: false,
             upstream_permit: None,
             failure: None,
+            refusal: None,
         }
     }
 
@@ -358,32 +359,6 @@ impl RequestCtx {
             let duration = self.started.elapsed();
             site.metrics.observe(status, duration.as_secs_f64());
         }
-    }
-
-    /// Writes the request's access log line. `bytes` of the response's body were sent.
-    pub(crate) fn log_request(
-        &self,
-        status: u16,
-        bytes: usize,
-        request: &Request<'_>,
-        access: &AccessLog,
-        now: UnixTime,
-    ) {
-        access.write(&Entry {
-            time: now,
-            client: self.client,
-            host: request.authority,
-            method: request.method,
-            target: request.target,
-            version: request.version,
-            status,
-            bytes,
-            duration: self.started.elapsed(),
-            request_id: self.request_id(),
-            referer: request.fields.get(&REFERER),
-            user_agent: request.fields.get(&USER_AGENT),
-            upstream: self.upstream(),
-        });
     }
 
     fn site(&self) -> Option<&Site> {

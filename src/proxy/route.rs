@@ -4,8 +4,8 @@
 //! up by hash. Its routes are tried in their order, which the configuration has sorted, without a
 //! lock.
 
-mod hashing;
 mod admission;
+mod hashing;
 mod pools;
 mod site;
 
@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use self::hashing::RandomState;
 pub(crate) use self::admission::Admission;
+use self::hashing::RandomState;
 use self::pools::Pools;
 use self::site::site;
-use crate::config::model::{self, Config, ErrorPages, Maintenance, NetworkSet};
+use crate::config::model::{self, Access, Config, ErrorPages, Maintenance, NetworkSet};
 use crate::dns::stub::StubResolver;
 use crate::host::{self, Host, HostName, NameBuffer, Pattern};
 use crate::metrics::{Metrics, SiteMetrics};
@@ -78,6 +78,7 @@ pub struct Site {
     error_pages: Option<Arc<ErrorPages>>,
     /// For requests that no route is for.
     maintenance: Option<Arc<Maintenance>>,
+    access: Option<Arc<Access>>,
     pub(crate) metrics: SiteMetrics,
 }
 
@@ -88,6 +89,7 @@ struct Route {
     rewriting: Option<Box<Rewriting>>,
     compression: Option<Arc<model::Compression>>,
     maintenance: Option<Arc<Maintenance>>,
+    access: Option<Arc<Access>>,
 }
 
 /// What a route does with a request.
@@ -249,6 +251,7 @@ impl SiteTable {
             rewriting: route.rewriting.as_deref().map(Rewriting::new).map(Box::new),
             compression: route.compression.clone(),
             maintenance: route.maintenance.clone(),
+            access: route.access.clone(),
         });
         routes.collect()
     }
@@ -380,6 +383,14 @@ impl Site {
         }
     }
 
+    /// Who may have what the route at an index serves, or the site where no route is for a request.
+    pub(crate) fn access(&self, index: Option<usize>) -> Option<&Arc<Access>> {
+        match index.and_then(|index| self.routes.get(index)) {
+            Some(route) => route.access.as_ref(),
+            None => self.access.as_ref(),
+        }
+    }
+
     pub(crate) fn error_pages(&self) -> Option<&Arc<ErrorPages>> {
         self.error_pages.as_ref()
     }
@@ -428,11 +439,13 @@ mod tests {
                     rewriting: None,
                     compression: None,
                     maintenance: None,
+                    access: None,
                 })
                 .collect(),
             hsts: None,
             error_pages: None,
             maintenance: None,
+            access: None,
             origin: model::Origin::default(),
         })
     }

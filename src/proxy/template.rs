@@ -19,6 +19,8 @@ pub(crate) struct Values<'a> {
     pub(crate) path: &'a [u8],
     /// `None` if the target has no `?`.
     query: Option<&'a [u8]>,
+    /// Empty if it is not known.
+    user: &'a str,
 }
 
 /// A template for the value of a field. One without placeholders is made into a value once.
@@ -37,7 +39,13 @@ impl<'a> Values<'a> {
             request_id,
             path,
             query: target.get(path.len() + 1..),
+            user: "",
         }
+    }
+
+    /// The values for a request of this user.
+    pub(crate) fn with_user(self, user: &'a str) -> Self {
+        Self { user, ..self }
     }
 
     /// The values with another path.
@@ -95,6 +103,7 @@ impl<'a> Values<'a> {
                     _ = write!(out, "{client}");
                 }
             }
+            Placeholder::User => out.extend_from_slice(self.user.as_bytes()),
             Placeholder::RequestId => out.extend_from_slice(self.request_id.as_bytes()),
             Placeholder::Sni => {
                 let info = request.tls.and_then(|tls| tls.extension.get::<TlsInfo>());

@@ -1,6 +1,7 @@
 //! The proxy as clients and upstreams see it: the built program between curl, raw sockets and
 //! origins that share no code with it.
 
+mod access;
 mod announced_clients;
 mod authority;
 mod balancing;

@@ -9,9 +9,9 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    Balance, ClientCertificate, Compression, Conditions, Eject, ErrorPages, Files, HealthCheck,
-    Hsts, KeepAlive, Maintenance, Origin, PathMatch, Protocol, ProxyProtocolVersion, Retries,
-    Rewriting, Sticky, Template,
+    Access, Balance, ClientCertificate, Compression, Conditions, Eject, ErrorPages, Files,
+    HealthCheck, Hsts, KeepAlive, Maintenance, Origin, PathMatch, Protocol, ProxyProtocolVersion,
+    Retries, Rewriting, Sticky, Template,
 };
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
@@ -151,6 +151,8 @@ pub struct Site {
     pub error_pages: Option<Arc<ErrorPages>>,
     /// For requests that no route is for.
     pub maintenance: Option<Arc<Maintenance>>,
+    /// For requests that no route is for.
+    pub access: Option<Arc<Access>>,
     pub origin: Origin,
 }
 
@@ -178,6 +180,8 @@ pub struct Route {
     pub compression: Option<Arc<Compression>>,
     /// Its own, or that of its site.
     pub maintenance: Option<Arc<Maintenance>>,
+    /// Its own, or that of its site.
+    pub access: Option<Arc<Access>>,
 }
 
 /// What to do with a request.

@@ -33,6 +33,8 @@ pub enum Placeholder {
     Method,
     /// The client's address.
     ClientIp,
+    /// The user that the client has authenticated itself as; nothing without authentication.
+    User,
     RequestId,
     /// The name that the client requested in the handshake; nothing without TLS.
     Sni,
@@ -44,7 +46,7 @@ pub enum Placeholder {
 
 impl Placeholder {
     /// Every placeholder.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Host,
         Self::Path,
         Self::Query,
@@ -52,6 +54,7 @@ impl Placeholder {
         Self::Scheme,
         Self::Method,
         Self::ClientIp,
+        Self::User,
         Self::RequestId,
         Self::Sni,
         Self::TlsVersion,
@@ -68,6 +71,7 @@ impl Placeholder {
             Self::Scheme => "scheme",
             Self::Method => "method",
             Self::ClientIp => "client_ip",
+            Self::User => "user",
             Self::RequestId => "request_id",
             Self::Sni => "sni",
             Self::TlsVersion => "tls_version",

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::access::BasicAuth;
 use super::compress::Compress;
 use super::error_page::{ErrorPage, Maintenance};
 use super::files::Files;
@@ -172,6 +173,14 @@ pub(crate) struct Site {
     pub(crate) error_pages: IndexMap<String, ErrorPage>,
     /// Whether clients get a page instead of what the site serves: `on`, `off`, or how.
     pub(crate) maintenance: Option<Maintenance>,
+    /// Networks whose clients are served, `10.0.0.0/8`; no others are then. A route's own list takes
+    /// precedence.
+    pub(crate) allow: Option<Vec<String>>,
+    /// Networks whose clients are not served, even if they are allowed. A route's own list takes
+    /// precedence.
+    pub(crate) deny: Option<Vec<String>>,
+    /// The users that are served, by name and password. A route's own takes precedence.
+    pub(crate) basic_auth: Option<BasicAuth>,
 }
 
 impl Default for Site {
@@ -185,6 +194,9 @@ impl Default for Site {
             compress: None,
             error_pages: IndexMap::new(),
             maintenance: None,
+            allow: None,
+            deny: None,
+            basic_auth: None,
         }
     }
 }
@@ -238,6 +250,13 @@ pub(crate) struct Route {
     pub(crate) compress: Option<Compress>,
     /// Whether clients get a page instead: `on`, `off`, or how. By default that of the site.
     pub(crate) maintenance: Option<Maintenance>,
+    /// Networks whose clients are served, `10.0.0.0/8`; no others are then. By default those of the
+    /// site.
+    pub(crate) allow: Option<Vec<String>>,
+    /// Networks whose clients are not served, even if they are allowed. By default those of the site.
+    pub(crate) deny: Option<Vec<String>>,
+    /// The users that are served, by name and password; or `off`. By default those of the site.
+    pub(crate) basic_auth: Option<BasicAuth>,
 }
 
 impl Default for Route {
@@ -261,6 +280,9 @@ impl Default for Route {
             response_headers: None,
             compress: None,
             maintenance: None,
+            allow: None,
+            deny: None,
+            basic_auth: None,
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::config::model::UpstreamAddress;
 use crate::config::problem::At;
 use crate::host::HostName;
 
-/// The maximum size of a PEM file, in octets. The system's roots take a quarter of it.
-const MAX_PEM: u64 = 1 << 20;
+/// The maximum size of such a file, in octets. The system's roots take a quarter of it.
+const MAX_SIZE: u64 = 1 << 20;
 
 /// What to do about a path that leads to no file.
 const CHECK_PATH: &str = "check the path; a relative one is relative to the file it stands in";
@@ -62,7 +62,7 @@ pub(super) fn roots(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> PathBuf {
 
 /// Checks that a file has roots in it. The error says what is wrong and what to do.
 fn check_roots(path: &Path) -> Result<(), (String, &'static str)> {
-    let pem = read_pem(path)?;
+    let pem = read_file(path)?;
     match X509::stack_from_pem(&pem) {
         Ok(roots) if !roots.is_empty() => Ok(()),
         Ok(_) | Err(_) => {
@@ -72,8 +72,8 @@ fn check_roots(path: &Path) -> Result<(), (String, &'static str)> {
     }
 }
 
-/// Reads a PEM file. The error says what is wrong and what to do.
-pub(super) fn read_pem(path: &Path) -> Result<Zeroizing<Vec<u8>>, (String, &'static str)> {
+/// Reads a small file of secrets, certificates or keys. The error says what is wrong and what to do.
+pub(super) fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, (String, &'static str)> {
     let failed = |error: std::io::Error| (format!("cannot be read: {error}"), CHECK_PATH);
     // Others, such as pipes, could keep a reader waiting.
     if !fs::metadata(path).map_err(failed)?.is_file() {
@@ -81,12 +81,12 @@ pub(super) fn read_pem(path: &Path) -> Result<Zeroizing<Vec<u8>>, (String, &'sta
     }
     let mut pem = Zeroizing::new(Vec::new());
     let file = File::open(path).map_err(failed)?;
-    file.take(MAX_PEM + 1)
+    file.take(MAX_SIZE + 1)
         .read_to_end(&mut pem)
         .map_err(failed)?;
-    if u64::try_from(pem.len()).is_ok_and(|length| length > MAX_PEM) {
+    if u64::try_from(pem.len()).is_ok_and(|length| length > MAX_SIZE) {
         let hint = "leave only what belongs there";
-        return Err((format!("is larger than {MAX_PEM} bytes"), hint));
+        return Err((format!("is larger than {MAX_SIZE} bytes"), hint));
     }
     Ok(pem)
 }

@@ -6,7 +6,7 @@ use openssl::asn1::Asn1Time;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 
-use super::client::read_pem;
+use super::client::read_file;
 use super::context::Context;
 use crate::config::model::ClientCertificate;
 use crate::config::problem::At;
@@ -76,7 +76,7 @@ pub(super) fn client_certificate(
 
 /// The first certificate of a file.
 fn read_leaf(path: &Path) -> Result<X509, Fault> {
-    let certificates = X509::stack_from_pem(&read_pem(path)?).unwrap_or_default();
+    let certificates = X509::stack_from_pem(&read_file(path)?).unwrap_or_default();
     certificates.into_iter().next().ok_or_else(|| {
         let hint = "give the client certificate and its intermediates, in PEM";
         ("holds no certificate in PEM".to_owned(), hint)
@@ -84,7 +84,7 @@ fn read_leaf(path: &Path) -> Result<X509, Fault> {
 }
 
 fn read_key(path: &Path) -> Result<PKey<Private>, Fault> {
-    let pem = read_pem(path)?;
+    let pem = read_file(path)?;
     let mut is_encrypted = false;
     // Without the callback, OpenSSL might ask on the terminal.
     let key = PKey::private_key_from_pem_callback(&pem, |_| {

@@ -49,6 +49,7 @@ pub(super) fn sample(template: &Template) -> String {
             Placeholder::Scheme => "https",
             Placeholder::Method => "GET",
             Placeholder::ClientIp => "192.0.2.1",
+            Placeholder::User => "ann",
             Placeholder::RequestId => "00ff",
             Placeholder::TlsVersion => "TLSv1.3",
             Placeholder::Port => "443",

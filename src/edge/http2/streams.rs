@@ -255,6 +255,13 @@ where
             }
             routed => routed,
         };
+        let routed = match routed {
+            Routed::Authorize(decision) => {
+                let request = Request::of(session.req_header(), session.digest());
+                Box::pin(self.app.authorize(decision, &request)).await
+            }
+            routed => routed,
+        };
         let response = match routed {
             // Any success would say that the WebSocket is open.
             Routed::Respond(response)
@@ -271,7 +278,7 @@ where
                     None => return,
                 }
             }
-            Routed::Validation => return,
+            Routed::Validation | Routed::Authorize(_) => return,
             Routed::Process(decision) => {
                 let flow = Flow::new(&self.held);
                 let session = Session::new_session(session, flow, decision, in_flight.stalled());

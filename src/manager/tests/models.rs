@@ -44,6 +44,7 @@ pub(super) fn site(hosts: &[&str], tls: SiteTls) -> Site {
         hsts: None,
         error_pages: None,
         maintenance: None,
+        access: None,
         origin: origin("sites[0]"),
     }
 }

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::header::{REFERER, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
 
 use super::RequestCtx;
+use crate::access_log::{AccessLog, Entry};
+use crate::clock::UnixTime;
 use crate::config::model::Files;
 use crate::proxy::connection_limit::{ConnectionLimit, Held};
 use crate::proxy::decision::{Decision, Step};
@@ -29,7 +32,8 @@ impl RequestCtx {
         self.client = request.client;
         self.is_tls = request.is_secure();
         let decision = self.decision.insert(decision);
-        let values = || Values::of(request, &self.request_id);
+        let user = decision.user().unwrap_or_default();
+        let values = || Values::of(request, &self.request_id).with_user(user);
         if let Some(rewriting) = decision.rewriting() {
             let rewritten = rewriting.fill(&values())?;
             self.rewritten = Some(Box::new(rewritten));
@@ -78,6 +82,8 @@ impl RequestCtx {
         let page = || self.error_page(status, why, request);
         match (refusal, self.decision.as_ref().and_then(Decision::site)) {
             (Refusal::Method, Some(site)) => page().allowing(site.allowed_methods(request)),
+            (Refusal::Unauthorized, _) => self.challenge(page()),
+            (Refusal::TooManyGuesses, _) => page().with_field(RETRY_AFTER, HeaderValue::from(60)),
             (Refusal::Maintenance(index), Some(site)) => match site.maintenance(index) {
                 Some(maintenance) => {
                     let pages = site.error_pages().map(|pages| &**pages);
@@ -86,6 +92,15 @@ impl RequestCtx {
                 None => page(),
             },
             _ => page(),
+        }
+    }
+
+    /// The page with what says how a client authenticates itself.
+    fn challenge(&self, page: LocalResponse) -> LocalResponse {
+        let access = self.decision.as_ref().and_then(Decision::access);
+        match access.and_then(|access| access.basic_auth.as_ref()) {
+            Some(basic) => page.with_field(WWW_AUTHENTICATE, basic.challenge.clone()),
+            None => page,
         }
     }
 
@@ -104,6 +119,39 @@ impl RequestCtx {
     /// The pages that replace bodies of servers, if there are any.
     pub(crate) fn replacements(&self, request: &Request<'_>) -> Option<Replacements> {
         Replacements::of(self.decision.as_ref()?.error_pages()?, request)
+    }
+
+    /// Records why the request is refused.
+    pub(crate) fn record_refusal(&mut self, refusal: Refusal) {
+        self.refusal = Some(refusal);
+    }
+
+    /// Writes the request's access log line. `bytes` of the response's body were sent.
+    pub(crate) fn log_request(
+        &self,
+        status: u16,
+        bytes: usize,
+        request: &Request<'_>,
+        access: &AccessLog,
+        now: UnixTime,
+    ) {
+        access.write(&Entry {
+            time: now,
+            client: self.client,
+            host: request.authority,
+            method: request.method,
+            target: request.target,
+            version: request.version,
+            status,
+            bytes,
+            duration: self.elapsed(),
+            request_id: self.request_id(),
+            referer: request.fields.get(&REFERER),
+            user_agent: request.fields.get(&USER_AGENT),
+            upstream: self.upstream(),
+            user: self.decision.as_ref().and_then(Decision::user),
+            refused: self.refusal.map(Refusal::reason),
+        });
     }
 
     /// What the route changes in the head of the request.

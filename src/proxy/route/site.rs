@@ -24,6 +24,7 @@ pub(super) fn site(model: &model::Site, routes: Arc<[Route]>, metrics: &Metrics)
         hsts: model.hsts.map(hsts_field),
         error_pages: model.error_pages.clone(),
         maintenance: model.maintenance.clone(),
+        access: model.access.clone(),
     }
 }
 

@@ -201,6 +201,8 @@ fn routes() {
     fs::create_dir(&www).expect("a directory");
     fs::write(www.join("index.html"), "the application").expect("a file");
     fs::write(www.join("a.txt"), "a file").expect("a file");
+    let user = "ann:$2b$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuOHHWkwRXVm\n";
+    fs::write(builder.dir().join("users"), user).expect("a file");
     let listed = www.join("folder");
     fs::create_dir(&listed).expect("a directory");
     fs::write(listed.join("b.txt"), "another").expect("a file");
@@ -225,6 +227,15 @@ const ROUTES: &[(&str, Trial)] = &[
         let reply = bench.with(host, "/read", &["--request", "DELETE"]);
         assert_eq!(reply.status, 405);
         assert_eq!(reply.header("allow"), Some("GET, HEAD"));
+    }),
+    ("serve some addresses", |bench, host| {
+        bench.received(host, "/inside", &[]);
+        let reply = bench.with(host, "/inside", &["--interface", "127.0.0.2"]);
+        assert_eq!(reply.status, 403);
+    }),
+    ("ask for a password", |bench, host| {
+        assert_eq!(bench.get(host, "/staff").status, 401);
+        bench.received(host, "/staff", &["--user", "ann:hunter2"]);
     }),
     ("match a header field", |bench, host| {
         bench.received(host, "/beta", &["--header", "X-Beta: 1"]);

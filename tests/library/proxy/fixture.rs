@@ -71,11 +71,13 @@ pub(crate) fn site(hosts: &[&str], tls: SiteTls, routes: Vec<(&str, Action)>) ->
                 rewriting: None,
                 compression: None,
                 maintenance: None,
+                access: None,
             })
             .collect(),
         hsts: None,
         error_pages: None,
         maintenance: None,
+        access: None,
         origin: Place::default(),
     })
 }

@@ -1,0 +1,239 @@
+//! Finds out who sends a request, where a route serves only some.
+//!
+//! Passwords are checked on threads that may block, few at a time, since a check is slow on purpose.
+//! One that was right is remembered for a while. A client that has guessed wrong too often is refused
+//! without a check.
+
+mod basic;
+mod guesses;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use openssl::sha::Sha256;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use self::basic::Credentials;
+use self::guesses::Guesses;
+use super::refusal::Refusal;
+use super::request::Request;
+use crate::config::model::{Access, BasicAuth, PasswordHash};
+
+/// How many passwords are checked at a time. Each takes a thread for some hundredths of a second, or
+/// as long as its hash demands.
+const CHECKS: usize = 2;
+
+/// How many requests may wait for that, and for how long.
+const MOST_WAITING: usize = 256;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a password that was right is remembered, and how many are.
+const REMEMBERED: Duration = Duration::from_secs(60);
+const MOST_REMEMBERED: u64 = 16 * 1024;
+
+/// Authenticates clients. A handle; clones share what is remembered.
+#[derive(Clone)]
+pub(super) struct Authenticator(Arc<State>);
+
+struct State {
+    checks: Semaphore,
+    /// Counts those that check and those that wait.
+    waiting: Semaphore,
+    /// By digests of the stored hash and of what the client sent.
+    remembered: Cache<[u8; 32], ()>,
+    /// Part of each digest, so that they are of no use elsewhere.
+    key: [u8; 32],
+    guesses: Guesses,
+}
+
+/// Who sends a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) user: Box<str>,
+}
+
+impl Default for Authenticator {
+    fn default() -> Self {
+        Self(Arc::new(State {
+            checks: Semaphore::new(CHECKS),
+            waiting: Semaphore::new(CHECKS + MOST_WAITING),
+            remembered: Cache::builder()
+                .max_capacity(MOST_REMEMBERED)
+                .time_to_live(REMEMBERED)
+                .build(),
+            key: random_key(),
+            guesses: Guesses::default(),
+        }))
+    }
+}
+
+impl Authenticator {
+    /// Finds out who sends a request.
+    ///
+    /// # Errors
+    /// Why the request is refused.
+    pub(super) async fn authenticate(
+        &self,
+        access: &Access,
+        request: &Request<'_>,
+    ) -> Result<Option<Arc<Identity>>, Refusal> {
+        match &access.basic_auth {
+            Some(basic) => self.check_password(basic, request).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn check_password(
+        &self,
+        basic: &BasicAuth,
+        request: &Request<'_>,
+    ) -> Result<Arc<Identity>, Refusal> {
+        let state = &self.0;
+        let credentials = Credentials::of(request.fields).ok_or(Refusal::Unauthorized)?;
+        let stored = basic.users.get(credentials.user());
+        let identity = || {
+            Arc::new(Identity {
+                user: credentials.user().into(),
+            })
+        };
+        let digest = stored.map(|stored| state.digest(stored, &credentials));
+        let is_remembered = || digest.is_some_and(|digest| state.remembered.contains_key(&digest));
+        if is_remembered() {
+            return Ok(identity());
+        }
+        if state.guesses.are_used_up(request.client) {
+            return Err(Refusal::TooManyGuesses);
+        }
+        let _waiting = state.waiting.try_acquire().map_err(|_| Refusal::NoRoom)?;
+        let check = timeout(PATIENCE, state.checks.acquire()).await;
+        let _check = check.ok().and_then(Result::ok).ok_or(Refusal::NoRoom)?;
+        // Others may have had the same one checked, or used up the guesses.
+        if is_remembered() {
+            return Ok(identity());
+        }
+        if state.guesses.are_used_up(request.client) {
+            return Err(Refusal::TooManyGuesses);
+        }
+        // A name that nobody has takes as long as one that somebody has.
+        let Some(compared) = stored.or_else(|| basic.users.values().next()).cloned() else {
+            return Err(Refusal::Unauthorized);
+        };
+        let password = credentials.password().clone();
+        let checked =
+            tokio::task::spawn_blocking(move || basic::is_password_of(&password, &compared)).await;
+        match (checked, digest) {
+            (Ok(true), Some(digest)) => {
+                state.remembered.insert(digest, ());
+                Ok(identity())
+            }
+            _ => {
+                state.guesses.count_wrong(request.client);
+                Err(Refusal::Unauthorized)
+            }
+        }
+    }
+}
+
+impl State {
+    fn digest(&self, stored: &PasswordHash, credentials: &Credentials) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        for part in [
+            &self.key[..],
+            stored.expose().as_bytes(),
+            b"\0",
+            credentials.password().expose().as_bytes(),
+        ] {
+            digest.update(part);
+        }
+        digest.finish()
+    }
+}
+
+/// A key for digests. That it cannot be guessed only matters to somebody who reads the memory.
+fn random_key() -> [u8; 32] {
+    let mut key = [0; 32];
+    _ = openssl::rand::rand_priv_bytes(&mut key);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use http::header::AUTHORIZATION;
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+    use crate::proxy::request::Fields;
+    use crate::secret::Secret;
+
+    fn basic_auth() -> BasicAuth {
+        let hash = bcrypt::hash("right", 4).expect("a hash");
+        let hash = PasswordHash::Bcrypt(Secret::new(hash));
+        BasicAuth {
+            challenge: HeaderValue::from_static("Basic"),
+            users: HashMap::from([("ann".into(), hash)]),
+        }
+    }
+
+    async fn check(
+        authenticator: &Authenticator,
+        basic: &BasicAuth,
+        client: &str,
+        credentials: &str,
+    ) -> Result<String, Refusal> {
+        let value = openssl::base64::encode_block(credentials.as_bytes());
+        let value = HeaderValue::try_from(format!("Basic {value}")).expect("a value");
+        let fields: HeaderMap = [(AUTHORIZATION, value)].into_iter().collect();
+        let request = Request {
+            method: "GET",
+            target: b"/",
+            authority: b"a",
+            version: "HTTP/1.1",
+            fields: Fields::Map(&fields),
+            client: client.parse().ok(),
+            port: None,
+            tls: None,
+            socket: None,
+            relayed: None,
+        };
+        let checked = authenticator.check_password(basic, &request).await;
+        checked.map(|identity| identity.user.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_right_password_is_remembered_as_long_as_its_hash_is_stored() {
+        let authenticator = Authenticator::default();
+        let basic = basic_auth();
+        let ask = |basic, credentials| check(&authenticator, basic, "192.0.2.1", credentials);
+        assert_eq!(ask(&basic, "ann:right").await, Ok("ann".to_owned()));
+        assert_eq!(authenticator.0.remembered.iter().count(), 1);
+        assert_eq!(ask(&basic, "ann:wrong").await, Err(Refusal::Unauthorized));
+        assert_eq!(ask(&basic, "bob:right").await, Err(Refusal::Unauthorized));
+        assert_eq!(ask(&basic, "ann:right").await, Ok("ann".to_owned()));
+        assert_eq!(authenticator.0.remembered.iter().count(), 1);
+        let nobody = BasicAuth {
+            users: HashMap::new(),
+            ..basic_auth()
+        };
+        assert_eq!(ask(&nobody, "ann:right").await, Err(Refusal::Unauthorized));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_guesses_is_refused_without_a_check() {
+        let authenticator = Authenticator::default();
+        let basic = basic_auth();
+        let ask = |client, credentials| check(&authenticator, &basic, client, credentials);
+        assert!(ask("2001:db8::1", "ann:right").await.is_ok());
+        for _ in 0..guesses::MOST {
+            let guessed = ask("2001:db8::2", "ann:wrong").await;
+            assert_eq!(guessed, Err(Refusal::Unauthorized));
+        }
+        let refused = Err(Refusal::TooManyGuesses);
+        assert_eq!(ask("2001:db8::3", "ann:other").await, refused);
+        assert!(ask("2001:db8::3", "ann:right").await.is_ok(), "remembered");
+        assert!(ask("2001:db8:0:1::3", "ann:wrong").await != refused);
+    }
+}

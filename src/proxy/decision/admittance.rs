@@ -1,0 +1,32 @@
+//! Whether a client gets what a site serves, or somebody it has to let pass: a CA.
+
+use crate::proxy::path;
+use crate::proxy::request::Request;
+use crate::proxy::route::Site;
+
+use super::CHALLENGES;
+
+/// The token of a challenge, if a request may ask for the response to one.
+pub(super) fn challenge_token<'a>(request: &Request<'a>) -> Option<&'a str> {
+    let token = path::without_query(request.origin_form()).strip_prefix(CHALLENGES)?;
+    let token = std::str::from_utf8(token).ok();
+    token.filter(|_| request.is_read())
+}
+
+/// Whether a client may not have what it requests because of its address.
+pub(super) fn is_forbidden(site: &Site, index: Option<usize>, request: &Request<'_>) -> bool {
+    let access = site.access(index);
+    access.is_some_and(|access| !access.admits(request.client))
+}
+
+/// Whether a request gets the page of a maintenance. That of a CA does not: the server behind a route
+/// may obtain certificates itself. A CA sends no query, by which many servers route.
+pub(in crate::proxy) fn is_maintained(site: &Site, index: Option<usize>, request: &Request<'_>) -> bool {
+    let is_in_token = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
+    let is_token = |token: &str| !token.is_empty() && token.bytes().all(is_in_token);
+    site.maintenance(index).is_some_and(|maintenance| {
+        let has_query = request.origin_form().contains(&b'?');
+        let is_of_ca = !has_query && challenge_token(request).is_some_and(is_token);
+        !maintenance.admits(request.client) && !is_of_ca
+    })
+}
