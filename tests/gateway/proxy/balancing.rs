@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{VERSIONS, over, states, wait_for_state, with_upstream};
-use crate::support::{Act, Gateway, Origin, TlsClient, serving, wait_for};
+use crate::support::{Act, Gateway, H2, Origin, TlsClient, serving, wait_for};
 
 /// An origin that answers with the status that is set at the time.
 fn with_status() -> (Origin, Arc<AtomicU16>) {
@@ -124,6 +124,39 @@ fn a_server_that_is_silent_or_dies_is_ejected() {
         assert_eq!(failed, 2, "{statuses:?}");
         assert_eq!(states(&gateway)[&bad.address()], "ejected");
     }
+}
+
+#[test]
+fn a_client_that_stalls_gets_no_server_ejected() {
+    let (one, other) = (Origin::named("x"), Origin::named("y"));
+    let gateway = serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{}\", \"{}\"], \
+             eject: {{ failures: 1, within: 1m, for: 1m }} }} }}\n\
+             sites: [{{ hosts: [a.test], routes: [{{ upstream: app, \
+             timeout: {{ total: 300ms }} }}] }}]\n",
+            one.address(),
+            other.address()
+        ),
+    )
+    .over_own_lane()
+    .start();
+    for _ in 0..2 {
+        let mut stream = TlsClient::named("a.test").connect(gateway.https);
+        let reply =
+            stream.request("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100\r\n\r\nabc");
+        assert_eq!(reply.status, 408);
+        let mut h2 = H2::connect(gateway.https, "a.test");
+        let request = h2.request("POST", "/").body(()).expect("a request");
+        let (answer, mut body) = h2.begin(request, true);
+        body.send_data("abc".into(), false).expect("open");
+        let answer = h2.block_on(answer).expect("a response");
+        assert_eq!(answer.status(), 408);
+    }
+    let states = states(&gateway);
+    assert_eq!(states[&one.address()], "up");
+    assert_eq!(states[&other.address()], "up");
 }
 
 #[test]

@@ -320,3 +320,22 @@ fn a_server_is_asked_for_the_health_of_a_service() {
             .then_some(())
     });
 }
+
+#[test]
+fn a_deadline_bounds_the_wait_for_a_server() {
+    let server = H2Server::start(async |mut call: Call| {
+        call.reset_reason().await;
+    });
+    let keys = format!("servers: [\"{}\"], protocol: h2", server.address());
+    let gateway = with_upstream(&format!("{keys}, max_connections: 1")).start();
+    let mut h2 = H2::connect(gateway.https, "a.test");
+    let request = call(&h2, "/a.Service/Call");
+    let _busy = begin(&mut h2, request);
+    wait_for("the call", || (server.requests() == 1).then_some(()));
+    let request = call(&h2, "/a.Service/Call").header("grpc-timeout", "300m");
+    let (status, after) = failure(&mut h2, request);
+    assert_eq!(status, "4");
+    let bounds = Duration::from_millis(300)..Duration::from_secs(4);
+    assert!(bounds.contains(&after), "{after:?}");
+    assert_eq!(server.requests(), 1);
+}
