@@ -22,6 +22,8 @@ pub(super) struct Pace {
     received: u64,
     waited: Duration,
     waiting_since: Option<Instant>,
+    /// Whether the client waits for `100 Continue` and so is not waited for.
+    is_held: bool,
     /// Runs while the body is waited for; after its end, while nothing is sent to a client that has
     /// closed its side.
     pub(super) timer: Timer,
@@ -35,6 +37,7 @@ impl Pace {
             received: 0,
             waited: Duration::ZERO,
             waiting_since: None,
+            is_held: false,
             timer: Timer::default(),
         }
     }
@@ -43,11 +46,23 @@ impl Pace {
     pub(super) fn begin(&mut self) {
         (self.received, self.waited) = (0, Duration::ZERO);
         self.waiting_since = None;
+        self.is_held = false;
         self.timer.clear();
+    }
+
+    /// Does not count time until the body begins or [`Self::resume`] is called.
+    pub(super) fn hold(&mut self) {
+        self.is_held = true;
+    }
+
+    /// Counts time from now on, since the client has got `100 Continue`.
+    pub(super) fn resume(&mut self) {
+        self.is_held = false;
     }
 
     pub(super) fn advance(&mut self, received: usize) {
         self.received += received as u64;
+        self.is_held &= received == 0;
         if let Some(since) = self.waiting_since.take() {
             self.waited += since.elapsed();
             self.timer.clear();
@@ -56,6 +71,9 @@ impl Pace {
 
     /// Fails once the client has been too slow for too long.
     pub(super) fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_held {
+            return Poll::Pending;
+        }
         self.waiting_since.get_or_insert_with(Instant::now);
         let allowed =
             Duration::from_millis(self.received.saturating_mul(1000) / MIN_BYTES_PER_SECOND)
@@ -141,6 +159,18 @@ mod tests {
             sleep(IDLE * 2).await;
         }
         assert_eq!(await_too_slow(&mut pace).await, SLOW_START - 5 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_waits_for_its_server_is_not_slow() {
+        let begin: [fn(&mut Pace); 2] = [Pace::resume, |pace| pace.advance(1)];
+        for begin in begin {
+            let mut pace = Pace::new(IDLE);
+            pace.hold();
+            assert!(receive(&mut pace, IDLE * 2, 0).await);
+            begin(&mut pace);
+            assert_eq!(await_too_slow(&mut pace).await, SLOW_START);
+        }
     }
 
     #[tokio::test(start_paused = true)]

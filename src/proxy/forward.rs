@@ -185,6 +185,7 @@ impl<C: Client> Passage<'_, C> {
             let asked = Asked {
                 head_alone: request.method == "HEAD",
                 upgrade: is_websocket,
+                expects: body != Body::None && header::expects_continue(request.fields),
                 gateway: gateway.as_fields(),
                 replacements: replacements.as_ref(),
                 trailers,

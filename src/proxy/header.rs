@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, COOKIE, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HeaderName, HeaderValue, UPGRADE};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
@@ -197,6 +197,11 @@ pub(crate) fn declared_length(fields: Fields<'_>) -> Option<u64> {
     let mut fields = fields.iter();
     let length = fields.find(|(name, _)| name.eq_ignore_ascii_case(b"content-length"));
     digits(length?.1)
+}
+
+/// Whether the client of a checked request waits for `100 Continue` before it sends the body.
+pub(crate) fn expects_continue(fields: Fields<'_>) -> bool {
+    !fields.get(&EXPECT).is_empty()
 }
 
 /// Writes the length of a body in its normal form.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::HeaderMap;
 use http::header::TE;
+use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::AsyncWrite as _;
@@ -152,6 +152,9 @@ impl Client for Http1Client<'_> {
     }
 
     fn send_interim(&mut self, head: &ResponseHead<'_>) -> Result<()> {
+        if head.status == StatusCode::CONTINUE {
+            self.stream.note_continued();
+        }
         // A client of HTTP/1.0 knows no interim responses.
         if !self.is_http_10 {
             self.put_line(head);

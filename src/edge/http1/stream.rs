@@ -122,6 +122,14 @@ impl MessageStream {
     pub(super) fn begin_body(&mut self, head: &Head) {
         self.head = 0;
         self.begin_framing(head);
+        if head.expects {
+            self.pace.hold();
+        }
+    }
+
+    /// Has the client send its body, for which it has waited.
+    pub(super) fn note_continued(&mut self) {
+        self.pace.resume();
     }
 
     fn begin_framing(&mut self, head: &Head) {

@@ -74,6 +74,14 @@ impl<'a> Http2Client<'a> {
         }
     }
 
+    /// This client, which waits for `100 Continue` before it sends a body if `expects`.
+    pub(super) fn expecting(mut self, expects: bool) -> Self {
+        if expects {
+            self.pace.hold();
+        }
+        self
+    }
+
     /// Queues octets of the response's body, as far as client and connection accept them.
     fn poll_queue(
         &mut self,
@@ -158,6 +166,9 @@ impl Client for Http2Client<'_> {
     }
 
     fn send_interim(&mut self, head: &ResponseHead<'_>) -> Result<()> {
+        if head.status == StatusCode::CONTINUE {
+            self.pace.resume();
+        }
         let head = build_head(head)?;
         let sent = self.halves.send_interim(head);
         self.note_failure(sent)

@@ -303,7 +303,8 @@ where
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         let idle = self.idle;
         let (held, outbox) = (&self.held, &self.outbox);
-        let mut client = Http2Client::new(halves, held, outbox, stalled, idle, length);
+        let client = Http2Client::new(halves, held, outbox, stalled, idle, length);
+        let mut client = client.expecting(head.headers.contains_key(EXPECT));
         match self.app.forward(decision, &request, &mut client).await {
             Carried::Complete => await_body_end(session, IDLE_BEFORE).await,
             Carried::Cut => {

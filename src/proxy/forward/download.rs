@@ -46,6 +46,8 @@ pub(super) struct Download {
     /// What is kept of the fields, if the response is replaced: then its head is not passed on, and
     /// its body is not received.
     pub(super) replaced: Option<Vec<(HeaderName, HeaderValue)>>,
+    /// Whether the server has asked for the body with `100 Continue`.
+    pub(super) has_continued: bool,
     /// Whether anything, interim responses included, has been passed on.
     pub(super) has_begun: bool,
     /// Octets of the body that the client has accepted.
@@ -79,6 +81,7 @@ impl Download {
             is_kept: false,
             status: None,
             replaced: None,
+            has_continued: false,
             has_begun: false,
             octets: 0,
             is_waiting: false,
@@ -183,6 +186,7 @@ impl Download {
         connection.buffer.advance(parsed.len);
         self.has_begun = true;
         self.has_moved = true;
+        self.has_continued |= parsed.status == StatusCode::CONTINUE;
         if parsed.status.is_informational() && parsed.body != Body::Tunnel {
             self.needs_more = connection.buffer.is_empty();
             self.interims += 1;

@@ -175,7 +175,8 @@ impl<'a, C: Client> Exchange<'a, C> {
                 return self.poll_overdue(cx);
             }
         }
-        let error = self.clock.timeout_error(wait, self.upload.is_over());
+        let has_turn = self.upload.is_over() || self.awaits_continue();
+        let error = self.clock.timeout_error(wait, has_turn);
         Poll::Ready(Err(error))
     }
 
@@ -203,11 +204,13 @@ impl<'a, C: Client> Exchange<'a, C> {
     /// Whose turn it is.
     fn awaited(&self) -> Awaited {
         let upload = &self.upload;
-        Awaited::of(
-            upload.is_over(),
-            upload.is_blocked,
-            self.download.is_waiting,
-        )
+        let has_turn = upload.is_over() || self.awaits_continue();
+        Awaited::of(has_turn, upload.is_blocked, self.download.is_waiting)
+    }
+
+    /// Whether the client waits until the server asks for the body.
+    fn awaits_continue(&self) -> bool {
+        self.asked.expects && !self.download.has_continued && self.upload.is_untouched()
     }
 }
 
@@ -270,6 +273,20 @@ mod tests {
     /// Carries an exchange that may take `total`.
     async fn carry_within(
         total: Option<Duration>,
+        client: FakeClient,
+        connection: Connection,
+        body: Body,
+    ) -> Outcome {
+        let asked = Asked {
+            upgrade: body == Body::None,
+            ..asked()
+        };
+        carry_asked(asked, total, client, connection, body).await
+    }
+
+    async fn carry_asked(
+        asked: Asked<'static>,
+        total: Option<Duration>,
         mut client: FakeClient,
         mut connection: Connection,
         body: Body,
@@ -277,10 +294,6 @@ mod tests {
         let begun = Instant::now();
         let mut replay = Replay::default();
         let upload = Upload::new(Bytes::from_static(HEAD.as_bytes()), body, &replay, 0);
-        let asked = Asked {
-            upgrade: body == Body::None,
-            ..asked()
-        };
         let patience = Patience {
             read: READ,
             send: SEND,
@@ -451,6 +464,36 @@ mod tests {
         let outcome = carry_within(Some(TOTAL), client, connection, Body::Length(0)).await;
         let expected = (ErrorSource::Downstream, ErrorType::WriteTimedout);
         assert_eq!((outcome.failed, outcome.after), (Some(expected), TOTAL));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_has_to_say_whether_it_wants_the_body() {
+        const ASK: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        for (sent, response, total, source) in [
+            ("", None, None, ErrorSource::Upstream),
+            ("", None, Some(SEND), ErrorSource::Upstream),
+            ("a", None, None, ErrorSource::Downstream),
+            ("", Some(ASK), None, ErrorSource::Downstream),
+            ("", Some(ASK), Some(SEND), ErrorSource::Downstream),
+        ] {
+            let (client, person) = FakeClient::new();
+            let (connection, mut server) = connect(1024);
+            if !sent.is_empty() {
+                person.send(sent);
+            }
+            if let Some(response) = response {
+                server.write_all(response).await.expect("open");
+            }
+            let asked = Asked {
+                expects: true,
+                ..asked()
+            };
+            let body = Body::Length(5);
+            let outcome = carry_asked(asked, total, client, connection, body).await;
+            let expected = Some((source, ErrorType::ReadTimedout));
+            let after = total.unwrap_or(READ);
+            assert_eq!((outcome.failed, outcome.after), (expected, after));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,6 +27,7 @@ pub(super) fn asked() -> Asked<'static> {
     Asked {
         head_alone: false,
         upgrade: false,
+        expects: false,
         gateway: ResponseFields::of_request(&REQUEST_ID),
         replacements: None,
         trailers: None,

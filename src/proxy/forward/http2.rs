@@ -158,9 +158,9 @@ impl<C: Client> Exchange<'_, C> {
         };
         ready!(self.alarm.poll_at(cx, deadline));
         if until == Some(deadline) {
-            let upload = &self.upload;
-            let (is_over, is_blocked) = (upload.is_over(), upload.is_blocked);
-            let awaited = Awaited::of(is_over, is_blocked, self.download.is_waiting);
+            let has_turn = self.upload.is_over() || self.awaits_continue();
+            let is_waiting = self.download.is_waiting;
+            let awaited = Awaited::of(has_turn, self.upload.is_blocked, is_waiting);
             return Poll::Ready(Err(overrun_error(awaited)));
         }
         let Some(wait) = wait else {
@@ -169,9 +169,15 @@ impl<C: Client> Exchange<'_, C> {
         if wait.is_last() {
             return Poll::Ready(Ok(()));
         }
-        let error = self.clock.timeout_error(wait, self.upload.is_over());
+        let has_turn = self.upload.is_over() || self.awaits_continue();
+        let error = self.clock.timeout_error(wait, has_turn);
         self.has_timed_out = *error.esource() == ErrorSource::Upstream;
         Poll::Ready(Err(error))
+    }
+
+    /// Whether the client waits until the server asks for the body.
+    fn awaits_continue(&self) -> bool {
+        self.asked.expects && !self.download.has_continued && self.upload.is_untouched()
     }
 }
 

@@ -63,6 +63,8 @@ pub(super) struct Asked<'a> {
     /// Only for the head of the response.
     pub(super) head_alone: bool,
     pub(super) upgrade: bool,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub(super) expects: bool,
     /// What the gateway changes in the fields of a final response.
     pub(super) gateway: ResponseFields<'a>,
     /// The pages that replace bodies.
@@ -310,6 +312,7 @@ impl ResponseHead<'_> {
         let asked = Asked {
             head_alone: false,
             upgrade: true,
+            expects: false,
             gateway: ResponseFields::of_request(&request_id),
             replacements: None,
             trailers: None,

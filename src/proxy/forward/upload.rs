@@ -96,6 +96,11 @@ impl BodySize {
         }
     }
 
+    /// Whether the body has no octets so far.
+    pub(super) fn is_zero(self) -> bool {
+        self.octets == 0
+    }
+
     /// Counts octets of the body.
     ///
     /// # Errors
@@ -171,6 +176,11 @@ impl Upload {
             State::Ended => !self.has_queued(),
             State::Closed | State::Stopped => true,
         }
+    }
+
+    /// Whether nothing of the body has come from the client.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.size.is_zero()
     }
 
     /// Whether the server has the complete request.

@@ -144,3 +144,20 @@ fn an_endless_row_of_them_is_502() {
         assert_eq!(reply.status, 502, "{version}");
     }
 }
+
+#[test]
+fn a_server_that_neither_asks_for_the_body_nor_responds_is_504() {
+    let origin = Origin::silent();
+    let route = ", timeout: { read: 400ms }";
+    let gateway = passing_to(origin.address(), route).over_own_lane().start();
+    let mut stream = TlsClient::named("a.test").connect(gateway.https);
+    let reply = stream.request(
+        "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+    );
+    assert_eq!(reply.status, 504);
+    let mut h2 = H2::connect(gateway.https, "a.test");
+    let request = h2.request("POST", "/").header("expect", "100-continue");
+    let (answer, _body) = h2.begin(request.body(()).expect("a request"), true);
+    let answer = h2.block_on(answer).expect("a response");
+    assert_eq!(answer.status(), 504);
+}

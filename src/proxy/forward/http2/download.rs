@@ -30,6 +30,8 @@ pub(super) struct Download {
     pub(super) replaced: Option<Vec<(HeaderName, HeaderValue)>>,
     /// The status of the response, once its head is on its way.
     pub(super) status: Option<StatusCode>,
+    /// Whether the server has asked for the body with `100 Continue`.
+    pub(super) has_continued: bool,
     /// Whether anything, interim responses included, has been passed on.
     pub(super) has_begun: bool,
     /// Octets of the body that the client has accepted.
@@ -63,6 +65,7 @@ impl Download {
             interims: 0,
             replaced: None,
             status: None,
+            has_continued: false,
             has_begun: false,
             octets: 0,
             is_unprocessed: false,
@@ -124,6 +127,7 @@ impl Download {
                 client.send_interim(head)
             })?;
             (self.has_moved, self.has_begun) = (true, true);
+            self.has_continued |= head.status == StatusCode::CONTINUE;
             return Poll::Ready(Ok(()));
         }
         let response = ready!(std::pin::Pin::new(&mut self.response).poll(cx));

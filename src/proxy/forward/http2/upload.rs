@@ -64,6 +64,11 @@ impl Upload {
         self.state == State::Over
     }
 
+    /// Whether nothing of the body has come from the client.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.size.is_zero()
+    }
+
     /// Sends what can be sent now. It is kept for another attempt if `may_repeat`.
     ///
     /// # Errors
