@@ -3,7 +3,8 @@
 //! A list belongs to the upstream of a name. It outlives the pools that reloads replace, and counts
 //! what their requests still have in flight.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use prometheus::IntGaugeVec;
@@ -26,8 +27,8 @@ struct State {
     drained: BTreeSet<Entry>,
     /// The addresses that the gauge shows.
     shown: BTreeSet<String>,
-    /// The addresses of earlier pools, which may still have requests.
-    earlier: Vec<Weak<Endpoint>>,
+    /// The counts of requests that may still be in flight at addresses that reloads have removed.
+    earlier: Vec<(Box<str>, Weak<AtomicUsize>)>,
 }
 
 /// A server by its name in the configuration, and an address of it; `None` for all.
@@ -95,12 +96,22 @@ impl DrainList {
         after: impl Iterator<Item = (String, &'s Server)>,
     ) {
         let mut state = self.state.lock_unpoisoned();
-        state.earlier.retain(|endpoint| endpoint.strong_count() > 0);
-        for (_, server) in before {
-            let endpoints = server.endpoints();
-            state.earlier.extend(endpoints.iter().map(Arc::downgrade));
-        }
+        state.earlier.retain(|(_, count)| count.strong_count() > 0);
         let after: Vec<(String, &Server)> = after.collect();
+        let still_counted: HashSet<_> = after
+            .iter()
+            .flat_map(|(_, server)| server.endpoints().to_vec())
+            .map(|endpoint| Arc::as_ptr(endpoint.request_count()))
+            .collect();
+        for (_, server) in before {
+            for endpoint in server.endpoints().iter() {
+                let count = endpoint.request_count();
+                if !still_counted.contains(&Arc::as_ptr(count)) {
+                    let address = endpoint.text.clone();
+                    state.earlier.push((address, Arc::downgrade(count)));
+                }
+            }
+        }
         let is_there = |(server, _): &Entry| after.iter().any(|(name, _)| name == server);
         state.drained.retain(is_there);
         for address in std::mem::take(&mut state.shown) {
@@ -111,19 +122,16 @@ impl DrainList {
         }
     }
 
-    /// How many requests of earlier pools are in flight at the address of an endpoint that it does
-    /// not count itself: those from before its server was removed and added again.
+    /// How many requests are in flight at the address of an endpoint that it does not count itself:
+    /// those from before its server was removed and added again.
     pub(super) fn earlier_requests(&self, endpoint: &Endpoint) -> usize {
         let state = self.state.lock_unpoisoned();
-        let mut counted: Vec<Arc<Endpoint>> = Vec::new();
-        for earlier in state.earlier.iter().filter_map(Weak::upgrade) {
-            let is_counted = earlier.shares_count_with(endpoint)
-                || counted.iter().any(|one| one.shares_count_with(&earlier));
-            if earlier.text == endpoint.text && !is_counted {
-                counted.push(earlier);
-            }
-        }
-        counted.iter().map(|earlier| earlier.in_flight()).sum()
+        let earlier = state.earlier.iter();
+        earlier
+            .filter(|(address, _)| *address == endpoint.text)
+            .filter_map(|(_, count)| count.upgrade())
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// Has the addresses of a server get requests or none, as the list says.

@@ -74,9 +74,9 @@ impl Endpoint {
         endpoint
     }
 
-    /// Whether both count the same requests.
-    pub(super) fn shares_count_with(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.in_flight, &other.in_flight)
+    /// How many requests use it, shared by the endpoints of an address that succeed each other.
+    pub(super) fn request_count(&self) -> &Arc<AtomicUsize> {
+        &self.in_flight
     }
 
     /// Where it stands among the addresses of its server.

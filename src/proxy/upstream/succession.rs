@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Pool, warm_up};
 use crate::proxy::availability::Kept;
+use crate::proxy::server::Server;
 
 /// `pool` in the place of `previous`.
 pub(super) fn succeed(pool: Pool, previous: &Pool) -> Pool {
@@ -17,9 +18,11 @@ pub(super) fn succeed(pool: Pool, previous: &Pool) -> Pool {
         down: new.health.is_some() || old.health.is_none(),
         ejected: new.eject.is_some() || old.eject.is_none(),
     };
-    for server in &pool.servers {
-        let mut same = previous.servers.iter();
-        if let Some(same) = same.find(|one| one.address == server.address) {
+    for (index, server) in pool.servers.iter().enumerate() {
+        let is_same = |one: &&Server| one.address == server.address;
+        // It may be listed several times.
+        let before = pool.servers.iter().take(index).filter(is_same).count();
+        if let Some(same) = previous.servers.iter().filter(is_same).nth(before) {
             server.inherit(same, kept);
         }
     }

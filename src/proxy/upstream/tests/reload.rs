@@ -113,6 +113,31 @@ async fn a_request_that_ends_in_the_old_pool_makes_room_in_the_new_one() {
 }
 
 #[test]
+fn a_server_that_is_listed_twice_keeps_both_counts() {
+    let first = pool(limited([1, 1], 1));
+    let held = [(); 2].map(|()| first.next_server(None).expect("room"));
+    let second = pool(limited([1, 1, 1], 1)).succeed(&first);
+    let requests: Vec<usize> = second.endpoints().iter().map(|one| one.requests).collect();
+    assert_eq!(requests, [1, 1, 0]);
+    drop(held);
+    assert!(second.endpoints().iter().all(|one| one.requests == 0));
+}
+
+#[test]
+fn requests_count_at_a_server_that_is_removed_and_added_again() {
+    let first = pool(ips([1, 2]));
+    let held = [(); 2].map(|()| first.next_server(None).expect("a server"));
+    let second = pool(vec![ip(1, 2), ip(2, 1)]).succeed(&first);
+    let third = pool(ips([2])).succeed(&second);
+    drop((first, second));
+    let fourth = pool(ips([2, 1])).succeed(&third);
+    let requests = || -> Vec<usize> { fourth.endpoints().iter().map(|one| one.requests).collect() };
+    assert_eq!(requests(), [1, 1]);
+    drop(held);
+    assert_eq!(requests(), [0, 0]);
+}
+
+#[test]
 fn what_is_known_of_found_addresses_outlasts_a_reload() {
     let first = pool_of(checked(vec![named()]));
     first.set_addresses(&first.servers[0], &all_found([1, 2]));
