@@ -109,13 +109,16 @@ impl Router {
         let sites = at_handshake.unwrap_or_else(|| self.sites.load_full());
         let relayed = Relayed::of(request, &sites.trusted_proxies);
         let mut buffer = NameBuffer::new();
-        let authority = Authority::parse(request.authority, &mut buffer);
+        let authority = request.parse_authority(&mut buffer);
         let (site, outcome) = match authority {
-            Some(authority) => {
+            // Whoever names no host gets what there is for any.
+            Some(authority)
+                if !request.authority.is_empty() || sites.find_site(authority.host).is_some() =>
+            {
                 let request = request.through(relayed.as_deref());
                 self.decide(&sites, &request, authority, channel)
             }
-            None => (None, Outcome::Refuse(INVALID_HOST)),
+            _ => (None, Outcome::Refuse(INVALID_HOST)),
         };
         let mut decision = match (site, outcome) {
             (None, Outcome::Refuse(refusal)) => {
@@ -133,7 +136,7 @@ impl Router {
     /// The decision to refuse a request, whatever it is for.
     pub(super) fn refuse(&self, refusal: Refusal, request: &Request<'_>) -> Decision {
         let mut buffer = NameBuffer::new();
-        let authority = Authority::parse(request.authority, &mut buffer);
+        let authority = request.parse_authority(&mut buffer);
         let sites = self.sites.load();
         Decision {
             relayed: Relayed::of(request, &sites.trusted_proxies),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::header::{ACCEPT, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::authority::Authority;
 use super::grpc::is_call;
 use super::request::Request;
 use super::response::{LocalResponse, describes_content};
@@ -112,7 +111,7 @@ fn page_response(
     request_id: &str,
 ) -> LocalResponse {
     let mut buffer = NameBuffer::new();
-    let host = Authority::parse(request.authority, &mut buffer);
+    let host = request.parse_authority(&mut buffer);
     let host = host.map(|authority| authority.host.to_string());
     let body = page.fill(PageValues {
         status,

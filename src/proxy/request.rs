@@ -8,8 +8,9 @@ use pingora_core::protocols::tls::SslDigest;
 use pingora_core::protocols::{Digest, SocketDigest};
 use pingora_http::RequestHeader;
 
-use super::authority::Channel;
+use super::authority::{Authority, Channel};
 use super::proxy_header::Addresses;
+use crate::host::{Host, NameBuffer};
 use crate::tls::TlsInfo;
 
 /// A request by its head, which has been checked.
@@ -168,6 +169,30 @@ impl<'a> Request<'a> {
             source,
             destination: *socket.local_addr()?.as_inet()?,
         })
+    }
+
+    /// The host that the request is for, as it was sent; `None` if that is not valid. A request of
+    /// HTTP/1.0 need not name one: it is for the host that the client has connected to.
+    pub(crate) fn parse_authority<'b>(
+        &'b self,
+        buffer: &'b mut NameBuffer,
+    ) -> Option<Authority<'b>> {
+        let parsed = Authority::parse(self.authority, buffer);
+        parsed.or_else(|| self.connected_authority())
+    }
+
+    fn connected_authority(&self) -> Option<Authority<'_>> {
+        if self.version != "HTTP/1.0" || !self.authority.is_empty() {
+            return None;
+        }
+        let info = self.tls.and_then(|tls| tls.extension.get::<TlsInfo>());
+        let host = match info.and_then(|info| info.server_name.as_ref()) {
+            Some(name) => Host::Name(name.as_str()),
+            None => Host::Ip(self.socket?.local_addr()?.as_inet()?.ip()),
+        };
+        let default = if self.tls.is_some() { 443 } else { 80 };
+        let port = self.port.filter(|port| *port != default);
+        Some(Authority { host, port })
     }
 
     /// Whether the request came over HTTP/2.

@@ -4,7 +4,6 @@ use std::io::Write as _;
 
 use http::HeaderValue;
 
-use super::authority::Authority;
 use super::path;
 use super::request::Request;
 use crate::config::model::{Part, Placeholder, Template};
@@ -86,7 +85,7 @@ impl<'a> Values<'a> {
         match placeholder {
             Placeholder::Host => {
                 let mut buffer = NameBuffer::new();
-                if let Some(authority) = Authority::parse(request.authority, &mut buffer) {
+                if let Some(authority) = request.parse_authority(&mut buffer) {
                     _ = write!(out, "{}", authority.host);
                 }
             }

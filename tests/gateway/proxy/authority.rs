@@ -1,6 +1,6 @@
 //! Whether a connection may ask for a host.
 
-use crate::support::{Gateway, H2, TlsClient, serving};
+use crate::support::{Gateway, H2, Origin, TlsClient, connect, exchange, serving};
 
 fn gateway() -> Gateway {
     let site = |host: &str| {
@@ -106,4 +106,45 @@ fn without_a_name_in_the_handshake_nothing_is_served() {
             assert_eq!(stream.get(host, "/").status, 421, "{host}");
         }
     }
+}
+
+/// The whole response to a request over plain HTTP.
+fn exchange_plainly(gateway: &Gateway, request: &str) -> String {
+    let response = exchange(&mut connect(gateway.http), request);
+    String::from_utf8(response).expect("text")
+}
+
+#[test]
+fn a_client_of_http_1_0_that_names_no_host_gets_what_there_is_for_any() {
+    let origin = Origin::echo();
+    let sites = format!(
+        "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
+         sites:\n\
+         - {{ hosts: [a.test], routes: [{{ respond: {{ body: a.test }} }}] }}\n\
+         - {{ hosts: [\"*\"], tls: off, routes: [{{ upstream: app }}] }}\n\
+         log: {{ access: off }}\n",
+        origin.address()
+    );
+    let gateway = serving(&[&["a.test"]], sites).start();
+    let response = exchange_plainly(&gateway, "GET /x HTTP/1.0\r\n\r\n");
+    assert!(response.contains(" 200 "), "{response}");
+    // The server gets the address that the client has connected to.
+    let host = format!("\r\nhost: {}\r\n", gateway.http);
+    assert!(response.to_ascii_lowercase().contains(&host), "{response}");
+    let newer = exchange_plainly(&gateway, "GET /x HTTP/1.1\r\n\r\n");
+    assert!(newer.contains(" 400 "), "{newer}");
+    let empty = exchange_plainly(&gateway, "GET /x HTTP/1.0\r\nHost:\r\n\r\n");
+    assert!(empty.contains(" 400 "), "{empty}");
+    // Over TLS it has named a host in its handshake.
+    let mut stream = TlsClient::named("a.test").connect(gateway.https);
+    let reply = stream.request("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!((reply.status, reply.text()), (200, "a.test".to_owned()));
+
+    let plain = "sites: [{ hosts: [b.test], tls: off, routes: [{ respond: {} }] }]\n";
+    let gateway = serving(&[&["a.test"]], plain).start();
+    let response = exchange_plainly(&gateway, "GET / HTTP/1.0\r\n\r\n");
+    assert!(
+        response.contains(" 400 "),
+        "no site is for any host: {response}"
+    );
 }
