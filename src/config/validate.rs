@@ -122,6 +122,7 @@ pub(super) fn validate(
     // With errors, much looks unused that is only misspelled.
     if ctx.problems.errors() == 0 {
         references::warn_unused(ctx, &config, root);
+        sticky::warn_shared_cookies(ctx, &config.sites, root);
         coverage::warn_uncovered_sites(ctx, &config, root);
     }
     config

@@ -210,10 +210,16 @@ impl<'a> Request<'a> {
 
     /// The value of a cookie, as it was sent; `None` if there is none or it is empty.
     pub(crate) fn cookie(&self, name: &str) -> Option<&'a [u8]> {
+        self.cookies(name).next()
+    }
+
+    /// The values of all cookies of this name that are not empty.
+    pub(crate) fn cookies(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let is_cookie = |name: &[u8]| name.eq_ignore_ascii_case(b"cookie");
-        let fields = self.fields.iter().filter(|(field, _)| is_cookie(field));
-        let mut pairs = fields.flat_map(|(_, value)| value.split(|octet| *octet == b';'));
-        pairs.find_map(|pair| {
+        let fields = self.fields.iter();
+        let fields = fields.filter(move |(field, _)| is_cookie(field));
+        let pairs = fields.flat_map(|(_, value)| value.split(|octet| *octet == b';'));
+        pairs.filter_map(move |pair| {
             let rest = pair.trim_ascii().strip_prefix(name.as_bytes())?;
             let value = rest.strip_prefix(b"=")?;
             (!value.is_empty()).then_some(value)

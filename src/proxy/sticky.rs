@@ -19,6 +19,9 @@ use super::request::Request;
 use super::server::Server;
 use crate::config::model;
 
+/// How many cookies of its name a request may have that are looked at.
+const MOST: usize = 4;
+
 /// How an upstream keeps clients at its servers.
 pub(super) struct Sticky {
     cookie: Box<str>,
@@ -54,9 +57,10 @@ impl Sticky {
 
     /// The session of a request to one of `servers`.
     pub(super) fn session(&self, request: &Request<'_>, servers: &[Server]) -> Session {
-        let value = request.cookie(&self.cookie);
+        // Another site of the same domain may have set one for a shorter path.
+        let mut values = request.cookies(&self.cookie).take(MOST);
         Session {
-            home: value.and_then(|value| self.find_home(value, servers)),
+            home: values.find_map(|value| self.find_home(value, servers)),
             cookie: None,
         }
     }

@@ -44,6 +44,21 @@ fn cookie(pool: &Pool, session: &mut Session, choice: &Choice) -> Option<String>
 }
 
 #[test]
+fn any_valid_one_of_several_cookies_leads_to_its_server() {
+    let pool = sticky();
+    let first = next(&pool);
+    let home = cookie(&pool, &mut session(&pool, "other=1"), &first).expect("a cookie");
+    for cookies in [
+        format!("home=x; {home}"),
+        format!("{home}; home=x"),
+        format!("home=a; home=; home=b; {home}"),
+    ] {
+        let picked = pool.home_server(&session(&pool, &cookies));
+        assert_eq!(port(&picked.expect("its server").choice), port(&first));
+    }
+}
+
+#[test]
 fn a_cookie_leads_to_its_server() {
     let pool = sticky();
     let first = next(&pool);
