@@ -109,6 +109,9 @@ impl<'c> Check<'c> {
                 }
                 let hint = match &**key {
                     "<<" => "merge keys are not supported here: write the keys out".to_owned(),
+                    "prefix" if known.clone().any(|known| known == "regex") => {
+                        "a path without a key is a prefix: write 'path: /PREFIX'".to_owned()
+                    }
                     _ => suggest(key, known),
                 };
                 let message = format!("the key {} is unknown", quote(key));

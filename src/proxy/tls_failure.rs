@@ -108,7 +108,10 @@ fn explain_errors(errors: &ErrorStack) -> Option<String> {
             "the server does not know the name: give the one that it serves as 'server_name' in \
              the upstream's 'tls'"
         }
-        120 => "the server speaks none of the protocols that it was offered (ALPN)",
+        120 => {
+            "the server speaks none of the protocols that it was offered (ALPN): set the upstream's \
+             'protocol' to what it speaks, h2 or http1, or to auto"
+        }
         _ if matches!(
             reason,
             WRONG_VERSION_NUMBER | HTTP_REQUEST | PACKET_LENGTH_TOO_LONG

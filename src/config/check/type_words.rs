@@ -71,12 +71,34 @@ pub(super) fn expected(name: Option<&str>, schema: &Json) -> String {
     match schema.get("type").and_then(Json::as_str) {
         Some("array") => "a list",
         Some("boolean") => "true or false",
-        Some("integer") => "a whole number",
+        Some("integer") => return numbers(schema),
         Some("number") => "a number",
         Some("object") => "a mapping of keys",
         _ => "text",
     }
     .to_owned()
+}
+
+/// Whole numbers; if there are only a few, which.
+fn numbers(schema: &Json) -> String {
+    let bound = |key| schema.get(key).and_then(Json::as_u64);
+    match (bound("minimum"), bound("maximum")) {
+        (Some(least), Some(most)) if most.saturating_sub(least) < 4 => {
+            let all: Vec<String> = (least..=most).map(|number| number.to_string()).collect();
+            format!("one of {}", all.join(", "))
+        }
+        _ => "a whole number".to_owned(),
+    }
+}
+
+/// What a word of another program's configuration is called here, where `expected` is.
+fn known_elsewhere(word: &str, expected: &str) -> Option<&'static str> {
+    let is_balance = expected.contains("round_robin");
+    match word {
+        "ip_hash" | "source" if is_balance => Some("{ hash: client_ip }"),
+        "least_conn" | "leastconn" if is_balance => Some("least_requests"),
+        _ => None,
+    }
 }
 
 /// What the file contains.
@@ -125,7 +147,13 @@ pub(super) fn hint(node: &Node, name: Option<&str>, schema: &Json, expected: &st
                 (_, Some("integer" | "number" | "boolean"), Resolved::Text) if !scalar.plain => {
                     format!("write {expected} without quotes")
                 }
-                _ => format!("write {expected}"),
+                (_, None, Resolved::Text) if !scalar.plain && is_number(&scalar.text) => {
+                    format!("write {expected}, a number without quotes")
+                }
+                _ => match known_elsewhere(&scalar.text, expected) {
+                    Some(here) => format!("write {here}"),
+                    None => format!("write {expected}"),
+                },
             }
         }
         Kind::List(_) if kind == Some("string") => "write one value without brackets".to_owned(),

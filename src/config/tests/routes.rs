@@ -168,3 +168,11 @@ fn the_places_of_routes_are_in_the_order_of_the_model() {
     assert_eq!(line(1, 0), Some((7, "sites[1].upstream")));
     assert_eq!(line(1, 1), None);
 }
+
+#[test]
+fn an_escape_that_is_none_is_warned_of() {
+    for (path, is_good) in [("/a%2", false), ("/a%zz/%20", false), ("/%61%2F", true)] {
+        let loaded = accept(&site(&respond(&format!("path: \"{path}\""))));
+        assert_eq!(loaded.warnings.is_empty(), is_good, "{path}");
+    }
+}

@@ -273,6 +273,8 @@ fn mistakes_of_retries_are_reported_where_they_are() {
         ("{ on: [] }", ".on", "the list is empty"),
         ("{ on: [conect] }", ".on[0]", "connect, reset, timeout"),
         ("{ on: [connect, 500] }", ".on[1]", "out of range"),
+        ("{ on: [5xx] }", ".on[0]", "one of 502, 503, 504"),
+        ("{ on: [\"503\"] }", ".on[0]", "a number without quotes"),
         ("{ budget: 0% }", ".budget", "not a share of the requests"),
         ("{ budget: 101% }", ".budget", "not a share of the requests"),
         (
@@ -302,6 +304,8 @@ fn mistakes_of_retries_are_reported_where_they_are() {
 /// `KEY | what the message says | the keys of the upstream`.
 const FAULTS: &str = r#"
 balance | expected one of round_robin, least_requests | balance: random
+balance | write { hash: client_ip } | balance: ip_hash
+balance | write least_requests | balance: least_conn
 protocol | 'h3' is not known here | protocol: h3
 balance.hash | the key 'hash' is missing | balance: {}
 balance.hash | exclude each other | balance: { hash: { header: a, cookie: b } }
@@ -393,4 +397,19 @@ fn cookies_of_one_site_have_different_names() {
     assert!(warnings("other", &same).is_empty());
     let apart = site("a.example", &route("/", "one")) + &site("b.example", &route("/", "two"));
     assert!(warnings("id", &apart).is_empty());
+}
+
+#[test]
+fn an_abstract_socket_is_refused() {
+    let found = errors(
+        "upstreams: { app: { servers: [\"unix:@app\"] } }\n\
+         sites: [{ hosts: [a.example], tls: off, upstream: app }]\n",
+    );
+    let [only] = found.as_slice() else {
+        panic!("{found:#?}")
+    };
+    assert!(
+        only.contains("upstreams.app.servers[0]") && only.contains("abstract"),
+        "{only}"
+    );
 }

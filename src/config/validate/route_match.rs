@@ -9,7 +9,8 @@ use indexmap::IndexMap;
 
 use super::context::Context;
 use crate::config::model::{
-    Conditions, Expected, HeaderCondition, PathMatch, PathRegex, QueryCondition, Route, decode_path,
+    Conditions, Expected, HeaderCondition, PathMatch, PathRegex, QueryCondition, Route,
+    decode_escape, decode_path,
 };
 use crate::config::problem::{At, quote};
 use crate::config::schema;
@@ -55,6 +56,13 @@ fn check_path(ctx: &mut Context<'_>, at: &At<'_>, path: &str, star: &str) -> boo
     } else if path.contains("//") || path.split('/').any(|part| matches!(part, "." | "..")) {
         "leave out empty parts, '.' and '..'"
     } else {
+        let octets = path.as_bytes();
+        let mut signs = memchr::memchr_iter(b'%', octets);
+        if signs.any(|sign| decode_escape(octets, sign).is_none()) {
+            let message = format!("{} has a '%' without two hexadecimal digits", at.quoted());
+            ctx.problems
+                .warn(at, message, "write '%25' for a '%' in a path");
+        }
         return true;
     };
     let message = format!("{} is not a path of a route", at.quoted());

@@ -222,6 +222,15 @@ fn upstream_tls(ctx: &mut Context<'_>, raw: &schema::UpstreamTls, at: &At<'_>) -
 
 /// `ADDRESS:PORT`, `NAME:PORT`, `srv:NAME` or `unix:PATH`.
 fn server_address(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<UpstreamAddress> {
+    if raw.starts_with("unix:@") {
+        let message = format!(
+            "{} is an abstract socket, which is not supported",
+            at.quoted()
+        );
+        let hint = "write unix:PATH with the path of a socket file, such as unix:/run/app.sock";
+        ctx.problems.error(at, message, hint);
+        return None;
+    }
     if let Some(path) = raw.strip_prefix("unix:") {
         return Some(UpstreamAddress::Unix(ctx.socket_path(at, path)));
     }
