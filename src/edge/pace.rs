@@ -14,6 +14,11 @@ const MIN_BYTES_PER_SECOND: u64 = 1024;
 /// How long a client may be slower than that.
 const SLOW_START: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether a client has hung up that is not read from, and how many looks in
+/// a row must find it.
+const LOOK: Duration = Duration::from_secs(1);
+const LOOKS: u8 = 4;
+
 /// The rate at which a body arrives, counting only the time spent waiting for the client: it is not
 /// to blame for an upstream that reads the body slowly.
 pub(super) struct Pace {
@@ -24,8 +29,10 @@ pub(super) struct Pace {
     waiting_since: Option<Instant>,
     /// Whether the client waits for `100 Continue` and so is not waited for.
     is_held: bool,
-    /// Runs while the body is waited for; after its end, while nothing is sent to a client that has
-    /// closed its side.
+    /// While nothing is read from the client: how many of the last looks have found it gone.
+    looks: Option<u8>,
+    /// Runs while the body is waited for; between two looks at a client that is not read from; after
+    /// the end of the body, while nothing is sent to a client that has closed its side.
     pub(super) timer: Timer,
 }
 
@@ -38,6 +45,7 @@ impl Pace {
             waited: Duration::ZERO,
             waiting_since: None,
             is_held: false,
+            looks: None,
             timer: Timer::default(),
         }
     }
@@ -47,6 +55,7 @@ impl Pace {
         (self.received, self.waited) = (0, Duration::ZERO);
         self.waiting_since = None;
         self.is_held = false;
+        self.looks = None;
         self.timer.clear();
     }
 
@@ -63,6 +72,7 @@ impl Pace {
     pub(super) fn advance(&mut self, received: usize) {
         self.received += received as u64;
         self.is_held &= received == 0;
+        self.end_looks();
         if let Some(since) = self.waiting_since.take() {
             self.waited += since.elapsed();
             self.timer.clear();
@@ -74,6 +84,7 @@ impl Pace {
         if self.is_held {
             return Poll::Pending;
         }
+        self.end_looks();
         self.waiting_since.get_or_insert_with(Instant::now);
         let allowed =
             Duration::from_millis(self.received.saturating_mul(1000) / MIN_BYTES_PER_SECOND)
@@ -86,6 +97,35 @@ impl Pace {
             io::ErrorKind::TimedOut,
             "the client sends its body too slowly",
         )))
+    }
+
+    /// Ready once `has_hung_up` has said for some seconds that the client has. It is asked only while
+    /// nothing is read from the client.
+    pub(super) fn poll_hung_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        has_hung_up: impl Fn() -> bool,
+    ) -> Poll<()> {
+        if self.looks.is_none() {
+            self.timer.clear();
+        }
+        loop {
+            let looks = *self.looks.get_or_insert(0);
+            ready!(self.timer.poll_after(cx, LOOK));
+            self.timer.clear();
+            let looks = if has_hung_up() { looks + 1 } else { 0 };
+            if looks >= LOOKS {
+                return Poll::Ready(());
+            }
+            self.looks = Some(looks);
+        }
+    }
+
+    /// Ends the looks at a client that is read from again.
+    pub(super) fn end_looks(&mut self) {
+        if self.looks.take().is_some() {
+            self.timer.clear();
+        }
     }
 
     pub(super) fn release(&mut self) {
@@ -171,6 +211,18 @@ mod tests {
             begin(&mut pace);
             assert_eq!(await_too_slow(&mut pace).await, SLOW_START);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_not_read_from_has_hung_up_if_it_stays_so() {
+        let mut pace = Pace::new(IDLE);
+        assert!(receive(&mut pace, SECOND, 1).await);
+        let begun = Instant::now();
+        let gone_from = |second: u64| move || begun.elapsed() >= Duration::from_secs(second);
+        poll_fn(|cx| pace.poll_hung_up(cx, gone_from(20))).await;
+        assert_eq!(begun.elapsed(), 23 * SECOND);
+        // Its time without a look is as long as before.
+        assert_eq!(await_too_slow(&mut pace).await, SLOW_START - SECOND);
     }
 
     #[tokio::test(start_paused = true)]

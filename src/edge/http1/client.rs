@@ -40,6 +40,8 @@ pub(super) struct Http1Client<'a> {
     is_ended: bool,
     /// Whether the response says that the connection is kept.
     is_kept: bool,
+    /// Whether the connection has become a tunnel.
+    is_tunnel: bool,
 }
 
 impl<'a> Http1Client<'a> {
@@ -60,6 +62,7 @@ impl<'a> Http1Client<'a> {
             in_chunk: false,
             is_ended: false,
             is_kept: false,
+            is_tunnel: false,
         }
     }
 
@@ -140,7 +143,11 @@ impl Client for Http1Client<'_> {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>> {
-        let (kind, why) = match ready!(self.stream.poll_gone(cx)) {
+        let gone = match self.is_tunnel {
+            true => self.stream.poll_hung_up(cx),
+            false => self.stream.poll_gone(cx),
+        };
+        let (kind, why) = match ready!(gone) {
             Gone::Closed => (ErrorType::ConnectionClosed, "the client has gone away"),
             Gone::Early => (ErrorType::ConnectError, "the upgrade is not granted yet"),
         };
@@ -167,6 +174,7 @@ impl Client for Http1Client<'_> {
         self.put_line(head);
         self.put_field(b"X-Request-Id", head.request_id().as_bytes());
         if head.body == ResponseBody::Tunnel {
+            self.is_tunnel = true;
             self.put(&[b"\r\n"]);
             return Ok(());
         }

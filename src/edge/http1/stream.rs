@@ -18,7 +18,7 @@ use crate::edge::pace::Pace;
 use crate::proxy::Framing;
 
 use super::head::Head;
-use super::transport::{poll_read_limited, reset_on_close};
+use super::transport::{has_hung_up, poll_read_limited, reset_on_close};
 
 /// How many bytes are read at once if the length of the data is unknown.
 const READ: usize = 4 * 1024;
@@ -195,8 +195,15 @@ impl MessageStream {
                 Ok(0) | Err(_) => self.poll_end(cx).map(|_| Gone::Closed),
             },
             framing if framing.is_done() || self.ended => self.poll_end(cx).map(|_| Gone::Closed),
-            _ => Poll::Pending,
+            _ => self.poll_hung_up(cx),
         }
+    }
+
+    /// Ready once the client is gone, as far as that can be seen while nothing is read from it.
+    pub(super) fn poll_hung_up(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        let inner = &self.inner;
+        let gone = self.pace.poll_hung_up(cx, || has_hung_up(inner));
+        gone.map(|()| Gone::Closed)
     }
 
     /// Closes the connection in order: over TLS with a close_notify, so that the client does not
@@ -292,6 +299,7 @@ impl MessageStream {
             }
             ready!(self.poll_fill(cx))?;
         }
+        self.pace.end_looks();
         self.pace.timer.poll_after(cx, HALF_CLOSED).map(Ok)
     }
 

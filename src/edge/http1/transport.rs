@@ -1,6 +1,7 @@
 //! What a client's connection can do that its stream does not offer.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,6 +17,34 @@ pub(super) fn reset_on_close(stream: &Stream) {
     let socket = unsafe { BorrowedFd::borrow_raw(stream.id()) };
     // If this fails, the client sees an ordinary end, as without it.
     _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+}
+
+/// The states of a TCP connection of which the other end has closed its side or all of it
+/// (`include/net/tcp_states.h`).
+const TCP_CLOSE: u8 = 7;
+const TCP_CLOSE_WAIT: u8 = 8;
+
+/// Whether the client has closed its side of the connection or reset it, whatever is left to be read
+/// of it.
+pub(super) fn has_hung_up(stream: &Stream) -> bool {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let Ok(mut length) = libc::socklen_t::try_from(size_of::<libc::tcp_info>()) else {
+        return false;
+    };
+    // SAFETY: the socket is open for as long as its stream lives, hence during this call, which
+    // writes at most `length` octets to `info`.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.id(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    // SAFETY: it consists of integers, for which all zeros are valid.
+    let state = unsafe { info.assume_init() }.tcpi_state;
+    result == 0 && matches!(state, TCP_CLOSE | TCP_CLOSE_WAIT)
 }
 
 /// Reads at most `limit` bytes into `buf`.
@@ -40,4 +69,38 @@ pub(super) fn poll_read_limited(
     unsafe { buf.assume_init(new) };
     buf.advance(new);
     Poll::Ready(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora_core::protocols::l4::stream::Stream as Socket;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_has_hung_up_whatever_is_left_to_be_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        for is_reset in [false, true] {
+            let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let (mut client, (socket, _)) = (client.expect("open"), accepted.expect("open"));
+            let stream: Stream = Box::new(Socket::from(socket));
+            client.write_all(b"hello").await.expect("open");
+            assert!(!has_hung_up(&stream));
+            if is_reset {
+                let linger = SockRef::from(&client).set_linger(Some(Duration::ZERO));
+                linger.expect("set");
+            }
+            drop(client);
+            let seen = async {
+                while !has_hung_up(&stream) {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            };
+            timeout(Duration::from_secs(5), seen).await.expect("seen");
+        }
+    }
 }

@@ -112,10 +112,11 @@ impl<'a, C: Client> Exchange<'a, C> {
         if received.is_ready() && is_over {
             return Poll::Ready(Ok(()));
         }
-        if (self.upload.is_over() || self.upload.is_blocked)
-            && !self.download.is_tunnel()
-            && let Poll::Ready(error) = self.client.poll_gone(cx)
-        {
+        let is_unread = match self.download.is_tunnel() {
+            true => self.upload.is_blocked,
+            false => self.upload.is_over() || self.upload.is_blocked,
+        };
+        if is_unread && let Poll::Ready(error) = self.client.poll_gone(cx) {
             return Poll::Ready(Err(error));
         }
         self.has_response |= received.is_ready();
@@ -144,7 +145,7 @@ impl<'a, C: Client> Exchange<'a, C> {
         let is_open = !self.has_response && !self.download.is_tunnel();
         let until = self.clock.patience.until.filter(|_| is_open);
         let wait = self.current_wait();
-        let is_sending = wait == Some(Wait::Send);
+        let is_sending = matches!(wait, Some(Wait::Send | Wait::TunnelSend));
         if self.clock.record(wait, has_moved) && is_sending {
             self.unacknowledged = self.connection.unacknowledged();
         }
@@ -163,7 +164,9 @@ impl<'a, C: Client> Exchange<'a, C> {
             self.upload.stop();
             return Poll::Ready(Ok(()));
         }
-        if self.slow_at().is_some_and(|slow| Instant::now() < slow) {
+        let may_have_progress =
+            wait == Wait::TunnelSend || self.slow_at().is_some_and(|slow| Instant::now() < slow);
+        if may_have_progress {
             // The kernel takes more only once there is room for much.
             let unacknowledged = self.connection.unacknowledged();
             let has_progress = unacknowledged < self.unacknowledged;
@@ -194,6 +197,8 @@ impl<'a, C: Client> Exchange<'a, C> {
             Some(Wait::Farewell)
         } else if self.upload.is_closed() {
             Some(Wait::TunnelEnd)
+        } else if self.download.is_tunnel() && self.upload.is_blocked {
+            Some(Wait::TunnelSend)
         } else if self.download.is_tunnel() {
             Some(Wait::Tunnel)
         } else {
@@ -589,6 +594,39 @@ mod tests {
         let closed = ErrorType::ConnectionClosed;
         let expected = failed(ErrorSource::Downstream, closed, seconds(2));
         assert_eq!(outcome.await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_is_missed_while_its_server_accepts_nothing() {
+        for (body, response) in [(Body::None, SWITCHING), (Body::Chunked, b"")] {
+            let outcome = play(body, async |person, mut server| {
+                server.write_all(response).await.expect("open");
+                sleep(seconds(1)).await;
+                person.send(&"a".repeat(4096));
+                sleep(seconds(1)).await;
+                drop(person);
+                sleep(seconds(1)).await;
+                server
+            });
+            let outcome = outcome.await;
+            let gone = (ErrorSource::Downstream, ErrorType::ConnectionClosed);
+            assert_eq!((outcome.failed, outcome.after), (Some(gone), seconds(2)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_server_of_a_tunnel_has_to_accept_what_its_client_sends() {
+        let outcome = play(Body::None, async |person, mut server| {
+            server.write_all(SWITCHING).await.expect("open");
+            sleep(seconds(1)).await;
+            person.send(&"a".repeat(4096));
+            sleep(UPGRADED_IDLE).await;
+            (person, server)
+        });
+        let outcome = outcome.await;
+        let deaf = (ErrorSource::Upstream, ErrorType::WriteTimedout);
+        let after = seconds(1) + SEND;
+        assert_eq!((outcome.failed, outcome.after), (Some(deaf), after));
     }
 
     #[tokio::test(start_paused = true)]

@@ -33,6 +33,8 @@ pub(super) enum Wait {
     TunnelEnd,
     /// Anything in a tunnel.
     Tunnel,
+    /// The server of a tunnel, to accept what its client has sent.
+    TunnelSend,
     /// The server, to accept more of the request.
     Send,
     /// The next part of the response, or of the request that the server waits for.
@@ -113,7 +115,7 @@ impl WaitClock {
         match wait {
             Wait::Farewell | Wait::TunnelEnd => FAREWELL,
             Wait::Tunnel => UPGRADED_IDLE,
-            Wait::Send => self.patience.send,
+            Wait::Send | Wait::TunnelSend => self.patience.send,
             Wait::Read => self.patience.read,
         }
     }
@@ -122,7 +124,7 @@ impl WaitClock {
     /// `has_request` says whether the server has the complete request.
     pub(super) fn timeout_error(&self, wait: Wait, has_request: bool) -> Box<Error> {
         let limit = self.limit(wait);
-        if wait == Wait::Send {
+        if matches!(wait, Wait::Send | Wait::TunnelSend) {
             let is_slow = self.due().is_some_and(|due| Instant::now() < due);
             let why = match is_slow {
                 true => "the server accepts the request too slowly".to_owned(),
