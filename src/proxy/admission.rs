@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -15,6 +15,9 @@ use crate::lock::MutexExt as _;
 
 /// How many requests may wait for a pool whose addresses all have as many as they may.
 const MAX_WAITING: usize = 100;
+
+/// For each place in line that a client's connection has, this many must be free.
+const SHARE: usize = 4;
 
 /// A request's use of an address, which ends when this is dropped.
 #[derive(Debug)]
@@ -71,39 +74,49 @@ const LOOK: Duration = Duration::from_millis(500);
 /// first one tries, and it stays the first until it has succeeded or given up.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    line: Mutex<VecDeque<Arc<Notify>>>,
+    line: Mutex<VecDeque<Waiting>>,
     /// How many requests are in line.
     waiting: AtomicUsize,
+}
+
+/// A request in line.
+#[derive(Debug)]
+struct Waiting {
+    /// What wakes it once it is the first, and whenever there may be room.
+    turn: Arc<Notify>,
+    /// The client's connection, if that may have several requests.
+    connection: Option<usize>,
 }
 
 /// A place in line, given up when it is dropped.
 struct Place<'a> {
     queue: &'a Queue,
-    /// What wakes the request once it is the first, and whenever there may be room.
     turn: Arc<Notify>,
 }
 
 impl Place<'_> {
     fn is_first(&self) -> bool {
         let line = self.queue.line.lock_unpoisoned();
-        line.front()
-            .is_some_and(|first| Arc::ptr_eq(first, &self.turn))
+        let first = line.front();
+        first.is_some_and(|first| Arc::ptr_eq(&first.turn, &self.turn))
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut line = self.queue.line.lock_unpoisoned();
-        let place = line.iter().position(|one| Arc::ptr_eq(one, &self.turn));
+        let place = line
+            .iter()
+            .position(|one| Arc::ptr_eq(&one.turn, &self.turn));
         if let Some(place) = place {
             line.remove(place);
         }
-        self.queue.note_length(&line);
+        self.queue.note_length(line.len());
         // Whoever moves up tries: there may be room for more than one.
         if place == Some(0)
             && let Some(first) = line.front()
         {
-            first.notify_one();
+            first.turn.notify_one();
         }
     }
 }
@@ -115,13 +128,15 @@ impl Queue {
     }
 
     /// Waits until `admit` gives something, asked whenever it is this request's turn. `None` if that
-    /// takes longer than `patience`, or if too many wait already.
+    /// takes longer than `patience`, or if too many wait already. `connection` identifies that of the
+    /// client, if it may have several requests.
     pub(super) async fn wait<T>(
         &self,
+        connection: Option<usize>,
         patience: Duration,
         mut admit: impl FnMut() -> Option<T>,
     ) -> Option<T> {
-        let place = self.enter()?;
+        let place = self.enter(connection)?;
         let deadline = Instant::now().checked_add(patience)?;
         loop {
             let mut turn = pin!(place.turn.notified());
@@ -142,22 +157,28 @@ impl Queue {
         }
     }
 
-    /// A place at the end of the line; `None` if too many wait already.
-    fn enter(&self) -> Option<Place<'_>> {
+    /// A place at the end of the line; `None` if too many wait already. A client's connection may have
+    /// a quarter of what it leaves free, and one place in any case.
+    fn enter(&self, connection: Option<usize>) -> Option<Place<'_>> {
         let mut line = self.line.lock_unpoisoned();
-        if line.len() >= MAX_WAITING {
+        let of_client = |one: &&Waiting| connection.is_some() && one.connection == connection;
+        let own = line.iter().filter(of_client).count();
+        if own * SHARE >= MAX_WAITING.saturating_sub(line.len()) {
             return None;
         }
         let turn = Arc::new(Notify::new());
-        line.push_back(Arc::clone(&turn));
-        self.note_length(&line);
+        line.push_back(Waiting {
+            turn: Arc::clone(&turn),
+            connection,
+        });
+        self.note_length(line.len());
         // Either this request sees the room that another leaves, or that one sees this request.
         fence(Ordering::SeqCst);
         Some(Place { queue: self, turn })
     }
 
-    fn note_length(&self, line: &MutexGuard<'_, VecDeque<Arc<Notify>>>) {
-        self.waiting.store(line.len(), Ordering::Relaxed);
+    fn note_length(&self, length: usize) {
+        self.waiting.store(length, Ordering::Relaxed);
     }
 
     /// Has the first request in line try. If none waits, the next that comes tries at once.
@@ -166,7 +187,7 @@ impl Queue {
         if self.is_used()
             && let Some(first) = self.line.lock_unpoisoned().front()
         {
-            first.notify_one();
+            first.turn.notify_one();
         }
     }
 }
@@ -191,7 +212,7 @@ mod tests {
                 let take = |free: usize| free.checked_sub(1);
                 let order = Ordering::Relaxed;
                 let admit = || room.fetch_update(order, order, take).ok();
-                queue.wait(PATIENCE, admit).await.expect("in time");
+                queue.wait(None, PATIENCE, admit).await.expect("in time");
                 done.lock().expect("not poisoned").push(number);
             }));
             tokio::task::yield_now().await;
@@ -224,7 +245,7 @@ mod tests {
                 let take = |free: usize| free.checked_sub(1);
                 let order = Ordering::Relaxed;
                 let admit = || room.fetch_update(order, order, take).ok();
-                queue.wait(PATIENCE, admit).await.expect("in time");
+                queue.wait(None, PATIENCE, admit).await.expect("in time");
                 done.lock().expect("not poisoned").push(number);
             }));
             tokio::task::yield_now().await;
@@ -249,11 +270,11 @@ mod tests {
         let queue = Arc::new(Queue::default());
         let waiting = |queue: &Arc<Queue>| {
             let queue = Arc::clone(queue);
-            tokio::spawn(async move { queue.wait(PATIENCE, || None::<()>).await })
+            tokio::spawn(async move { queue.wait(None, PATIENCE, || None::<()>).await })
         };
         let first = waiting(&queue);
         tokio::task::yield_now().await;
-        let second = queue.wait(PATIENCE, || Some(()));
+        let second = queue.wait(None, PATIENCE, || Some(()));
         let start = Instant::now();
         let (second, ()) = tokio::join!(second, async {
             tokio::task::yield_now().await;
@@ -269,9 +290,24 @@ mod tests {
     async fn a_request_waits_no_longer_than_it_may() {
         let queue = Queue::default();
         let start = Instant::now();
-        assert_eq!(queue.wait(PATIENCE, || None::<()>).await, None);
+        assert_eq!(queue.wait(None, PATIENCE, || None::<()>).await, None);
         assert_eq!(start.elapsed().as_secs(), PATIENCE.as_secs());
         assert!(!queue.is_used());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_with_many_requests_leaves_room_for_others() {
+        let queue = Queue::default();
+        let fill = |connection| -> Vec<Place<'_>> {
+            std::iter::from_fn(|| queue.enter(connection)).collect()
+        };
+        let greedy = fill(Some(1));
+        assert_eq!(greedy.len(), 20);
+        let other = fill(Some(2));
+        assert_eq!(other.len(), 16);
+        assert_eq!(fill(None).len(), MAX_WAITING - 36);
+        drop(greedy);
+        assert!(queue.enter(Some(1)).is_some() && queue.enter(None).is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -280,16 +316,16 @@ mod tests {
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..MAX_WAITING {
             let queue = Arc::clone(&queue);
-            tasks.spawn(async move { queue.wait(PATIENCE, || None::<()>).await });
+            tasks.spawn(async move { queue.wait(None, PATIENCE, || None::<()>).await });
         }
         while queue.waiting.load(Ordering::Relaxed) < MAX_WAITING {
             tokio::task::yield_now().await;
         }
         let start = Instant::now();
-        assert_eq!(queue.wait(PATIENCE, || Some(())).await, None);
+        assert_eq!(queue.wait(None, PATIENCE, || Some(())).await, None);
         assert_eq!(start.elapsed(), Duration::ZERO);
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}
-        assert_eq!(queue.wait(PATIENCE, || Some(())).await, Some(()));
+        assert_eq!(queue.wait(None, PATIENCE, || Some(())).await, Some(()));
     }
 }

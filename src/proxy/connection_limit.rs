@@ -119,7 +119,7 @@ impl ConnectionLimit {
         }
         Some(UpstreamPermit {
             used: UsedPermit(Arc::clone(self)),
-            _share: held.map(|held| Share::new(held, self.resource)),
+            share: held.map(|held| Share::new(held, self.resource)),
         })
     }
 
@@ -168,10 +168,17 @@ impl ConnectionLimit {
 #[derive(Debug)]
 pub(crate) struct UpstreamPermit {
     used: UsedPermit,
-    _share: Option<Share>,
+    share: Option<Share>,
 }
 
 impl UpstreamPermit {
+    /// What identifies the client's connection while the permit is held, if it may have several
+    /// requests.
+    pub(crate) fn connection(&self) -> Option<usize> {
+        let share = self.share.as_ref()?;
+        Some(Arc::as_ptr(&share.held).addr())
+    }
+
     /// What counts a connection that requests share. It is no client's.
     pub(crate) fn into_used(self) -> UsedPermit {
         self.used

@@ -158,7 +158,8 @@ impl RequestCtx {
         let total = proxy.total_timeout.unwrap_or(Duration::MAX);
         let left = left.min(total.saturating_sub(self.elapsed()));
         let (patience, session) = (proxy.connect_timeout.min(left), self.session.as_deref());
-        let waiting = proxy.pool.wait_for_server(self.key, session, patience);
+        let (permit, pool) = (self.upstream_permit.as_ref(), &proxy.pool);
+        let waiting = pool.wait_for_server(self.key, session, permit, patience);
         let picked = waiting.await?;
         Ok(self.use_server(picked))
     }

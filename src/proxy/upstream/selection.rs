@@ -12,6 +12,7 @@ use super::{Choice, Picked, Pool, millis};
 use crate::proxy::admission::Admission;
 use crate::proxy::attempts::NoServer;
 use crate::proxy::availability::{Admittance, Trial};
+use crate::proxy::connection_limit::UpstreamPermit;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::hash;
 use crate::proxy::sticky::Session;
@@ -56,7 +57,7 @@ impl Pool {
     }
 
     /// The same once there is room, for which the request waits in line. `session` may name the
-    /// address that it prefers.
+    /// address that it prefers; `permit` is the request's.
     ///
     /// # Errors
     /// Why there is none; [`NoServer::Full`] if there is no room within `patience`.
@@ -64,6 +65,7 @@ impl Pool {
         &self,
         key: Option<u64>,
         session: Option<&Session>,
+        permit: Option<&UpstreamPermit>,
         patience: Duration,
     ) -> Result<Picked, NoServer> {
         let Some(queue) = &self.queue else {
@@ -73,7 +75,8 @@ impl Pool {
             Err(NoServer::Full) => None,
             decided => Some(decided),
         };
-        let waited = queue.wait(patience, admit).await;
+        let connection = permit.and_then(UpstreamPermit::connection);
+        let waited = queue.wait(connection, patience, admit).await;
         waited.unwrap_or(Err(NoServer::Full))
     }
 

@@ -604,11 +604,11 @@ async fn a_request_waits_for_room() {
     let pool = Arc::new(pool(limited([1], 1)));
     let held = pool.next_server(None).expect("room");
     let patience = Duration::from_secs(5);
-    let waited = pool.wait_for_server(None, None, patience).await;
+    let waited = pool.wait_for_server(None, None, None, patience).await;
     assert_eq!(waited.err(), Some(NoServer::Full));
     let waiting = {
         let pool = Arc::clone(&pool);
-        tokio::spawn(async move { pool.wait_for_server(None, None, patience).await })
+        tokio::spawn(async move { pool.wait_for_server(None, None, None, patience).await })
     };
     tokio::task::yield_now().await;
     assert_eq!(
@@ -629,7 +629,7 @@ async fn a_request_that_has_waited_counts_for_retries() {
     let mut held = pool.next_server(None).expect("room");
     for _ in 1..500 {
         let patience = Duration::from_secs(5);
-        let waiting = pool.wait_for_server(None, None, patience);
+        let waiting = pool.wait_for_server(None, None, None, patience);
         let leave = async {
             tokio::task::yield_now().await;
             drop(held);

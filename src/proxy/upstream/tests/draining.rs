@@ -64,7 +64,7 @@ async fn a_request_that_waits_for_room_gets_a_server_that_is_resumed() {
     let waiting = {
         let pool = Arc::clone(&pool);
         tokio::spawn(async move {
-            pool.wait_for_server(None, None, Duration::from_secs(5))
+            pool.wait_for_server(None, None, None, Duration::from_secs(5))
                 .await
         })
     };

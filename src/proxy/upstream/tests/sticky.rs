@@ -103,7 +103,7 @@ async fn a_cookie_overtakes_no_request_that_waits() {
     let home = cookie(&pool, &mut session(&pool, "a=b"), &held[0].choice).expect("a cookie");
     let client = session(&pool, &home);
     let patience = Duration::from_secs(5);
-    let waiting = pool.wait_for_server(None, None, patience);
+    let waiting = pool.wait_for_server(None, None, None, patience);
     let leave = async {
         tokio::task::yield_now().await;
         let [first, second] = held;
@@ -114,7 +114,7 @@ async fn a_cookie_overtakes_no_request_that_waits() {
     let (waited, second) = tokio::join!(waiting, leave);
     let waited = waited.expect("room");
     // In line it gets its own server, though the other one has room too.
-    let waiting = pool.wait_for_server(None, Some(&client), patience);
+    let waiting = pool.wait_for_server(None, Some(&client), None, patience);
     let leave = async {
         tokio::task::yield_now().await;
         drop((second, waited));
