@@ -14,6 +14,9 @@ use super::balance;
 use super::endpoint::{Endpoint, Rank};
 use crate::config::model::KeepAlive;
 
+/// How many addresses are remembered that the last look-ups have not found.
+const MOST_GONE: usize = 64;
+
 /// An address that a look-up has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FoundAddress {
@@ -40,6 +43,9 @@ impl FoundAddress {
 pub(crate) struct KnownAddresses {
     endpoints: Vec<Arc<Endpoint>>,
     tiers: Vec<Tier>,
+    /// Those that were found before, the last ones first. Names with many addresses show some of them
+    /// at a time, and what is known of an address must be known when it is found again.
+    gone: Vec<Arc<Endpoint>>,
     /// How connections to new ones are kept.
     keepalive: KeepAlive,
 }
@@ -73,11 +79,13 @@ impl KnownAddresses {
         Self {
             endpoints,
             tiers: vec![tier],
+            gone: Vec::new(),
             keepalive,
         }
     }
 
-    /// Those that a look-up has found. Addresses that were known keep their state. If the look-up
+    /// Those that a look-up has found. Addresses that were known keep their state, also if some
+    /// look-ups in between have not found them. If the look-up
     /// is not complete, those of a family of which it has found none are kept.
     pub(super) fn update(&self, found: &[FoundAddress], is_complete: bool) -> Self {
         let mut found = found.to_vec();
@@ -108,10 +116,14 @@ impl KnownAddresses {
                 tier
             })
             .collect();
-        let endpoints = found.iter().map(|one| self.endpoint_of(one)).collect();
+        let endpoints: Vec<_> = found.iter().map(|one| self.endpoint_of(one)).collect();
+        let is_found = |known: &Arc<Endpoint>| endpoints.iter().any(|one| Arc::ptr_eq(one, known));
+        let gone = self.endpoints.iter().chain(&self.gone);
+        let gone = gone.filter(|known| !is_found(known)).take(MOST_GONE);
         Self {
-            endpoints,
             tiers,
+            gone: gone.cloned().collect(),
+            endpoints,
             keepalive: self.keepalive,
         }
     }
@@ -145,6 +157,7 @@ impl KnownAddresses {
         let known = self
             .endpoints
             .iter()
+            .chain(&self.gone)
             .find(|endpoint| endpoint.address.as_inet() == Some(&found.address));
         let endpoint = known.map_or_else(
             || {
@@ -259,6 +272,24 @@ mod tests {
         assert_eq!(texts(after.iter()), ["10.0.0.3:80", "10.0.0.2:80"]);
         assert!(Arc::ptr_eq(&before[1], &after[1]));
         assert_eq!(after[1].rank().priority, 5);
+    }
+
+    #[test]
+    fn an_address_that_is_found_again_has_its_state() {
+        let all: Vec<String> = (1..=6).map(|last| format!("10.0.0.{last}:80")).collect();
+        let all: Vec<_> = all.iter().map(|text| at(text, 0, 1)).collect();
+        let first = KnownAddresses::default().update(&all[..2], true);
+        let known = first.update(&all[2..4], true).update(&all[4..], true);
+        assert_eq!(known.len(), 2);
+        let again = known.update(&all[..2], true);
+        assert!(Arc::ptr_eq(&first[0], &again[0]) && Arc::ptr_eq(&first[1], &again[1]));
+        // No more of them are remembered than that.
+        let many: Vec<String> = (1..=200).map(|last| format!("10.0.1.{last}:80")).collect();
+        let many: Vec<_> = many.iter().map(|text| at(text, 0, 1)).collect();
+        let none = again.update(&many, true).update(&all[2..4], true);
+        assert_eq!(none.gone.len(), MOST_GONE);
+        let anew = none.update(&all[..2], true);
+        assert!(!Arc::ptr_eq(&first[0], &anew[0]));
     }
 
     #[test]
