@@ -147,7 +147,7 @@ fn an_endless_row_of_them_is_502() {
 
 #[test]
 fn a_server_that_neither_asks_for_the_body_nor_responds_is_504() {
-    let origin = Origin::silent();
+    let origin = Origin::early(|_| vec![Act::Silence]);
     let route = ", timeout: { read: 400ms }";
     let gateway = passing_to(origin.address(), route).over_own_lane().start();
     let mut stream = TlsClient::named("a.test").connect(gateway.https);
