@@ -212,24 +212,41 @@ impl Page {
 }
 
 impl Form {
-    /// The form that an `Accept` field names first.
+    /// The form that an `Accept` field prefers, the first of those that it likes equally. Text is what
+    /// is left, or what is liked better than both others.
     pub(crate) fn wanted(accept: &[u8]) -> Self {
-        accept
-            .split(|&octet| octet == b',')
-            .find_map(|range| {
-                let media = range.split(|&octet| octet == b';').next()?.trim_ascii();
-                if media.eq_ignore_ascii_case(b"text/html") {
-                    Some(Self::Html)
-                } else if media.eq_ignore_ascii_case(b"application/json")
-                    || media.eq_ignore_ascii_case(b"application/problem+json")
-                {
-                    Some(Self::Json)
-                } else {
-                    None
+        let mut best = (Self::Text, 0);
+        let mut text = 0;
+        for range in accept.split(|&octet| octet == b',') {
+            let mut parts = range.split(|&octet| octet == b';').map(<[u8]>::trim_ascii);
+            let media = parts.next().unwrap_or_default();
+            let is = |other: &str| media.eq_ignore_ascii_case(other.as_bytes());
+            let weight = parts.find_map(read_weight).unwrap_or(1000);
+            if is("text/plain") {
+                text = text.max(weight);
+            } else if weight > best.1 {
+                if is("text/html") {
+                    best = (Self::Html, weight);
+                } else if is("application/json") || is("application/problem+json") {
+                    best = (Self::Json, weight);
                 }
-            })
-            .unwrap_or(Self::Text)
+            }
+        }
+        match text > best.1 {
+            true => Self::Text,
+            false => best.0,
+        }
     }
+}
+
+/// The weight that a parameter of a media range gives it, in thousandths; `None` if it is no weight.
+fn read_weight(parameter: &[u8]) -> Option<u16> {
+    let value = parameter
+        .strip_prefix(b"q=")
+        .or_else(|| parameter.strip_prefix(b"Q="))?;
+    let value: f32 = str::from_utf8(value).ok()?.parse().ok()?;
+    // One out of range becomes the nearest in it.
+    Some((value.clamp(0.0, 1.0) * 1000.0) as u16)
 }
 
 impl Maintenance {
@@ -348,6 +365,18 @@ mod tests {
     #[test]
     fn the_form_is_the_one_that_is_asked_for_first() {
         for (accept, form) in [
+            ("text/html;q=0.5, application/json", Form::Json),
+            ("text/html;q=0.5, application/json;q=0.4", Form::Html),
+            ("application/json;q=0, text/html;q=0.001", Form::Html),
+            (
+                "text/html; charset=x; q=0.2, application/json ;Q=0.3",
+                Form::Json,
+            ),
+            ("text/html;q=0, */*", Form::Text),
+            ("text/html;q=0.5, text/plain", Form::Text),
+            ("text/plain, text/html", Form::Html),
+            ("text/html;q=x, application/json", Form::Html),
+            ("text/html;q=nan, application/json", Form::Json),
             ("", Form::Text),
             ("*/*", Form::Text),
             (
