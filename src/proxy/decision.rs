@@ -18,7 +18,7 @@ use super::authentication::Identity;
 use super::authority::{Authority, Channel};
 use super::header;
 use super::path::Ambiguous;
-use super::redirect::Redirect;
+use super::redirect::{Redirect, escape_url};
 use super::refusal::Refusal;
 use super::request::{Relayed, Request};
 use super::response::LocalResponse;
@@ -385,7 +385,7 @@ fn redirect_to_tls(authority: Authority<'_>, port: u16, target: &[u8]) -> LocalR
         ..authority
     };
     let location = [b"https://", host.to_string().as_bytes(), target].concat();
-    HeaderValue::try_from(location).map_or_else(
+    HeaderValue::try_from(escape_url(location)).map_or_else(
         |_| LocalResponse::status(StatusCode::BAD_REQUEST),
         |to| LocalResponse::redirect(StatusCode::PERMANENT_REDIRECT, to),
     )
@@ -405,5 +405,7 @@ mod tests {
         };
         assert_eq!(to(443), expected("https://a.example/x?y=z"));
         assert_eq!(to(8443), expected("https://a.example:8443/x?y=z"));
+        let odd = redirect_to_tls(authority, 443, "/\u{e4}\"".as_bytes());
+        assert_eq!(odd, expected("https://a.example/%C3%A4%22"));
     }
 }

@@ -40,7 +40,8 @@ pub(crate) fn location(target: Vec<u8>) -> Option<HeaderValue> {
         let is_slash = |octet: &&u8| matches!(octet, b'/' | b'\\');
         let begin = target.iter().take_while(is_slash).count();
         let path = target.get(begin.saturating_sub(1)..)?;
-        return HeaderValue::from_bytes(&[&b"/"[..], path.get(1..)?].concat()).ok();
+        let path = [&b"/"[..], path.get(1..)?].concat();
+        return HeaderValue::try_from(escape_url(path)).ok();
     }
     let rest = [&b"https://"[..], b"http://"]
         .into_iter()
@@ -52,7 +53,24 @@ pub(crate) fn location(target: Vec<u8>) -> Option<HeaderValue> {
     if !is_authority(authority) {
         return None;
     }
-    HeaderValue::try_from(target).ok()
+    HeaderValue::try_from(escape_url(target)).ok()
+}
+
+/// A URL, or the rest of one, with what may not stand there in percent-encoding: clients take that
+/// for different things. A `\` stays, since browsers take it for a `/`.
+pub(crate) fn escape_url(url: Vec<u8>) -> Vec<u8> {
+    let is_bad = |octet: &u8| !octet.is_ascii_graphic() || b"\"<>^`{|}".contains(octet);
+    if !url.iter().any(is_bad) {
+        return url;
+    }
+    let mut out = Vec::with_capacity(url.len() * 2);
+    for octet in url {
+        match is_bad(&octet) {
+            true => out.extend_from_slice(format!("%{octet:02X}").as_bytes()),
+            false => out.push(octet),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -74,6 +92,11 @@ mod tests {
             ("/\\evil.example", "/evil.example"),
             ("/\\/evil.example", "/evil.example"),
             ("//", "/"),
+            ("/\u{e4}\"?q=`{x}", "/%C3%A4%22?q=%60%7Bx%7D"),
+            (
+                "https://a.example/{a|b}^%20",
+                "https://a.example/%7Ba%7Cb%7D%5E%20",
+            ),
         ] {
             assert_eq!(led(target).as_deref(), Some(to), "{target}");
         }
