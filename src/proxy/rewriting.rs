@@ -187,7 +187,7 @@ fn path_ends_with_slash(template: &Template) -> bool {
                 None => ends = text.ends_with('/'),
             },
             model::Part::Placeholder(Placeholder::QuestionedQuery) => return ends,
-            model::Part::Placeholder(_) => ends = false,
+            model::Part::Placeholder(_) | model::Part::Group { .. } => ends = false,
         }
     }
     ends
@@ -399,6 +399,45 @@ mod tests {
         ] {
             let template = text.parse().expect("a template");
             assert_eq!(path_ends_with_slash(&template), ends, "{text}");
+        }
+    }
+
+    #[test]
+    fn groups_of_the_expression_are_filled_in() {
+        let target = |expression: &str, to: &str, sent: &str| {
+            let path = model::PathRegex::compile(expression).expect("valid");
+            let rewriting = Rewriting::new(&model::Rewriting {
+                target: Some(Template::parse(to, Some(&path)).expect("a template")),
+                ..model::Rewriting::default()
+            });
+            let filled = with_values(sent, "a.example", |values| rewriting.fill(values)).ok()?;
+            Some(String::from_utf8(filled.target?).expect("text"))
+        };
+        let expression = "^/u/([^/]+)/(?P<rest>.*)$";
+        for (to, sent, got) in [
+            ("/{rest}?user={1}", "/u/me/a/b?c", "/a/b?user=me"),
+            ("/{rest}", "/u/me/a/b?c", "/a/b?c"),
+            (
+                "/x/{2}",
+                "/u/me/%C3%A4%20%22%2f%2Fb",
+                "/x/%C3%A4%20%22%2f%2fb",
+            ),
+            (
+                "/x?q={1}",
+                "/u/a&b=c;d+%25%3f%23/",
+                "/x?q=a%26b=c%3Bd%2B%25%3F%23",
+            ),
+            ("/x/{1}", "/u/a&b/", "/x/a&b"),
+            ("/x/{1}", "/elsewhere", "/x/"),
+        ] {
+            assert_eq!(
+                target(expression, to, sent).as_deref(),
+                Some(got),
+                "{to} {sent}"
+            );
+        }
+        for sent in ["/u/%2e%2e/", "/u/../", "/u/..%5c/"] {
+            assert_eq!(target(expression, "/x/{1}/y", sent), None, "{sent}");
         }
     }
 

@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use super::path;
 use super::request::Request;
-use crate::config::model::{Part, Placeholder, Template};
+use crate::config::model::{Part, Placeholder, Template, decode_escape};
 use crate::host::NameBuffer;
 use crate::tls::TlsInfo;
 
@@ -59,6 +59,8 @@ impl<'a> Values<'a> {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
                 Part::Placeholder(placeholder) => self.put(*placeholder, &mut out),
+                // Only targets may have them.
+                Part::Group { .. } => {}
             }
         }
         out
@@ -68,11 +70,23 @@ impl<'a> Values<'a> {
     /// parameter of it.
     pub(crate) fn fill_target(&self, template: &Template) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
+        let path = template.path().map(|expression| {
+            let sent = path::without_query(self.request.origin_form());
+            (expression, path::read_plainly(sent))
+        });
+        let captures = path
+            .as_ref()
+            .and_then(|(expression, path)| expression.captures(path));
         for part in template.parts() {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
                 Part::Placeholder(Placeholder::Path) if out.contains(&b'?') => {
                     put_escaped(self.path, &mut out);
+                }
+                Part::Group { index, .. } => {
+                    let found = captures.as_ref().and_then(|all| all.get(*index));
+                    let found = found.map_or(&b""[..], |found| found.as_bytes());
+                    put_encoded(found, &mut out);
                 }
                 Part::Placeholder(placeholder) => self.put(*placeholder, &mut out),
             }
@@ -145,6 +159,23 @@ impl Value {
         match self {
             Self::Fixed(value) => Some(value.clone()),
             Self::Filled(template) => HeaderValue::try_from(values.fill(template)).ok(),
+        }
+    }
+}
+
+/// Appends a part of a path that was decoded but for slashes that are data. What would end it in a
+/// URL is percent-encoded, and in a query also what would end a parameter.
+fn put_encoded(decoded: &[u8], out: &mut Vec<u8>) {
+    let is_query = out.contains(&b'?');
+    for (at, &octet) in decoded.iter().enumerate() {
+        let is_kept = match octet {
+            b'%' => decode_escape(decoded, at) == Some(b'/'),
+            b'&' | b';' | b'+' => !is_query,
+            _ => octet.is_ascii_alphanumeric() || b"-._~!$'()*,=:@/".contains(&octet),
+        };
+        match is_kept {
+            true => out.push(octet),
+            false => _ = write!(out, "%{octet:02X}"),
         }
     }
 }

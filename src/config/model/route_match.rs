@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use http::HeaderName;
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::{Captures, Regex, RegexBuilder};
 
 /// The most octets that a compiled expression may take.
 const MAX_COMPILED: usize = 256 << 10;
@@ -82,6 +82,25 @@ impl PathRegex {
     /// The expression as it is configured.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The index of a group by its name or number; `None` if there is none.
+    pub(crate) fn group(&self, name: &str) -> Option<usize> {
+        match name.bytes().all(|octet| octet.is_ascii_digit()) {
+            true => {
+                let groups = 1..self.compiled.captures_len();
+                name.parse().ok().filter(|index| groups.contains(index))
+            }
+            false => {
+                let mut names = self.compiled.capture_names();
+                names.position(|one| one == Some(name))
+            }
+        }
+    }
+
+    /// What the groups are in a decoded path, if the expression is found there.
+    pub(crate) fn captures<'p>(&self, path: &'p [u8]) -> Option<Captures<'p>> {
+        self.compiled.captures(path)
     }
 
     /// Whether the expression is found in a decoded path.

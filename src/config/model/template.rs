@@ -3,11 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::PathRegex;
+
 /// A text with placeholders: `https://{host}{path}`. `{{` and `}}` stand for braces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Template {
     /// No two texts follow each other, and none is empty.
     parts: Box<[Part]>,
+    /// The expression for paths whose groups are among the parts, if there are any.
+    path: Option<PathRegex>,
 }
 
 /// A part of a template.
@@ -15,6 +19,12 @@ pub struct Template {
 pub enum Part {
     Text(Box<str>),
     Placeholder(Placeholder),
+    /// What a group of an expression for paths has found.
+    Group {
+        /// As it is written: a name or a number.
+        name: Box<str>,
+        index: usize,
+    },
 }
 
 /// What a placeholder stands for.
@@ -97,7 +107,54 @@ impl Template {
         let part = (!text.is_empty()).then(|| Part::Text(text.into()));
         Self {
             parts: part.into_iter().collect(),
+            path: None,
         }
+    }
+
+    /// A template in which the groups of `path` may stand.
+    ///
+    /// # Errors
+    /// If the text is no template.
+    pub fn parse(text: &str, path: Option<&PathRegex>) -> Result<Self, TemplateError> {
+        let mut parts = Vec::new();
+        let (mut literal, mut rest) = (String::new(), text);
+        while let Some(at) = rest.find(['{', '}']) {
+            let (before, braced) = rest.split_at_checked(at).unwrap_or((rest, ""));
+            literal.push_str(before);
+            if let Some(after) = braced.strip_prefix("{{") {
+                literal.push('{');
+                rest = after;
+            } else if let Some(after) = braced.strip_prefix("}}") {
+                literal.push('}');
+                rest = after;
+            } else if let Some(after) = braced.strip_prefix('{') {
+                let (name, after) = after.split_once('}').ok_or(TemplateError::Unclosed)?;
+                let part = Part::named(name, path);
+                let part = part.ok_or_else(|| TemplateError::Unknown(name.to_owned()))?;
+                if !literal.is_empty() {
+                    parts.push(Part::Text(std::mem::take(&mut literal).into()));
+                }
+                parts.push(part);
+                rest = after;
+            } else {
+                return Err(TemplateError::Unopened);
+            }
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Text(literal.into()));
+        }
+        let mut all = parts.iter();
+        let has_groups = all.any(|part| matches!(part, Part::Group { .. }));
+        Ok(Self {
+            path: path.filter(|_| has_groups).cloned(),
+            parts: parts.into(),
+        })
+    }
+
+    /// The expression for paths whose groups are among the parts, if there are any.
+    pub fn path(&self) -> Option<&PathRegex> {
+        self.path.as_ref()
     }
 
     pub fn parts(&self) -> &[Part] {
@@ -119,41 +176,24 @@ impl Template {
     }
 }
 
+impl Part {
+    /// What a name in braces stands for. A group of `path` may have the name of no placeholder.
+    fn named(name: &str, path: Option<&PathRegex>) -> Option<Self> {
+        let known = Placeholder::ALL.into_iter().find(|one| one.name() == name);
+        known.map(Self::Placeholder).or_else(|| {
+            Some(Self::Group {
+                name: name.into(),
+                index: path?.group(name)?,
+            })
+        })
+    }
+}
+
 impl FromStr for Template {
     type Err = TemplateError;
 
     fn from_str(text: &str) -> Result<Self, TemplateError> {
-        let mut parts = Vec::new();
-        let (mut literal, mut rest) = (String::new(), text);
-        while let Some(at) = rest.find(['{', '}']) {
-            let (before, braced) = rest.split_at_checked(at).unwrap_or((rest, ""));
-            literal.push_str(before);
-            if let Some(after) = braced.strip_prefix("{{") {
-                literal.push('{');
-                rest = after;
-            } else if let Some(after) = braced.strip_prefix("}}") {
-                literal.push('}');
-                rest = after;
-            } else if let Some(after) = braced.strip_prefix('{') {
-                let (name, after) = after.split_once('}').ok_or(TemplateError::Unclosed)?;
-                let known = Placeholder::ALL.into_iter().find(|one| one.name() == name);
-                let known = known.ok_or_else(|| TemplateError::Unknown(name.to_owned()))?;
-                if !literal.is_empty() {
-                    parts.push(Part::Text(std::mem::take(&mut literal).into()));
-                }
-                parts.push(Part::Placeholder(known));
-                rest = after;
-            } else {
-                return Err(TemplateError::Unopened);
-            }
-        }
-        literal.push_str(rest);
-        if !literal.is_empty() {
-            parts.push(Part::Text(literal.into()));
-        }
-        Ok(Self {
-            parts: parts.into(),
-        })
+        Self::parse(text, None)
     }
 }
 
@@ -163,6 +203,7 @@ impl fmt::Display for Template {
         self.parts.iter().try_for_each(|part| match part {
             Part::Text(text) => f.write_str(&text.replace('{', "{{").replace('}', "}}")),
             Part::Placeholder(placeholder) => write!(f, "{{{}}}", placeholder.name()),
+            Part::Group { name, .. } => write!(f, "{{{name}}}"),
         })
     }
 }
@@ -199,6 +240,30 @@ mod tests {
             let template: Template = written.parse().expect("valid");
             assert_eq!(template.parts(), [Part::Placeholder(placeholder)]);
         }
+    }
+
+    #[test]
+    fn groups_of_an_expression_are_named_or_numbered() {
+        let path = PathRegex::compile("^/(a)/(?P<rest>.*)$").expect("valid");
+        let text = "/x/{1}/{rest}{path}{2}";
+        let template = Template::parse(text, Some(&path)).expect("valid");
+        let group = |name: &str, index| Part::Group {
+            name: name.into(),
+            index,
+        };
+        assert_eq!(template.parts()[1], group("1", 1));
+        assert_eq!(template.parts()[3], group("rest", 2));
+        assert_eq!(template.parts()[5], group("2", 2));
+        assert_eq!(template.to_string(), text);
+        assert_eq!(template.path(), Some(&path));
+        assert_eq!(template.as_literal(), None);
+        for name in ["0", "3", "other", "", "99999999999999999999"] {
+            let error = TemplateError::Unknown(name.to_owned());
+            let parsed = Template::parse(&format!("{{{name}}}"), Some(&path));
+            assert_eq!(parsed, Err(error));
+        }
+        let plain = Template::parse("/x{path}", Some(&path)).expect("valid");
+        assert_eq!(Ok(plain), "/x{path}".parse());
     }
 
     #[test]

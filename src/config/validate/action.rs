@@ -10,15 +10,16 @@ use super::redirect;
 use super::references::{self, Upstreams};
 use super::retries::retries;
 use super::value::{FOREVER, MOMENT};
-use crate::config::model::{Action, Proxy};
+use crate::config::model::{Action, PathMatch, Proxy};
 use crate::config::problem::At;
 use crate::config::schema;
 
-/// The one thing that a route does.
+/// The one thing that a route for `path` does.
 pub(super) fn action(
     ctx: &mut Context<'_>,
     route: &schema::Route,
     upstreams: &Upstreams,
+    path: Option<&PathMatch>,
     at: &At<'_>,
 ) -> Option<Action> {
     if route.upstream.is_none() && !at.key("upstream").is_written() {
@@ -73,7 +74,9 @@ pub(super) fn action(
             action
         }
         (None, None, None, Some(files)) => Some(self::files(ctx, files, &at.key("files"))),
-        (None, Some(redirect), None, None) => self::redirect(ctx, redirect, &at.key("redirect")),
+        (None, Some(redirect), None, None) => {
+            self::redirect(ctx, redirect, path, &at.key("redirect"))
+        }
         (None, None, Some(respond), None) => self::respond(ctx, respond, &at.key("respond")),
         (None, None, None, None) => {
             let message = "the route does nothing";
@@ -122,7 +125,12 @@ pub(super) fn proxy(
     }))
 }
 
-fn redirect(ctx: &mut Context<'_>, raw: &schema::Redirect, at: &At<'_>) -> Option<Action> {
+fn redirect(
+    ctx: &mut Context<'_>,
+    raw: &schema::Redirect,
+    path: Option<&PathMatch>,
+    at: &At<'_>,
+) -> Option<Action> {
     let status =
         status(raw.status).filter(|status| matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308));
     if status.is_none() {
@@ -134,7 +142,7 @@ fn redirect(ctx: &mut Context<'_>, raw: &schema::Redirect, at: &At<'_>) -> Optio
             "give 301 or 308 for good, 302, 303 or 307 for now",
         );
     }
-    let to = redirect::target(ctx, &at.key("to"), &raw.to);
+    let to = redirect::target(ctx, &at.key("to"), &raw.to, path);
     Some(Action::Redirect {
         to: to?,
         status: status?,

@@ -31,7 +31,7 @@ pub(super) fn files(ctx: &mut Context<'_>, raw: &schema::Files, at: &At<'_>) -> 
     let mut candidates = Vec::with_capacity(raw.candidates.len());
     for (number, text) in raw.candidates.iter().enumerate() {
         let at = try_at.index(number);
-        let Some(template) = rewrite::target(ctx, &at, text) else {
+        let Some(template) = rewrite::target(ctx, &at, text, None) else {
             continue;
         };
         let has_query =

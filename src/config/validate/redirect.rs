@@ -3,16 +3,21 @@
 use http::Uri;
 
 use super::context::Context;
-use super::template::{sample, template};
-use crate::config::model::{Part, Placeholder, Template};
+use super::template::{path_template, sample};
+use crate::config::model::{Part, PathMatch, Placeholder, Template};
 use crate::config::problem::At;
 
 /// The target of a redirect, if it is valid.
 ///
 /// Clients must not be able to choose the host that they are redirected to. So a URL has its host
 /// before anything that they can fill in freely, and a path has its first `/`.
-pub(super) fn target(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<Template> {
-    let template = template(ctx, at, raw)?;
+pub(super) fn target(
+    ctx: &mut Context<'_>,
+    at: &At<'_>,
+    raw: &str,
+    path: Option<&PathMatch>,
+) -> Option<Template> {
+    let template = path_template(ctx, at, raw, path)?;
     let begin = match template.as_literal() {
         Some(_) => Ok(()),
         None => check_begin(&template),
@@ -60,7 +65,7 @@ fn check_begin(template: &Template) -> Result<(), &'static str> {
             };
             return check_host(text.strip_prefix("://").ok_or(SCHEME)?, rest, IN_HOST);
         }
-        Part::Placeholder(_) => return Err(SCHEME),
+        Part::Placeholder(_) | Part::Group { .. } => return Err(SCHEME),
         Part::Text(text) => text,
     };
     if let Some(path) = begin.strip_prefix('/') {
@@ -69,6 +74,8 @@ fn check_begin(template: &Template) -> Result<(), &'static str> {
             (None, Some(Part::Placeholder(Placeholder::Path))) => {
                 Err("leave out the '/': {path} begins with one")
             }
+            // Of several slashes that it leads to, one is left.
+            (None, Some(Part::Group { .. })) => Ok(()),
             (None, Some(_)) => Err("write something between the first '/' and a placeholder"),
             _ => Ok(()),
         };
@@ -99,7 +106,7 @@ fn check_host(begin: &str, rest: &[Part], hint: &'static str) -> Result<(), &'st
             // It may be empty: what follows may still belong to the host.
             Part::Placeholder(Placeholder::QuestionedQuery) => {}
             Part::Placeholder(Placeholder::Host | Placeholder::Sni | Placeholder::Port) => {}
-            Part::Placeholder(_) => return Err(hint),
+            Part::Placeholder(_) | Part::Group { .. } => return Err(hint),
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use super::context::Context;
-use super::template::{sample, template};
+use super::template::{path_template, sample, template};
 use crate::config::model::{FieldEdits, Part, PathMatch, Placeholder, Rewriting, Template};
 use crate::config::problem::{At, quote};
 use crate::config::schema;
@@ -43,7 +43,7 @@ pub(super) fn rewriting(
         None => {}
     }
     if let Some(raw) = &raw.rewrite {
-        rewriting.target = target(ctx, &at.key("rewrite"), raw);
+        rewriting.target = target(ctx, &at.key("rewrite"), raw, path);
     }
     if let Some(raw) = &raw.host {
         rewriting.host = host(ctx, &at.key("host"), raw);
@@ -60,15 +60,20 @@ pub(super) fn rewriting(
 }
 
 /// The path, or path and query, that a server gets.
-pub(super) fn target(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<Template> {
-    let template = template(ctx, at, raw)?;
+pub(super) fn target(
+    ctx: &mut Context<'_>,
+    at: &At<'_>,
+    raw: &str,
+    path: Option<&PathMatch>,
+) -> Option<Template> {
+    let template = path_template(ctx, at, raw, path)?;
     let sample = sample(&template);
     let path = sample.split('?').next().unwrap_or(&sample);
     let is_good = |octet: u8| octet.is_ascii_graphic() && !b"#<>`\"".contains(&octet);
     let begins = match template.parts().first() {
         Some(Part::Text(text)) => text.starts_with('/'),
         Some(Part::Placeholder(placeholder)) => *placeholder == Placeholder::Path,
-        None => false,
+        Some(Part::Group { .. }) | None => false,
     };
     let hint = if !begins {
         "begin it with '/' or {path}"

@@ -226,7 +226,8 @@ fn routes(
             basic_auth: route.basic_auth.as_ref(),
         };
         let access = access(ctx, keys, inherited.access, &at);
-        if let (Some(action), Some(path)) = (action(ctx, route, upstreams, &at), path) {
+        let action = action(ctx, route, upstreams, path.as_ref(), &at);
+        if let (Some(action), Some(path)) = (action, path) {
             let compression = match &route.compress {
                 Some(raw) => compression(ctx, raw, &at.key("compress")),
                 None => compress.clone(),

@@ -1,12 +1,26 @@
 //! Texts with placeholders.
 
 use super::context::Context;
-use crate::config::model::{Part, Placeholder, Template, TemplateError};
+use crate::config::model::{Part, PathMatch, Placeholder, Template, TemplateError};
 use crate::config::problem::{At, nearest, quote};
 
 /// A text with placeholders, if it is valid.
 pub(super) fn template(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<Template> {
-    let error = match raw.parse() {
+    path_template(ctx, at, raw, None)
+}
+
+/// The same for a route with this path: if that is an expression, its groups may be named.
+pub(super) fn path_template(
+    ctx: &mut Context<'_>,
+    at: &At<'_>,
+    raw: &str,
+    path: Option<&PathMatch>,
+) -> Option<Template> {
+    let path = match path {
+        Some(PathMatch::Regex(regex)) => Some(regex),
+        Some(PathMatch::Prefix(_) | PathMatch::Exact(_)) | None => None,
+    };
+    let error = match Template::parse(raw, path) {
         Ok(template) => return Some(template),
         Err(error) => error,
     };
@@ -41,6 +55,7 @@ pub(super) fn template(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<
 pub(super) fn sample(template: &Template) -> String {
     let parts = template.parts().iter().map(|part| match part {
         Part::Text(text) => text,
+        Part::Group { .. } => "a",
         Part::Placeholder(placeholder) => match placeholder {
             Placeholder::Host | Placeholder::Sni => "a.example",
             Placeholder::Path => "/a",

@@ -21,7 +21,11 @@ pub(super) fn is_forbidden(site: &Site, index: Option<usize>, request: &Request<
 
 /// Whether a request gets the page of a maintenance. That of a CA does not: the server behind a route
 /// may obtain certificates itself. A CA sends no query, by which many servers route.
-pub(in crate::proxy) fn is_maintained(site: &Site, index: Option<usize>, request: &Request<'_>) -> bool {
+pub(in crate::proxy) fn is_maintained(
+    site: &Site,
+    index: Option<usize>,
+    request: &Request<'_>,
+) -> bool {
     let is_in_token = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
     let is_token = |token: &str| !token.is_empty() && token.bytes().all(is_in_token);
     site.maintenance(index).is_some_and(|maintenance| {
