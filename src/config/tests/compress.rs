@@ -51,8 +51,8 @@ fn responses_are_compressed_only_where_it_is_wanted() {
         "compress: off, routes: [{ upstream: app, compress: { level: default } }]",
         "compress: on, routes: [{ respond: {} }]",
         "routes: [{ respond: {}, compress: on }]",
-        "compress: on, routes: [{ files: { root: . } }]",
-        "routes: [{ files: { root: . }, compress: on }]",
+        "compress: on, routes: [{ files: { root: / } }]",
+        "routes: [{ files: { root: / }, compress: on }]",
     ] {
         assert_eq!(compressions(keys), on, "{keys}");
     }
