@@ -12,6 +12,7 @@ mod on_demand;
 mod order;
 mod refusable;
 mod refused;
+mod retries;
 mod rewriting;
 mod routes;
 mod served_files;

@@ -96,20 +96,11 @@ pub(super) async fn serve<A>(
         let may_keep = head.keeps_connection && !*shutdown.borrow();
         let request = client.request_from(&head, stream.unread());
         let routed = match request.map(|request| app.route(&request)) {
-            Some(Routed::Validation) => {
+            Some(pending @ (Routed::Validation | Routed::Authorize(_))) => {
                 let Some(request) = client.request_from(&head, stream.unread()) else {
                     return;
                 };
-                Some(Box::pin(app.route_validation(&request)).await)
-            }
-            routed => routed,
-        };
-        let routed = match routed {
-            Some(Routed::Authorize(decision)) => {
-                let Some(request) = client.request_from(&head, stream.unread()) else {
-                    return;
-                };
-                Some(Box::pin(app.authorize(decision, &request)).await)
+                Some(Box::pin(app.complete_routing(pending, &request)).await)
             }
             routed => routed,
         };

@@ -42,6 +42,27 @@ pub trait DirectResponder: HttpServerApp {
         request: &Request<'_>,
     ) -> impl Future<Output = Routed> + Send;
 
+    /// Does what else it takes to decide what to do with a request.
+    fn complete_routing(
+        &self,
+        routed: Routed,
+        request: &Request<'_>,
+    ) -> impl Future<Output = Routed> + Send
+    where
+        Self: Sync,
+    {
+        async move {
+            let routed = match routed {
+                Routed::Validation => self.route_validation(request).await,
+                routed => routed,
+            };
+            match routed {
+                Routed::Authorize(decision) => self.authorize(decision, request).await,
+                routed => routed,
+            }
+        }
+    }
+
     /// Passes a request on, and its response to the client.
     fn forward<C: Client>(
         &self,
@@ -152,7 +173,7 @@ impl ProxyApp {
         };
         let mut ctx = RequestCtx::new();
         let taken = ctx.take_decision(decision, request);
-        Routed::Respond(Box::new(match refusal.or(taken.err()) {
+        Routed::Respond(Box::new(match refusal.or_else(|| taken.err()) {
             Some(refusal) => self.gateway.prepare_page(ctx, refusal, request),
             None => Prepared::new(ctx, None, request),
         }))

@@ -136,6 +136,8 @@ impl KnownAddresses {
         };
         Self {
             endpoints: self.iter().map(succeed).collect(),
+            // What is known of them may not hold for the new upstream.
+            gone: Vec::new(),
             tiers: self.tiers.clone(),
             keepalive: self.keepalive,
         }

@@ -4,6 +4,7 @@
 //! up by hash. Its routes are tried in their order, which the configuration has sorted, without a
 //! lock.
 
+mod action;
 mod admission;
 mod hashing;
 mod pools;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+pub(crate) use self::action::{Action, Proxy};
 pub(crate) use self::admission::Admission;
 use self::hashing::RandomState;
 use self::pools::Pools;
@@ -90,27 +92,6 @@ struct Route {
     compression: Option<Arc<model::Compression>>,
     maintenance: Option<Arc<Maintenance>>,
     access: Option<Arc<Access>>,
-}
-
-/// What a route does with a request.
-pub(crate) enum Action {
-    Respond(LocalResponse),
-    Redirect(Redirect),
-    Proxy(Proxy),
-    Files(Arc<model::Files>),
-}
-
-/// How a request is passed on.
-pub(crate) struct Proxy {
-    pub(crate) pool: Arc<Pool>,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) read_timeout: Duration,
-    pub(crate) send_timeout: Duration,
-    /// For the whole request, until the end of its response.
-    pub(crate) total_timeout: Option<Duration>,
-    /// The most octets of a request's body, 0 for any number.
-    pub(crate) max_body: u64,
-    pub(crate) retries: model::Retries,
 }
 
 impl SiteTable {

@@ -249,16 +249,9 @@ where
     async fn answer_request(self: Arc<Self>, mut session: HttpSession) {
         let in_flight = self.slot.count_in_flight();
         let routed = match self.route(&mut session) {
-            Routed::Validation => {
+            pending @ (Routed::Validation | Routed::Authorize(_)) => {
                 let request = Request::of(session.req_header(), session.digest());
-                Box::pin(self.app.route_validation(&request)).await
-            }
-            routed => routed,
-        };
-        let routed = match routed {
-            Routed::Authorize(decision) => {
-                let request = Request::of(session.req_header(), session.digest());
-                Box::pin(self.app.authorize(decision, &request)).await
+                Box::pin(self.app.complete_routing(pending, &request)).await
             }
             routed => routed,
         };

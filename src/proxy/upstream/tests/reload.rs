@@ -101,7 +101,7 @@ async fn a_request_that_ends_in_the_old_pool_makes_room_in_the_new_one() {
     let waiting = {
         let pool = Arc::clone(&second);
         tokio::spawn(async move {
-            pool.wait_for_server(None, None, Duration::from_secs(5))
+            pool.wait_for_server(None, None, None, Duration::from_secs(5))
                 .await
         })
     };

@@ -1,0 +1,30 @@
+//! What a route does with requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::model;
+use crate::proxy::redirect::Redirect;
+use crate::proxy::response::LocalResponse;
+use crate::proxy::upstream::Pool;
+
+/// What a route does with a request.
+pub(crate) enum Action {
+    Respond(LocalResponse),
+    Redirect(Redirect),
+    Proxy(Proxy),
+    Files(Arc<model::Files>),
+}
+
+/// How a request is passed on.
+pub(crate) struct Proxy {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) read_timeout: Duration,
+    pub(crate) send_timeout: Duration,
+    /// For the whole request, until the end of its response.
+    pub(crate) total_timeout: Option<Duration>,
+    /// The most octets of a request's body, 0 for any number.
+    pub(crate) max_body: u64,
+    pub(crate) retries: model::Retries,
+}
