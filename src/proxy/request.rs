@@ -152,8 +152,10 @@ impl<'a> Request<'a> {
 
     /// Whether the client speaks TLS: with the gateway, or with a trusted proxy.
     pub(crate) fn is_secure(&self) -> bool {
-        let relayed = self.relayed.and_then(|relayed| relayed.is_tls);
-        relayed.unwrap_or(self.tls.is_some())
+        match self.relayed.and_then(|relayed| relayed.is_tls) {
+            Some(is_tls) => is_tls,
+            None => self.tls.is_some(),
+        }
     }
 
     /// The addresses of the client and of what it connected to.
