@@ -17,6 +17,7 @@ mod rewriting;
 mod routes;
 mod served_files;
 mod unavailable;
+mod upstream_warnings;
 mod upstreams;
 mod zerossl;
 
