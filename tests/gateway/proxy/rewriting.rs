@@ -3,7 +3,7 @@
 mod responses;
 
 use super::{PINGORA, VERSIONS, all, over};
-use crate::support::{Act, Gateway, Origin, TlsClient, serving};
+use crate::support::{Gateway, Origin, TlsClient, serving};
 
 /// Gateways with these routes in `a.test`, one for each lane.
 fn gateways(origin: &Origin, routes: &str) -> [Gateway; 2] {

@@ -2,7 +2,7 @@
 
 use super::super::{VERSIONS, all, over};
 use super::{on_both_lanes, yaml};
-use crate::support::{Act, Origin, TlsClient, serving};
+use crate::support::{Act, Origin};
 
 #[test]
 fn fields_of_responses_are_changed_whoever_responds() {
