@@ -88,6 +88,7 @@ fn ours(leaf: &Leaf) -> (SslAcceptor, GlobalCertificate) {
         certificates: Arc::new(SniMap::default().with_changes(names)),
         unknown_sni: UnknownSni::Default,
         attachment: None,
+        policies: Arc::default(),
     });
     let settings = Tls {
         profile: TlsProfile::Intermediate,
@@ -97,6 +98,7 @@ fn ours(leaf: &Leaf) -> (SslAcceptor, GlobalCertificate) {
         default_certificate: None,
         unknown_sni: UnknownSni::Default,
         session_tickets: SessionTickets::Rotate(Duration::from_secs(43_200)),
+        policy: None,
     };
     (server.acceptor(&settings).expect("OpenSSL"), server)
 }

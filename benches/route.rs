@@ -27,6 +27,7 @@ fn table(sites: usize) -> SiteTable {
         compression: None,
         maintenance: None,
         access: None,
+        needs_certificate: false,
     };
     let regex = PathRegex::compile("^/u/[0-9]+$").expect("an expression");
     // Some sites have paths of all kinds.
@@ -44,6 +45,7 @@ fn table(sites: usize) -> SiteTable {
         Arc::new(Site {
             hosts: vec![host.parse().expect("a pattern")],
             tls: SiteTls::Auto(Vec::new()),
+            tls_policy: None,
             routes: paths(&host).into_iter().map(respond).collect(),
             hsts: None,
             error_pages: None,

@@ -24,6 +24,8 @@ pub struct Metrics {
     pub handshakes: IntCounterVec,
     /// Handshakes whose SNI found no certificate.
     pub unknown_names: IntCounter,
+    /// Handshakes refused because of the client's certificate, by reason.
+    pub client_certificates_refused: IntCounterVec,
     /// Loaded certificates, by source.
     pub certificates: IntGaugeVec,
     /// Certificates that are kept parsed, ready for handshakes.
@@ -139,6 +141,11 @@ impl Metrics {
             unknown_names: counter(
                 "snigate_tls_unknown_names_total",
                 "TLS handshakes whose server name has no certificate.",
+            )?,
+            client_certificates_refused: counters(
+                "snigate_tls_client_certificates_refused_total",
+                "TLS handshakes refused because of the client's certificate, by reason.",
+                &["reason"],
             )?,
             certificates: gauges(
                 "snigate_certificates",

@@ -69,6 +69,7 @@ mod sticky;
 mod system_roots;
 mod template;
 mod tls_failure;
+mod tls_policy;
 mod tls_stream;
 mod trailers;
 mod upstream;
@@ -204,7 +205,9 @@ impl Gateway {
         self.refused.count(refusal);
         ctx.record_refusal(refusal);
         let page = ctx.refusal_page(refusal, request);
-        Prepared::new(ctx, Some(page), request)
+        // The client's next connection meets what the site demands, this one never will.
+        let closes = refusal == Refusal::Outdated;
+        Prepared::new(ctx, Some(page), request).closing(closes)
     }
 
     /// Responds to a request that is not served.

@@ -12,11 +12,14 @@
 //! [`Handshake`] keeps what is known.
 
 mod alpn;
+mod client_certificate;
 mod context;
 mod ffi;
 mod foreign;
 mod handshake;
 mod info;
+mod policies;
+mod policy;
 mod select;
 mod ticket;
 
@@ -38,14 +41,16 @@ use pingora_core::protocols::tls::TlsRef;
 use crate::certificate::parsed_cache::{self, ParsedCache};
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::challenge::Challenges;
-use crate::config::model::{Tls, UnknownSni};
+use crate::config::model::{Tls, TlsPolicy, UnknownSni};
 use crate::host::HostName;
 use crate::lock::MutexExt as _;
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
 
+pub use self::client_certificate::{ClientCertificate, ClientRefusal};
 pub use self::handshake::Handshake;
 pub use self::info::TlsInfo;
+pub use self::policies::Policies;
 pub use self::select::Snapshot;
 
 use self::select::{Purpose, RequestedName, Selection};
@@ -89,6 +94,7 @@ impl GlobalCertificate {
                 certificates: Arc::new(SniMap::default()),
                 unknown_sni: UnknownSni::Default,
                 attachment: None,
+                policies: Arc::default(),
             }),
             handshake: Ssl::new_ex_index()?,
             is_validation: Ssl::new_ex_index()?,
@@ -158,8 +164,13 @@ impl GlobalCertificate {
         builder.set_client_hello_callback(move |ssl, alert| this.client_hello(&policy, ssl, alert));
         let this = self.clone();
         builder.set_alpn_select_callback(move |ssl, offered| {
-            let is_validation = this.handshake(ssl).is_some_and(|one| one.is_validation());
-            alpn::select_protocol(offered, is_validation).ok_or(AlpnError::ALERT_FATAL)
+            let handshake = this.handshake(ssl);
+            let is_validation = handshake.as_ref().is_some_and(Handshake::is_validation);
+            let policy = handshake.and_then(|handshake| handshake.policy());
+            let own = policy
+                .as_ref()
+                .and_then(|policy| policy.protocols.as_deref());
+            alpn::select_protocol(offered, is_validation, own).ok_or(AlpnError::ALERT_FATAL)
         });
         Ok(())
     }
@@ -192,6 +203,7 @@ impl GlobalCertificate {
         };
         let purpose = selection.purpose();
         let session_name = snapshot.session_name(&requested, local);
+        let own_policy = snapshot.policy(&requested, local, purpose).cloned();
         let is_refused = matches!(selection, Selection::Refuse(_));
         self.settle(&handshake, snapshot, selection);
         if is_refused {
@@ -201,12 +213,16 @@ impl GlobalCertificate {
             };
             return Err(ErrorStack::get());
         }
-        let context = session_context(policy, session_name.as_ref(), purpose);
+        let name = session_name.as_ref();
+        let context = session_context(policy, own_policy.as_deref(), name, purpose);
         if !ffi::set_session_id_context(ssl, &context) {
             return Err(ErrorStack::get());
         }
         if purpose == Purpose::Validate {
             ffi::forbid_tickets(ssl)?;
+        }
+        if let Some(policy) = &own_policy {
+            policy::impose(policy, ssl, &handshake)?;
         }
         ssl.set_ex_data(self.0.handshake, Mutex::new(Some(handshake)));
         Ok(ClientHelloResponse::SUCCESS)
@@ -339,7 +355,7 @@ impl TlsAccept for GlobalCertificate {
             .handshakes
             .with_label_values(&[result, ssl.version_str(), ffi::group_name(ssl), resumed])
             .inc();
-        let info = handshake?.to_info()?;
+        let info = handshake?.to_info()?.with_client_of(ssl);
         if let (true, Some(set)) = (is_resumed, &info.certificates) {
             set.note_use();
         }
@@ -355,10 +371,18 @@ fn session_policy(tls: &Tls) -> Vec<u8> {
 /// The context of sessions of one name under one policy; an address has its name in the DNS.
 ///
 /// Without it OpenSSL resumes a session of one site under the name of any other.
-fn session_context(policy: &[u8], name: Option<&HostName>, purpose: Purpose) -> [u8; 32] {
+fn session_context(
+    policy: &[u8],
+    own_policy: Option<&TlsPolicy>,
+    name: Option<&HostName>,
+    purpose: Purpose,
+) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(policy);
     hash.update(&[purpose as u8]);
+    if let Some(own_policy) = own_policy {
+        hash.update(own_policy.digest());
+    }
     if let Some(name) = name {
         hash.update(name.as_str().as_bytes());
     }

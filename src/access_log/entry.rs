@@ -37,6 +37,8 @@ pub struct Entry<'a> {
     pub user: Option<&'a str>,
     /// Why the request was refused, as a word.
     pub refused: Option<&'a str>,
+    /// Subject and fingerprint of the certificate that the client presented.
+    pub client_certificate: Option<(&'a str, &'a str)>,
 }
 
 impl Entry<'_> {
@@ -76,6 +78,11 @@ impl Entry<'_> {
         );
         if let Some(refused) = self.refused {
             _ = write!(line, " refused={refused}");
+        }
+        if let Some((subject, fingerprint)) = self.client_certificate {
+            line.push_str(" client_cert_subject=\"");
+            escape(&mut line, subject.as_bytes(), Style::Quoted);
+            _ = write!(line, "\" client_cert_fingerprint={fingerprint}");
         }
         line.push('\n');
         line
@@ -120,6 +127,11 @@ impl Entry<'_> {
                 escape(&mut line, value.as_bytes(), Style::Json);
                 line.push('"');
             }
+        }
+        if let Some((subject, fingerprint)) = self.client_certificate {
+            line.push_str(",\"client_cert_subject\":\"");
+            escape(&mut line, subject.as_bytes(), Style::Json);
+            _ = write!(line, "\",\"client_cert_fingerprint\":\"{fingerprint}\"");
         }
         line.push_str("}\n");
         line
@@ -222,6 +234,7 @@ pub(crate) mod tests {
             upstream: Some("10.0.0.1:8080"),
             user: None,
             refused: None,
+            client_certificate: None,
         }
     }
 
@@ -242,6 +255,20 @@ pub(crate) mod tests {
         assert_eq!(value["status"], 200);
         assert_eq!(value["duration"], 0.012_345);
         assert_eq!(value["time"], "2025-11-23T23:00:00Z");
+    }
+
+    #[test]
+    fn a_certificate_is_logged_if_there_is_one() {
+        let entry = Entry {
+            client_certificate: Some(("CN=\"a\"\n", "00ff")),
+            ..entry()
+        };
+        let text = entry.to_text();
+        let end = " client_cert_subject=\"CN=\\x22a\\x22\\x0A\" client_cert_fingerprint=00ff\n";
+        assert!(text.ends_with(end), "{text}");
+        let value: serde_json::Value = serde_json::from_str(&entry.to_json()).expect("valid JSON");
+        assert_eq!(value["client_cert_subject"], "CN=\"a\"\n");
+        assert_eq!(value["client_cert_fingerprint"], "00ff");
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod sample;
 mod site;
 mod sticky;
 mod template;
+mod tls_policy;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -48,6 +49,7 @@ pub use route_match::*;
 pub use site::*;
 pub use sticky::*;
 pub use template::*;
+pub use tls_policy::*;
 pub use upstream::*;
 
 /// A whole configuration.
@@ -149,6 +151,8 @@ pub struct Tls {
     pub default_certificate: Option<Identifier>,
     pub unknown_sni: UnknownSni,
     pub session_tickets: SessionTickets,
+    /// For clients of no site, and for sites that say nothing about it.
+    pub policy: Option<Arc<TlsPolicy>>,
 }
 
 /// Mozilla's server-side TLS profiles.

@@ -5,6 +5,7 @@
 //! missing or odd value is found by `check` (from the schema) or by `build` (from the meaning).
 
 mod access;
+mod client_auth;
 mod compress;
 mod dns;
 mod error_page;
@@ -15,6 +16,7 @@ mod retries;
 mod rewrite;
 mod route;
 mod server;
+mod site_tls;
 mod sticky;
 mod text;
 mod tls;
@@ -30,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(crate) use access::*;
+pub(crate) use client_auth::*;
 pub(crate) use compress::*;
 pub(crate) use dns::*;
 pub(crate) use error_page::*;
@@ -40,6 +43,7 @@ pub(crate) use retries::*;
 pub(crate) use rewrite::*;
 pub(crate) use route::*;
 pub(crate) use server::*;
+pub(crate) use site_tls::*;
 pub(crate) use sticky::*;
 pub(crate) use text::*;
 pub(crate) use tls::*;

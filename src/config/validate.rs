@@ -11,6 +11,7 @@ mod action;
 mod certificate;
 mod challenge;
 mod client;
+mod client_auth;
 mod client_certificate;
 mod compress;
 mod context;
@@ -33,6 +34,7 @@ mod rewrite;
 mod route_match;
 mod server;
 mod site;
+mod site_tls;
 mod slow_start;
 mod sticky;
 mod template;
@@ -71,6 +73,7 @@ pub(super) fn validate(
         used: Used::default(),
         expressions: HashMap::new(),
         pages: HashMap::new(),
+        client_auth: HashMap::new(),
         route_places,
     };
     let server = server::server(ctx, &raw.server, &root.key("server"));
@@ -83,7 +86,7 @@ pub(super) fn validate(
     let renewal = server::renewal(ctx, &raw.renewal, &root.key("renewal"));
     let on_demand = on_demand::on_demand(ctx, root);
     let upstreams = upstream::upstreams(ctx, &root.key("upstreams"));
-    let sites = site::sites(ctx, &upstreams, server.error_pages.as_ref(), root);
+    let sites = site::sites(ctx, &upstreams, (&server, &tls), root);
     let log = server::log(ctx, &raw.log, &root.key("log"));
     if raw.sites.is_empty() && raw.certificates.is_empty() && !raw.is_embedded {
         ctx.problems.error(

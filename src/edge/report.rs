@@ -11,7 +11,7 @@ use super::announced::Unannounced;
 use super::refusal::Refusal;
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
-use crate::tls::Handshake;
+use crate::tls::{ClientRefusal, Handshake};
 
 /// Counts and logs what clients do wrong.
 pub(super) struct Report {
@@ -20,6 +20,8 @@ pub(super) struct Report {
     unknown_names: Throttle,
     requests: Throttle,
     floods: Throttle,
+    client_certificates: Throttle,
+    revocation_lists: Throttle,
     full: Throttle,
     unannounced: Throttle,
 }
@@ -52,6 +54,8 @@ impl Report {
             unknown_names: Throttle::default(),
             requests: Throttle::default(),
             floods: Throttle::default(),
+            client_certificates: Throttle::default(),
+            revocation_lists: Throttle::default(),
             full: Throttle::every(Duration::from_secs(60)),
             unannounced: Throttle::default(),
         }
@@ -70,6 +74,11 @@ impl Report {
             .handshakes
             .with_label_values(&[result, "none", "none", "false"])
             .inc();
+        let refusal = error.and_then(|error| handshake.client_refusal(&error.to_string()));
+        if let Some(refusal) = refusal {
+            self.log_client_refusal(refusal, peer, handshake);
+            return;
+        }
         if let Some(held_back) = self.handshakes.admit() {
             tracing::debug!(
                 %peer,
@@ -79,6 +88,36 @@ impl Report {
                 error = error.map(tracing::field::display),
                 held_back,
                 "TLS handshake failed"
+            );
+        }
+    }
+
+    /// Counts and logs a client whose certificate was refused, or that presented none.
+    fn log_client_refusal(&self, refusal: ClientRefusal, peer: SocketAddr, handshake: &Handshake) {
+        let reason = refusal.reason;
+        let counter = &self.metrics.client_certificates_refused;
+        counter.with_label_values(&[reason]).inc();
+        let server_name = handshake.server_name();
+        let detail = refusal.detail;
+        if refusal.is_own_fault() {
+            if let Some(held_back) = self.revocation_lists.admit() {
+                tracing::error!(
+                    %peer,
+                    server_name,
+                    detail,
+                    held_back,
+                    "refused a client because no valid revocation list says that its certificate \
+                     is good: replace the file of client_auth.crl"
+                );
+            }
+        } else if let Some(held_back) = self.client_certificates.admit() {
+            tracing::info!(
+                %peer,
+                server_name,
+                reason,
+                detail,
+                held_back,
+                "refused a client because of its certificate"
             );
         }
     }

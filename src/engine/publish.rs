@@ -19,7 +19,7 @@ use crate::config::model::{Config, UnknownSni};
 use crate::host::Pattern;
 use crate::manager::{Report, TlsManager, UncoveredHost};
 use crate::readiness::Readiness;
-use crate::tls::{GlobalCertificate, Snapshot};
+use crate::tls::{GlobalCertificate, Policies, Snapshot};
 
 /// The part of [`Readiness`] that names hosts without a certificate.
 const CERTIFICATES: &str = "certificates";
@@ -49,6 +49,7 @@ struct Terms {
     https_optional: bool,
     check_every: Duration,
     attachment: Option<Attachment>,
+    policies: Arc<Policies>,
 }
 
 impl Publication {
@@ -61,6 +62,7 @@ impl Publication {
                 https_optional: false,
                 check_every: CHECK_EVERY,
                 attachment: None,
+                policies: Arc::default(),
             }),
             watched: ArcSwap::default(),
             loaded: watch::Sender::new(LoadPhase::Begun),
@@ -137,6 +139,7 @@ impl<'a> ManagerGuard<'a> {
             https_optional: config.server.https_optional,
             check_every: config.renewal.check_every,
             attachment,
+            policies: Arc::new(Policies::of(config)),
         }));
         self.publish_report(report);
         publication.applied.notify_one();
@@ -170,6 +173,7 @@ impl<'a> ManagerGuard<'a> {
             certificates: self.engine.map.load_full(),
             unknown_sni: terms.unknown_sni,
             attachment: terms.attachment.clone(),
+            policies: Arc::clone(&terms.policies),
         };
         if !snapshot.is_same_as(&publication.certificates.snapshot()) {
             publication.certificates.publish(snapshot);

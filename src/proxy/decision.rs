@@ -24,6 +24,7 @@ use super::request::{Relayed, Request};
 use super::response::LocalResponse;
 use super::rewriting::Rewriting;
 use super::route::{Action, Admission, Proxy, Site, SiteTable};
+use super::tls_policy::{self, may_be_plain};
 use crate::certificate::sni::CertificateSet;
 use crate::clock::UnixTime;
 use crate::config::model::{Access, Compression, ErrorPages, Files};
@@ -167,8 +168,11 @@ impl Router {
             _ => sites.admit_host(host, channel),
         };
         let site = match admission {
-            Admission::Serve(site) => site,
-            Admission::ToTls(site, _) if sites.https_optional && !self.has_tls(host) => site,
+            Admission::Serve(site) => match tls_policy::check(sites, site, request) {
+                Ok(()) => site,
+                Err(refusal) => return (None, Outcome::Refuse(refusal)),
+            },
+            Admission::ToTls(site, _) if may_be_plain(sites, site) && !self.has_tls(host) => site,
             Admission::ToTls(site, port) => {
                 let redirect = redirect_to_tls(authority, port, target);
                 return (Some(Arc::clone(site)), Outcome::Respond(Box::new(redirect)));
@@ -183,6 +187,9 @@ impl Router {
                 Outcome::Refuse(Refusal::Maintenance(index))
             }
             _ if is_forbidden(site, index, request) => Outcome::Refuse(Refusal::Forbidden),
+            Ok(Some(index)) if site.refuses_client(index, request) => {
+                Outcome::Refuse(Refusal::NoCertificate)
+            }
             Ok(Some(index)) if site.refuses_body(index, request) => {
                 Outcome::Refuse(Refusal::BodyTooLarge)
             }

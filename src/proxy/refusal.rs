@@ -12,6 +12,8 @@ pub(crate) enum Refusal {
     Invalid(StatusCode, &'static str),
     /// The host is not served on this connection (RFC 9110, section 15.5.20).
     Misdirected,
+    /// The connection is older than what the site now demands of it.
+    Outdated,
     UnknownHost,
     NoRoute,
     /// There are routes for the request but for its method (RFC 9110, section 15.5.6).
@@ -23,6 +25,8 @@ pub(crate) enum Refusal {
     NoRoom,
     /// Too many files are being sent.
     TooManyFiles,
+    /// The route is for clients with a certificate.
+    NoCertificate,
     /// The body is larger than the route allows.
     BodyTooLarge,
     /// The site is maintained, or its route at this index.
@@ -44,6 +48,10 @@ impl Refusal {
                 StatusCode::MISDIRECTED_REQUEST,
                 "This host is not served on this connection.",
             ),
+            Self::Outdated => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "This host now demands a new connection.",
+            ),
             Self::UnknownHost => (StatusCode::NOT_FOUND, "No site has this host."),
             Self::NoRoute => (StatusCode::NOT_FOUND, "There is nothing at this path."),
             Self::Method => (
@@ -62,6 +70,10 @@ impl Refusal {
             Self::TooManyFiles => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The gateway is sending too many files just now.",
+            ),
+            Self::NoCertificate => (
+                StatusCode::FORBIDDEN,
+                "A client certificate is required here.",
             ),
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -88,12 +100,14 @@ impl Refusal {
         match self {
             Self::Invalid(..) => "invalid",
             Self::Misdirected => "misdirected",
+            Self::Outdated => "outdated",
             Self::UnknownHost => "unknown_host",
             Self::NoRoute => "no_route",
             Self::Method => "method",
             Self::AmbiguousPath => "ambiguous_path",
             Self::Unfit(_) => "unfit",
             Self::NoRoom => "no_room",
+            Self::NoCertificate => "no_certificate",
             Self::BodyTooLarge => "body_too_large",
             Self::TooManyFiles => "too_many_files",
             Self::Maintenance(_) => "maintenance",
@@ -115,6 +129,7 @@ pub(super) struct RefusalCounters {
     forbidden: IntCounter,
     unauthorized: IntCounter,
     too_many_guesses: IntCounter,
+    no_certificate: IntCounter,
 }
 
 impl RefusalCounters {
@@ -129,19 +144,21 @@ impl RefusalCounters {
             unauthorized: refused(Refusal::Unauthorized),
             too_many_guesses: refused(Refusal::TooManyGuesses),
             too_many_files: refused(Refusal::TooManyFiles),
+            no_certificate: refused(Refusal::NoCertificate),
         }
     }
 
     pub(super) fn count(&self, refusal: Refusal) {
         match refusal {
             Refusal::Invalid(..) => self.invalid.inc(),
-            Refusal::Misdirected => self.misdirected.inc(),
+            Refusal::Misdirected | Refusal::Outdated => self.misdirected.inc(),
             Refusal::UnknownHost => self.unknown_host.inc(),
             Refusal::NoRoom => self.no_room.inc(),
             Refusal::TooManyFiles => self.too_many_files.inc(),
             Refusal::Forbidden => self.forbidden.inc(),
             Refusal::Unauthorized => self.unauthorized.inc(),
             Refusal::TooManyGuesses => self.too_many_guesses.inc(),
+            Refusal::NoCertificate => self.no_certificate.inc(),
             // Counted as responses of the site.
             Refusal::NoRoute
             | Refusal::Method

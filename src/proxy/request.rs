@@ -11,7 +11,7 @@ use pingora_http::RequestHeader;
 use super::authority::{Authority, Channel};
 use super::proxy_header::Addresses;
 use crate::host::{Host, NameBuffer};
-use crate::tls::TlsInfo;
+use crate::tls::{ClientCertificate, TlsInfo};
 
 /// A request by its head, which has been checked.
 #[derive(Clone, Copy)]
@@ -200,6 +200,12 @@ impl<'a> Request<'a> {
     /// Whether the request came over HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
         self.version == "HTTP/2.0"
+    }
+
+    /// The certificate that the client presented, if any.
+    pub(crate) fn client_certificate(&self) -> Option<&'a ClientCertificate> {
+        let info = self.tls?.extension.get::<TlsInfo>()?;
+        info.client_certificate()
     }
 
     /// How the request arrived.

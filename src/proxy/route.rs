@@ -27,7 +27,6 @@ use crate::dns::stub::StubResolver;
 use crate::host::{self, Host, HostName, NameBuffer, Pattern};
 use crate::metrics::{Metrics, SiteMetrics};
 use crate::proxy::authority::Channel;
-use crate::proxy::header::declared_length;
 use crate::proxy::matcher::{Matcher, Mismatch};
 use crate::proxy::path::{self, Ambiguous};
 use crate::proxy::redirect::Redirect;
@@ -73,6 +72,8 @@ pub struct Site {
     pub(crate) name: Arc<str>,
     /// Whether it is served over TLS only, or over plain connections only.
     pub(crate) tls: bool,
+    /// What it demands of connections, if anything beyond what all sites do.
+    pub(crate) tls_policy: Option<Arc<model::TlsPolicy>>,
     /// Shared by all sites with the same routes.
     routes: Arc<[Route]>,
     /// `Strict-Transport-Security`.
@@ -92,6 +93,7 @@ struct Route {
     compression: Option<Arc<model::Compression>>,
     maintenance: Option<Arc<Maintenance>>,
     access: Option<Arc<Access>>,
+    needs_certificate: bool,
 }
 
 impl SiteTable {
@@ -123,8 +125,7 @@ impl SiteTable {
             error_pages: config.server.error_pages.clone(),
             ..Self::default()
         };
-        let key = table.sticky_key.as_ref();
-        table.pools = pools::pools(config, metrics, known, key);
+        table.pools = pools::pools(config, metrics, known, table.sticky_key.as_ref());
         table.add(&config.sites, metrics);
         table
     }
@@ -151,10 +152,8 @@ impl SiteTable {
             relayed: None,
         };
         let mut buffer = NameBuffer::new();
-        buffer
-            .normalize(host)
-            .and_then(|host| self.lookup(host))
-            .is_some_and(|site| matches!(site.find_route(&request), Ok(Some(_))))
+        let site = buffer.normalize(host).and_then(|host| self.lookup(host));
+        site.is_some_and(|site| matches!(site.find_route(&request), Ok(Some(_))))
     }
 
     /// Whether it has a key of the cookies that keep clients at their servers.
@@ -233,6 +232,7 @@ impl SiteTable {
             compression: route.compression.clone(),
             maintenance: route.maintenance.clone(),
             access: route.access.clone(),
+            needs_certificate: route.needs_certificate,
         });
         routes.collect()
     }
@@ -291,16 +291,6 @@ impl Site {
                 .position(|route| route.matcher.matches(path, request))
         })
         .ok_or(Ambiguous)
-    }
-
-    /// Whether the body of a request is declared larger than the route at an index allows.
-    pub(crate) fn refuses_body(&self, index: usize, request: &Request<'_>) -> bool {
-        match self.action(index) {
-            Some(Action::Proxy(proxy)) if proxy.max_body > 0 => {
-                declared_length(request.fields).is_some_and(|length| length > proxy.max_body)
-            }
-            _ => false,
-        }
     }
 
     /// Why a request is refused that no route is for.
@@ -411,6 +401,7 @@ mod tests {
                 .map(|host| host.parse().expect("a pattern"))
                 .collect(),
             tls,
+            tls_policy: None,
             routes: paths
                 .iter()
                 .map(|path| model::Route {
@@ -421,6 +412,7 @@ mod tests {
                     compression: None,
                     maintenance: None,
                     access: None,
+                    needs_certificate: false,
                 })
                 .collect(),
             hsts: None,

@@ -88,6 +88,13 @@ impl<'a> Values<'a> {
                     let found = found.map_or(&b""[..], |found| found.as_bytes());
                     put_encoded(found, &mut out);
                 }
+                Part::Placeholder(
+                    placeholder @ (Placeholder::ClientCertSubject | Placeholder::ClientCertSan),
+                ) => {
+                    let mut text = Vec::new();
+                    self.put(*placeholder, &mut text);
+                    put_encoded(&text, &mut out);
+                }
                 Part::Placeholder(placeholder) => self.put(*placeholder, &mut out),
             }
         }
@@ -133,6 +140,26 @@ impl<'a> Values<'a> {
                 let default = if request.is_secure() { 443 } else { 80 };
                 _ = write!(out, "{}", request.port.unwrap_or(default));
             }
+            Placeholder::ClientCertSubject
+            | Placeholder::ClientCertSan
+            | Placeholder::ClientCertFingerprint
+            | Placeholder::ClientCertSerial => {
+                if let Some(certificate) = request.client_certificate() {
+                    let text = match placeholder {
+                        Placeholder::ClientCertSubject => &certificate.subject,
+                        Placeholder::ClientCertSan => &certificate.names,
+                        Placeholder::ClientCertSerial => &certificate.serial,
+                        _ => &certificate.fingerprint,
+                    };
+                    out.extend_from_slice(text.as_bytes());
+                }
+            }
+            Placeholder::ClientCertVerified => {
+                out.extend_from_slice(match request.client_certificate() {
+                    Some(_) => b"true",
+                    None => b"false",
+                });
+            }
         }
     }
 
@@ -176,6 +203,17 @@ fn put_encoded(decoded: &[u8], out: &mut Vec<u8>) {
         match is_kept {
             true => out.push(octet),
             false => _ = write!(out, "%{octet:02X}"),
+        }
+    }
+}
+
+/// Appends a text from a certificate so that it can be any part of a URL.
+fn put_encoded(text: &[u8], out: &mut Vec<u8>) {
+    for &octet in text {
+        match octet {
+            b'-' | b'.' | b'_' | b'~' => out.push(octet),
+            _ if octet.is_ascii_alphanumeric() => out.push(octet),
+            _ => _ = write!(out, "%{octet:02X}"),
         }
     }
 }
@@ -227,6 +265,8 @@ mod tests {
             ("{scheme}://{host}:{port}/", "http://a.example:8080/"),
             ("{method} {client_ip} {request_id}", "GET 192.0.2.1 00ff"),
             ("[{sni}{tls_version}]", "[]"),
+            ("[{client_cert_subject}{client_cert_san}]", "[]"),
+            ("{client_cert_verified}", "false"),
             ("{{{path}}}", "{/a%2Fb/%41}"),
         ] {
             let target = "/a%2Fb/%41?c=d?e";

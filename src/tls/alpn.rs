@@ -22,13 +22,39 @@ pub(super) fn is_validation(extension: &[u8]) -> bool {
     extension == ONLY_VALIDATION
 }
 
-/// Selects the protocol of a connection from what the client offers.
-pub(super) fn select_protocol(offered: &[u8], is_validation: bool) -> Option<&[u8]> {
+/// Selects the protocol of a connection from what the client offers. `own` are those of its site, if
+/// that has its own.
+pub(super) fn select_protocol<'a>(
+    offered: &'a [u8],
+    is_validation: bool,
+    own: Option<&[&str]>,
+) -> Option<&'a [u8]> {
     if is_validation {
         // It is all that was offered.
         return Some(VALIDATION);
     }
-    select_next_proto(REQUESTS, offered)
+    match own {
+        Some(own) => select_from(own.iter().copied(), offered),
+        None => select_next_proto(REQUESTS, offered),
+    }
+}
+
+/// The first of `own` that the client offers.
+pub(super) fn select_from<'a, 'b>(
+    mut own: impl Iterator<Item = &'b str>,
+    offered: &'a [u8],
+) -> Option<&'a [u8]> {
+    own.find_map(|own| offers(offered).find(|offer| *offer == own.as_bytes()))
+}
+
+/// The protocols in what a client offers (RFC 7301, section 3.1).
+fn offers(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = list.split_first()?;
+        let (offer, rest) = rest.split_at_checked(usize::from(*length))?;
+        list = rest;
+        Some(offer)
+    })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use foreign_types_shared::ForeignTypeRef;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::ssl::{SslContext, SslContextBuilder, SslOptions, SslRef, SslVersion};
+use openssl::x509::store::X509StoreRef;
 use openssl_sys as sys;
 
 use super::ticket::TicketKeys;
@@ -103,6 +104,28 @@ pub(super) fn forbid_tickets(ssl: &mut SslRef) -> Result<(), ErrorStack> {
     unsafe { SSL_set_options(ssl.as_ptr(), SslOptions::NO_TICKET.bits()) };
     // With the option alone, TLS 1.3 issues tickets that refer to a session in a cache.
     ssl.set_num_tickets(0)
+}
+
+/// Has the client's certificate verified by what is in `store`, which is shared.
+///
+/// # Errors
+/// If OpenSSL refuses, which it does not.
+pub(super) fn set_verify_store(ssl: &mut SslRef, store: &X509StoreRef) -> Result<(), ErrorStack> {
+    const SHARED: c_long = 1;
+    // SAFETY: both are live; the connection takes a reference of its own to the store.
+    let done = unsafe {
+        sys::SSL_ctrl(
+            ssl.as_ptr(),
+            sys::SSL_CTRL_SET_VERIFY_CERT_STORE,
+            SHARED,
+            store.as_ptr().cast(),
+        )
+    };
+    if done == 1 {
+        Ok(())
+    } else {
+        Err(ErrorStack::get())
+    }
 }
 
 /// The key exchange group of a finished handshake by OpenSSL's name, `X25519MLKEM768`.
@@ -220,6 +243,11 @@ unsafe extern "C" fn ticket_callback(
         )
     };
     let (key, answer) = if enc == 1 {
+        // A resumed session would skip the verification of the client's certificate, which may have
+        // expired or been revoked by then.
+        if ssl.peer_certificate().is_some() {
+            return TICKET_NONE;
+        }
         let Some(key) = keys.current_key() else {
             return TICKET_ERROR;
         };

@@ -14,7 +14,7 @@ use pingora_core::listeners::TlsAccept as _;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::select::RequestedName;
-use super::{GlobalCertificate, Handshake, alpn, context, ffi, session_policy};
+use super::{GlobalCertificate, Handshake, alpn, context, ffi, policy, session_policy};
 use crate::config::model::Tls;
 use crate::lock::MutexExt as _;
 
@@ -66,9 +66,8 @@ impl GlobalCertificate {
             if protocols.is_empty() {
                 return Err(AlpnError::NOACK);
             }
-            let mut preferred = protocols.iter().map(String::as_bytes);
-            let chosen = preferred.find_map(|own| offers(offered).find(|offer| *offer == own));
-            chosen.ok_or(AlpnError::ALERT_FATAL)
+            let preferred = protocols.iter().map(String::as_str);
+            alpn::select_from(preferred, offered).ok_or(AlpnError::ALERT_FATAL)
         });
         Ok(builder.build())
     }
@@ -85,20 +84,13 @@ impl GlobalCertificate {
         let local = requested.is_nothing().then(|| handshake.local_address());
         let snapshot = self.snapshot();
         let selection = snapshot.select(&requested, local.flatten());
+        if let Some(policy) = snapshot.policy(&requested, local.flatten(), selection.purpose()) {
+            policy::impose_late(policy, ssl, &handshake).ok()?;
+        }
         self.settle(&handshake, snapshot, selection);
         ssl.set_ex_data(self.0.handshake, Mutex::new(Some(handshake.clone())));
         Some(handshake)
     }
-}
-
-/// The protocols in what a client offers (RFC 7301, section 3.1).
-fn offers(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (length, rest) = list.split_first()?;
-        let (offer, rest) = rest.split_at_checked(usize::from(*length))?;
-        list = rest;
-        Some(offer)
-    })
 }
 
 /// Runs `future` to its end on this thread, unless that keeps a runtime from its other work: then

@@ -12,8 +12,10 @@ use std::time::Duration;
 use pingora_core::protocols::SocketDigest;
 use tokio::time::Instant;
 
+use super::client_certificate::{ClientRefusal, Fault};
 use super::info::TlsInfo;
 use super::select::{Purpose, RequestedName, Selection, Snapshot};
+use crate::config::model::TlsPolicy;
 use crate::lock::MutexExt as _;
 
 tokio::task_local! {
@@ -51,6 +53,10 @@ struct State {
     /// How long the handshake has waited for a certificate, up to `waiting_since`.
     waited: Duration,
     waiting_since: Option<Instant>,
+    /// What it has to meet, if anything beyond the general.
+    policy: Option<Arc<TlsPolicy>>,
+    /// What is wrong with the client's certificate, if the policy asks for one.
+    fault: Option<Fault>,
 }
 
 impl Handshake {
@@ -94,6 +100,12 @@ impl Handshake {
     /// Whether the client requests a name that has no certificate.
     pub fn is_unknown_name(&self) -> bool {
         self.purpose() == Some(Purpose::FallBack)
+    }
+
+    /// Why the handshake was refused, if it was because of the client's certificate. `error` is what
+    /// OpenSSL says of the handshake.
+    pub fn client_refusal(&self, error: &str) -> Option<ClientRefusal> {
+        self.state().fault.as_ref()?.to_refusal(error)
     }
 
     /// Whether the client is a CA that validates a name (RFC 8737). Its connection ends with the
@@ -152,6 +164,21 @@ impl Handshake {
         self.state().selected.clone()
     }
 
+    pub(super) fn record_policy(&self, policy: Arc<TlsPolicy>) {
+        self.state().policy = Some(policy);
+    }
+
+    pub(super) fn policy(&self) -> Option<Arc<TlsPolicy>> {
+        self.state().policy.clone()
+    }
+
+    /// Records that the client is asked for a certificate. The result takes what is wrong with it.
+    pub(super) fn record_verification(&self) -> Fault {
+        let fault = Fault::default();
+        self.state().fault = Some(fault.clone());
+        fault
+    }
+
     /// Waits for `certificate`, and records for how long.
     pub(super) async fn wait_for<F: Future>(&self, certificate: F) -> F::Output {
         self.state().waiting_since = Some(Instant::now());
@@ -174,6 +201,7 @@ impl Handshake {
         };
         let fell_back = selection.purpose() == Purpose::FallBack;
         let info = TlsInfo::new(server_name, selection.set().cloned(), fell_back);
+        let info = info.with_policy(state.policy.clone());
         Some(info.with_attachment(snapshot.attachment.as_ref()))
     }
 
@@ -254,6 +282,7 @@ mod tests {
             certificates: Arc::default(),
             unknown_sni: UnknownSni::Reject,
             attachment: None,
+            policies: Arc::default(),
         });
         handshake.record_selection(snapshot, Selection::Refuse(Purpose::FallBack));
         let before = [&b"more"[..], &failure].concat();

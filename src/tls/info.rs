@@ -5,9 +5,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
+use openssl::ssl::SslRef;
 use tokio::runtime::Handle;
 
+use super::client_certificate::ClientCertificate;
 use crate::certificate::sni::CertificateSet;
+use crate::config::model::TlsPolicy;
 use crate::host::HostName;
 use crate::lock::MutexExt as _;
 
@@ -27,6 +30,13 @@ pub struct TlsInfo {
     pub certificates: Option<Arc<CertificateSet>>,
     /// Whether the client requested a name and did not get a certificate for it.
     pub fell_back: bool,
+    /// What the handshake met, if anything beyond the general.
+    pub(super) policy: Option<Arc<TlsPolicy>>,
+    /// What the client presented.
+    pub(super) client_certificate: Option<ClientCertificate>,
+    /// Whether the client's certificate was accepted under another policy than that of the handshake,
+    /// with that policy's digest: the last one asked about.
+    pub(super) verified: Mutex<Option<([u8; 32], bool)>>,
     /// Weak, so that no connection keeps a replaced state alive: see
     /// [`super::GlobalCertificate::publish`].
     pub(super) attachment: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
@@ -58,6 +68,9 @@ impl TlsInfo {
             server_name,
             certificates,
             fell_back,
+            policy: None,
+            client_certificate: None,
+            verified: Mutex::default(),
             attachment: Mutex::default(),
             since: Instant::now(),
         }
@@ -70,6 +83,51 @@ impl TlsInfo {
     ) -> Self {
         self.attachment = Mutex::new(attachment.map(Arc::downgrade));
         self
+    }
+
+    /// With what the handshake met.
+    pub(super) fn with_policy(self, policy: Option<Arc<TlsPolicy>>) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// With what the client has presented in the handshake of `ssl`, if it was asked.
+    pub(super) fn with_client_of(mut self, ssl: &SslRef) -> Self {
+        let policy = self.policy.as_ref();
+        if policy.is_some_and(|policy| policy.client_auth.is_some()) {
+            // One that cannot be read is none: then nothing is allowed that needs one.
+            self.client_certificate = ClientCertificate::of(ssl).unwrap_or_default();
+        }
+        self
+    }
+
+    /// What the handshake met, if anything beyond the general.
+    pub fn policy(&self) -> Option<&TlsPolicy> {
+        self.policy.as_deref()
+    }
+
+    /// The certificate that the client presented, if any. It has been verified.
+    pub fn client_certificate(&self) -> Option<&ClientCertificate> {
+        self.client_certificate.as_ref()
+    }
+
+    /// Whether the client has shown what `policy`, another than that of the handshake, demands of
+    /// its certificate. Verifies it the first time.
+    pub fn satisfies(&self, policy: &TlsPolicy) -> bool {
+        let Some(client_auth) = &policy.client_auth else {
+            return true;
+        };
+        let Some(certificate) = &self.client_certificate else {
+            return !client_auth.is_required;
+        };
+        let mut verified = self.verified.lock_unpoisoned();
+        match *verified {
+            Some((digest, is_accepted)) if digest == *policy.digest() => is_accepted,
+            _ => {
+                let is_accepted = certificate.is_accepted_by(client_auth);
+                *verified = Some((*policy.digest(), is_accepted));
+                is_accepted
+            }
+        }
     }
 
     /// Whether a request for `host`, a name in normal form, may be served on this connection.

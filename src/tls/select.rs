@@ -4,9 +4,10 @@ use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::policies::Policies;
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::challenge::Challenges;
-use crate::config::model::UnknownSni;
+use crate::config::model::{TlsPolicy, UnknownSni};
 use crate::host::{Host, HostName, Identifier, MAX_HOST_NAME, NameBuffer};
 
 /// The state of the configuration that a handshake works from.
@@ -20,6 +21,8 @@ pub struct Snapshot {
     /// client that connects while the configuration changes sees the certificate and the response
     /// of one state, not of two.
     pub attachment: Option<Arc<dyn Any + Send + Sync>>,
+    /// What sites demand of connections, by the name that a client requests.
+    pub policies: Arc<Policies>,
 }
 
 impl Snapshot {
@@ -47,6 +50,7 @@ impl Snapshot {
         attachments
             && Arc::ptr_eq(&self.certificates, &other.certificates)
             && self.unknown_sni == other.unknown_sni
+            && Arc::ptr_eq(&self.policies, &other.policies)
     }
 
     /// Selects what to present to a client that requests `requested` and has connected to `local`,
@@ -92,6 +96,21 @@ impl Snapshot {
         match default {
             Some(set) => Selection::Present(Arc::clone(set), Purpose::FallBack),
             None => Selection::Refuse(Purpose::FallBack),
+        }
+    }
+
+    /// What the handshake of such a client has to meet, if anything beyond the general. A CA that
+    /// validates a name is no client of it.
+    pub(super) fn policy(
+        &self,
+        requested: &RequestedName,
+        local: Option<IpAddr>,
+        purpose: Purpose,
+    ) -> Option<&Arc<TlsPolicy>> {
+        match (purpose, requested) {
+            (Purpose::Validate, _) => None,
+            (_, RequestedName::Name(name)) => self.policies.of_name(name.as_str()),
+            _ => self.policies.of_nameless(local),
         }
     }
 

@@ -16,7 +16,7 @@ use super::*;
 use crate::certificate::testing::{NOW, TestCa};
 use crate::certificate::{Loader, Source, TlsCertificate};
 use crate::challenge::Challenges;
-use crate::config::model::{SessionTickets, TlsProfile};
+use crate::config::model::{SessionTickets, TlsProfile, TlsVersion};
 
 const ALERT_UNRECOGNIZED_NAME: &str = "unrecognized name";
 
@@ -31,6 +31,7 @@ fn settings() -> Tls {
         default_certificate: None,
         unknown_sni: UnknownSni::Default,
         session_tickets: SessionTickets::Rotate(Duration::from_secs(3600)),
+        policy: None,
     }
 }
 
@@ -59,6 +60,7 @@ fn server(sites: &[&[&str]], default: bool, unknown_sni: UnknownSni) -> GlobalCe
         certificates: Arc::new(map),
         unknown_sni,
         attachment: Some(Arc::new("first state")),
+        policies: Arc::default(),
     });
     server
 }
@@ -220,12 +222,11 @@ async fn serve(
         .extension
         .get::<TlsInfo>()
         .expect("the handshake's info");
+    let name = info.server_name.clone();
     Ok(Arc::new(TlsInfo {
-        server_name: info.server_name.clone(),
-        certificates: info.certificates.clone(),
-        fell_back: info.fell_back,
         attachment: Mutex::new(info.take_attachment().as_ref().map(Arc::downgrade)),
         since: info.since,
+        ..TlsInfo::new(name, info.certificates.clone(), info.fell_back)
     }))
 }
 
@@ -434,6 +435,7 @@ async fn no_ticket_outlives_the_certificate_of_its_name() {
         certificates: Arc::new(SniMap::of(&[certificate(&["b.test"])], NOW)),
         unknown_sni: UnknownSni::Default,
         attachment: None,
+        policies: Arc::default(),
     });
     let refused = Client::new(Some("a.test"))
         .resuming(&first)
@@ -479,6 +481,7 @@ async fn a_long_connection_keeps_no_replaced_state() {
         certificates: Arc::default(),
         unknown_sni: UnknownSni::Default,
         attachment: None,
+        policies: Arc::default(),
     });
     assert!(state.upgrade().is_none());
 }
@@ -497,6 +500,7 @@ async fn a_connection_without_a_request_holds_no_replaced_attachment() {
         certificates: Arc::default(),
         unknown_sni: UnknownSni::Default,
         attachment: None,
+        policies: Arc::default(),
     });
     assert!(
         attachment_of(&seen.info).is_some(),
@@ -590,15 +594,21 @@ async fn without_tickets_nothing_is_resumed() {
 fn sessions_are_bound_to_name_and_policy() {
     let a: HostName = "a.test".parse().expect("valid");
     let b: HostName = "b.test".parse().expect("valid");
-    let of = |policy: &[u8], name| session_context(policy, name, Purpose::Serve);
+    let of = |policy: &[u8], name| session_context(policy, None, name, Purpose::Serve);
     assert_eq!(of(b"1", Some(&a)), of(b"1", Some(&a)));
     assert_ne!(of(b"1", Some(&a)), of(b"1", Some(&b)));
     assert_ne!(of(b"1", Some(&a)), of(b"1", None));
     assert_ne!(of(b"1", Some(&a)), of(b"2", Some(&a)));
     for other in [Purpose::FallBack, Purpose::Validate] {
         assert_ne!(
-            session_context(b"1", Some(&a), other),
-            session_context(b"1", Some(&a), Purpose::Serve)
+            session_context(b"1", None, Some(&a), other),
+            session_context(b"1", None, Some(&a), Purpose::Serve)
         );
     }
+    let own = |version| TlsPolicy::new(None, Some(version..=version), None, None);
+    let of = |own: Option<TlsPolicy>| session_context(b"1", own.as_ref(), Some(&a), Purpose::Serve);
+    let (old, new) = (own(TlsVersion::Tls12), own(TlsVersion::Tls13));
+    assert_eq!(of(new.clone()), of(new.clone()));
+    assert_ne!(of(new.clone()), of(old));
+    assert_ne!(of(new), of(None));
 }

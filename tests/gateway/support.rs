@@ -30,6 +30,7 @@ mod python;
 mod recursor;
 mod relay;
 mod resolver;
+mod revocation;
 mod site;
 mod tests;
 mod tls_origin;
@@ -64,6 +65,7 @@ pub use python::{PythonServer, python};
 pub use recursor::Recursor;
 pub use relay::{Relay, Switch};
 pub use resolver::{Mood, Resolver};
+pub use revocation::revocation_list;
 pub use site::{ROOT, serving};
 pub use tls_origin::TlsOrigin;
 

@@ -1,5 +1,6 @@
 //! TLS by server name: which certificate, which sessions, which versions, ciphers and protocols.
 
+mod client_auth;
 mod client_hello;
 mod parameters;
 mod selection;

@@ -74,6 +74,7 @@ impl Tls {
             default_certificate: None,
             unknown_sni: UnknownSni::Default,
             session_tickets: SessionTickets::Off,
+            policy: None,
         }
     }
 }

@@ -11,7 +11,7 @@ use http::StatusCode;
 use super::{
     Access, Balance, ClientCertificate, Compression, Conditions, Eject, ErrorPages, Files,
     HealthCheck, Hsts, KeepAlive, Maintenance, Origin, PathMatch, Protocol, ProxyProtocolVersion,
-    Retries, Rewriting, Sticky, Template,
+    Retries, Rewriting, Sticky, Template, TlsPolicy,
 };
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
@@ -141,6 +141,8 @@ pub struct Site {
     /// Never empty.
     pub hosts: Vec<Pattern>,
     pub tls: SiteTls,
+    /// What it demands of connections, if anything beyond what all listeners do.
+    pub tls_policy: Option<Arc<TlsPolicy>>,
     /// In the order in which they are tried: exact paths, prefixes from the longest on, expressions
     /// as they stand; of equal paths the one with more conditions, then the earlier in the file.
     /// Sites with the same routes share them.
@@ -182,6 +184,8 @@ pub struct Route {
     pub maintenance: Option<Arc<Maintenance>>,
     /// Its own, or that of its site.
     pub access: Option<Arc<Access>>,
+    /// Whether it is only for clients that have presented a certificate.
+    pub needs_certificate: bool,
 }
 
 /// What to do with a request.

@@ -52,11 +52,21 @@ pub enum Placeholder {
     TlsVersion,
     /// The port that the client connected to.
     Port,
+    /// The subject of the client's certificate; nothing without one, as for the next three.
+    ClientCertSubject,
+    /// Its subject alternative names.
+    ClientCertSan,
+    /// SHA-256 of it in hexadecimal.
+    ClientCertFingerprint,
+    /// Its serial number in hexadecimal.
+    ClientCertSerial,
+    /// `true` if the client has presented a certificate, which has been verified; else `false`.
+    ClientCertVerified,
 }
 
 impl Placeholder {
     /// Every placeholder.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::Host,
         Self::Path,
         Self::Query,
@@ -69,6 +79,11 @@ impl Placeholder {
         Self::Sni,
         Self::TlsVersion,
         Self::Port,
+        Self::ClientCertSubject,
+        Self::ClientCertSan,
+        Self::ClientCertFingerprint,
+        Self::ClientCertSerial,
+        Self::ClientCertVerified,
     ];
 
     /// What stands in the braces.
@@ -86,6 +101,11 @@ impl Placeholder {
             Self::Sni => "sni",
             Self::TlsVersion => "tls_version",
             Self::Port => "port",
+            Self::ClientCertSubject => "client_cert_subject",
+            Self::ClientCertSan => "client_cert_san",
+            Self::ClientCertFingerprint => "client_cert_fingerprint",
+            Self::ClientCertSerial => "client_cert_serial",
+            Self::ClientCertVerified => "client_cert_verified",
         }
     }
 }

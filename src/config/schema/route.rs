@@ -7,11 +7,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::access::BasicAuth;
+use super::client_auth::{ClientAuth, RouteClientAuth};
 use super::compress::Compress;
 use super::error_page::{ErrorPage, Maintenance};
 use super::files::Files;
 use super::retries::Retries;
 use super::rewrite::{HeaderEdits, Hsts};
+use super::site_tls::SiteTls;
 use super::sticky::Sticky;
 use super::text::{Duration, Size, Switch};
 use super::upstream::{Balance, Eject, Health, KeepAlive, Protocol, SendProxyProtocol};
@@ -155,8 +157,11 @@ pub(crate) struct Site {
     #[schemars(length(min = 1))]
     pub(crate) hosts: Vec<String>,
     /// Where the certificate comes from: `auto` for one that covers the host, else one from the
-    /// first issuer; or an issuer's name; or `off` to serve the site over plain HTTP only.
-    pub(crate) tls: String,
+    /// first issuer; or an issuer's name; or `off` to serve the site over plain HTTP only. Or a
+    /// mapping with more about TLS.
+    pub(crate) tls: SiteTls,
+    /// Certificates that clients present: `off`, or whose. By default as `tls` says for all sites.
+    pub(crate) client_auth: Option<ClientAuth>,
     /// What to do with requests. The route with the most specific path wins, whatever the order.
     #[schemars(length(min = 1))]
     pub(crate) routes: Option<Vec<Route>>,
@@ -187,7 +192,8 @@ impl Default for Site {
     fn default() -> Self {
         Self {
             hosts: Vec::new(),
-            tls: "auto".to_owned(),
+            tls: SiteTls::Certificate("auto".to_owned()),
+            client_auth: None,
             routes: None,
             upstream: None,
             hsts: None,
@@ -257,6 +263,8 @@ pub(crate) struct Route {
     pub(crate) deny: Option<Vec<String>>,
     /// The users that are served, by name and password; or `off`. By default those of the site.
     pub(crate) basic_auth: Option<BasicAuth>,
+    /// `required`: clients without a certificate get 403. For sites whose `client_auth` is optional.
+    pub(crate) client_auth: Option<RouteClientAuth>,
 }
 
 impl Default for Route {
@@ -283,6 +291,7 @@ impl Default for Route {
             allow: None,
             deny: None,
             basic_auth: None,
+            client_auth: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::client_auth::ClientAuth;
 use super::text::{Duration, Names, Off, SecretText, Size};
 
 /// TLS settings of the HTTPS listeners.
@@ -23,7 +24,8 @@ pub(crate) struct Tls {
     pub(crate) unknown_sni: UnknownSni,
     /// Resumption by session tickets: `off`, or how often their keys are replaced.
     pub(crate) session_tickets: SessionTickets,
-    /// Certificates that clients have to show: `off`, or whose.
+    /// Certificates that clients present: `off`, or whose. A site's own `client_auth` takes
+    /// precedence.
     pub(crate) client_auth: ClientAuth,
 }
 
@@ -115,23 +117,6 @@ impl Default for TicketRotation {
             rotate: Duration::new("12h"),
         }
     }
-}
-
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(inline)]
-pub(crate) enum ClientAuth {
-    Off(Off),
-    Required(ClientAuthorities),
-}
-
-/// Whose certificates clients have to show.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["ca"]))]
-pub(crate) struct ClientAuthorities {
-    /// A PEM file with the roots that clients' certificates have to come from.
-    pub(crate) ca: String,
 }
 
 /// Where issued certificates, their keys and accounts are stored.

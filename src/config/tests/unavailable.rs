@@ -4,7 +4,6 @@ use super::*;
 
 /// `KEY | what the message says | what is written`.
 const FAULTS: &str = r#"
-tls.client_auth.ca | path is empty | tls: { client_auth: { ca: "" } }
 storage.etcd.endpoints[0] | not the URL of a member | storage: { etcd: { endpoints: ["10.0.0.1:2379"] } }
 storage.etcd.endpoints[1] | not the URL of a member | storage: { etcd: { endpoints: ["http://a:1", "https://a/b"] } }
 storage.etcd.prefix | does not begin with '/' | storage: { etcd: { endpoints: ["http://a:1"], prefix: snigate } }
@@ -48,7 +47,6 @@ fn expect(key: &str, words: &str, text: &str) {
 #[test]
 fn what_is_right_is_only_refused() {
     for text in [
-        "tls: { client_auth: { ca: roots.pem } }",
         "storage: { etcd: { endpoints: [\"https://10.0.0.1:2379\"], user: u, password: p, cert: c, key: k } }",
         "events: [{ on: [certificate_failed, config_rejected, \"*\"], webhook: { url: \"https://alerts.example/hook\" } }]",
         "events: [{ on: [storage_failed], exec: { command: [/usr/local/bin/notify, \"\"] } }]",

@@ -74,21 +74,29 @@ fn check_roots(path: &Path) -> Result<(), (String, &'static str)> {
 
 /// Reads a small file of secrets, certificates or keys. The error says what is wrong and what to do.
 pub(super) fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, (String, &'static str)> {
+    read_file_within(path, MAX_SIZE)
+}
+
+/// Reads a file of at most `max` octets. The error says what is wrong and what to do.
+pub(super) fn read_file_within(
+    path: &Path,
+    max: u64,
+) -> Result<Zeroizing<Vec<u8>>, (String, &'static str)> {
     let failed = |error: std::io::Error| (format!("cannot be read: {error}"), CHECK_PATH);
     // Others, such as pipes, could keep a reader waiting.
     if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(("is not a regular file".to_owned(), CHECK_PATH));
     }
-    let mut pem = Zeroizing::new(Vec::new());
+    let mut octets = Zeroizing::new(Vec::new());
     let file = File::open(path).map_err(failed)?;
-    file.take(MAX_SIZE + 1)
-        .read_to_end(&mut pem)
+    file.take(max + 1)
+        .read_to_end(&mut octets)
         .map_err(failed)?;
-    if u64::try_from(pem.len()).is_ok_and(|length| length > MAX_SIZE) {
+    if u64::try_from(octets.len()).is_ok_and(|length| length > max) {
         let hint = "leave only what belongs there";
-        return Err((format!("is larger than {MAX_SIZE} bytes"), hint));
+        return Err((format!("is larger than {max} bytes"), hint));
     }
-    Ok(pem)
+    Ok(octets)
 }
 
 /// Reports a URL with a user in it, without showing it: there may be a password.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::model::{Origin, Page, PathRegex};
+use crate::config::model::{ClientAuth, Origin, Page, PathRegex};
 use crate::config::problem::{At, Problems, quote};
 use crate::config::route_places::RoutePlaces;
 use crate::config::schema;
@@ -20,8 +20,19 @@ pub(super) struct Context<'c> {
     pub(super) expressions: HashMap<String, PathRegex>,
     /// Pages by their files, each read once.
     pub(super) pages: HashMap<PathBuf, Arc<Page>>,
+    /// Client certificates by what they are verified with, each read once.
+    pub(super) client_auth: HashMap<ClientAuthKey, Option<Arc<ClientAuth>>>,
     /// Where to note the places of routes, if somebody asks.
     pub(super) route_places: Option<&'c mut RoutePlaces>,
+}
+
+/// What a `client_auth` is made of.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct ClientAuthKey {
+    pub(super) is_required: bool,
+    pub(super) depth: u16,
+    pub(super) ca: PathBuf,
+    pub(super) crl: Option<PathBuf>,
 }
 
 /// Names that something refers to, by the section that defines them.

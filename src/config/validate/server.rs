@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::client::dns_servers;
+use super::client_auth::client_auth;
 use super::context::Context;
 use super::error_page::error_pages;
 use super::network::networks;
+use super::site_tls::profile;
 use super::trusted_proxies::trusted_proxies;
-use super::unavailable;
 use super::value::{FOREVER, MOMENT};
 use crate::config::model::{
-    AccessLog, Admin, Limits, Log, LogFormat, NetworkSet, Server, SessionTickets, Tls, TlsProfile,
+    AccessLog, Admin, Limits, Log, LogFormat, NetworkSet, Server, SessionTickets, Tls, TlsPolicy,
     UnknownSni,
 };
 use crate::config::problem::At;
@@ -175,9 +176,7 @@ fn limits(ctx: &mut Context<'_>, raw: &schema::Limits, at: &At<'_>) -> Limits {
 
 pub(super) fn tls(ctx: &mut Context<'_>, raw: &schema::Tls, at: &At<'_>) -> Tls {
     const MINUTE: Duration = Duration::from_secs(60);
-    if let schema::ClientAuth::Required(authorities) = &raw.client_auth {
-        unavailable::client_auth(ctx, authorities, &at.key("client_auth"));
-    }
+    let client_auth = client_auth(ctx, &raw.client_auth, &at.key("client_auth"));
     let default_certificate = raw
         .default_certificate
         .as_ref()
@@ -191,10 +190,7 @@ pub(super) fn tls(ctx: &mut Context<'_>, raw: &schema::Tls, at: &At<'_>) -> Tls 
         }
     }
     Tls {
-        profile: match raw.profile {
-            schema::TlsProfile::Intermediate => TlsProfile::Intermediate,
-            schema::TlsProfile::Modern => TlsProfile::Modern,
-        },
+        profile: profile(raw.profile),
         groups: raw
             .groups
             .iter()
@@ -214,6 +210,7 @@ pub(super) fn tls(ctx: &mut Context<'_>, raw: &schema::Tls, at: &At<'_>) -> Tls 
                 SessionTickets::Rotate(rotate)
             }
         },
+        policy: TlsPolicy::new(client_auth, None, None, None).map(Arc::new),
     }
 }
 

@@ -12,11 +12,12 @@ use super::coverage::check_provable;
 use super::error_page::{error_pages, maintenance};
 use super::hsts::hsts;
 use super::places::note_places;
-use super::references::{self, Upstreams};
+use super::references::Upstreams;
 use super::rewrite::rewriting;
 use super::route_match::{SeenRoutes, conditions, route_path, sort_routes, warn_unreachable};
+use super::site_tls::{check_certificates, site_tls};
 use crate::config::model::{
-    Access, Action, ErrorPages, Maintenance, PathMatch, Route, Site, SiteTls,
+    Access, Action, Maintenance, PathMatch, Route, Server, Site, SiteTls, Tls,
 };
 use crate::config::problem::At;
 use crate::config::schema;
@@ -55,21 +56,23 @@ impl SharedRoutes {
     }
 }
 
-/// All sites. `server_pages` are the error pages of those that have none of their own.
+/// All sites. What `general` has is for those that have none of their own: error pages, and what TLS
+/// demands.
 pub(super) fn sites(
     ctx: &mut Context<'_>,
     upstreams: &Upstreams,
-    server_pages: Option<&Arc<ErrorPages>>,
+    general: (&Server, &Tls),
     root: &At<'_>,
 ) -> Vec<Arc<Site>> {
     let raw = ctx.raw;
     let at = root.key("sites");
+    let (server_pages, general) = (general.0.error_pages.as_ref(), general.1);
     let mut shared = SharedRoutes::default();
     let mut taken: HashMap<Pattern, (usize, Place)> = HashMap::new();
     let mut sites = Vec::with_capacity(raw.sites.len());
     for (index, site) in raw.sites.iter().enumerate() {
         let at = at.index(index);
-        let tls = site_tls(ctx, site, &at.key("tls"));
+        let (tls, tls_policy) = site_tls(ctx, site, general, &at);
         let hosts_at = at.key("hosts");
         let mut hosts = Vec::with_capacity(site.hosts.len());
         for (host_index, host) in site.hosts.iter().enumerate() {
@@ -113,10 +116,12 @@ pub(super) fn sites(
         };
         let routes = routes(ctx, site, upstreams, inherited, &at);
         note_places(ctx, &routes, &at);
+        check_certificates(ctx, site, tls_policy.as_deref(), &at);
         let routes = routes.into_iter().map(|(_, route)| route).collect();
         sites.push(Arc::new(Site {
             hosts,
             tls,
+            tls_policy,
             hsts,
             error_pages: match (own_pages, server_pages) {
                 (Some(own), Some(others)) => Some(Arc::new(own.with_others(others))),
@@ -130,23 +135,6 @@ pub(super) fn sites(
         }));
     }
     sites
-}
-
-fn site_tls(ctx: &mut Context<'_>, site: &schema::Site, at: &At<'_>) -> SiteTls {
-    let raw = ctx.raw;
-    match &*site.tls {
-        "auto" => SiteTls::Auto(references::first_issuer(ctx).into_iter().collect()),
-        "off" => SiteTls::Off,
-        name if raw.issuers.contains_key(name) => {
-            SiteTls::Issuer(references::use_issuer(ctx, name))
-        }
-        name => {
-            let known = ["auto", "off"].into_iter();
-            let known = known.chain(references::issuer_names(raw));
-            references::report_dangling(ctx, at, "issuer", "issuers", known, name);
-            SiteTls::Off
-        }
-    }
 }
 
 /// What routes that do not say otherwise have from their site.
@@ -180,6 +168,7 @@ fn routes(
                 compression: compress.clone(),
                 maintenance: inherited.maintenance.cloned(),
                 access: inherited.access.cloned(),
+                needs_certificate: false,
             };
             return proxy.map(|action| (0, route(action))).into_iter().collect();
         }
@@ -241,6 +230,7 @@ fn routes(
                 compression: compression.filter(|_| has_body),
                 maintenance,
                 access,
+                needs_certificate: route.client_auth.is_some(),
             };
             routes.push((index, route));
         }

@@ -68,6 +68,10 @@ pub(super) fn sample(template: &Template) -> String {
             Placeholder::RequestId => "00ff",
             Placeholder::TlsVersion => "TLSv1.3",
             Placeholder::Port => "443",
+            Placeholder::ClientCertSubject => "CN=a",
+            Placeholder::ClientCertSan => "DNS:a.example",
+            Placeholder::ClientCertFingerprint | Placeholder::ClientCertSerial => "00ff",
+            Placeholder::ClientCertVerified => "true",
         },
     });
     parts.collect()

@@ -21,11 +21,6 @@ fn refuse(ctx: &mut Context<'_>, at: &At<'_>) {
         .refuse(&at.at_key(), message, "remove it for now");
 }
 
-pub(super) fn client_auth(ctx: &mut Context<'_>, raw: &schema::ClientAuthorities, at: &At<'_>) {
-    ctx.path(&at.key("ca"), &raw.ca);
-    refuse(ctx, at);
-}
-
 pub(super) fn etcd(ctx: &mut Context<'_>, raw: &schema::Etcd, at: &At<'_>) {
     let endpoints = at.key("endpoints");
     for (index, text) in raw.endpoints.iter().enumerate() {

@@ -40,6 +40,7 @@ pub(super) fn site(hosts: &[&str], tls: SiteTls) -> Site {
             .map(|host| host.parse().expect("a pattern"))
             .collect(),
         tls,
+        tls_policy: None,
         routes: [].into(),
         hsts: None,
         error_pages: None,

@@ -149,6 +149,7 @@ impl RequestCtx {
             referer: request.fields.get(&REFERER),
             user_agent: request.fields.get(&USER_AGENT),
             upstream: self.upstream(),
+            client_certificate: request.client_certificate().map(|one| one.log_fields()),
             user: self.decision.as_ref().and_then(Decision::user),
             refused: self.refusal.map(Refusal::reason),
         });

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::{Route, Site};
+use super::{Action, Route, Site};
 use crate::config::model::{self, SiteTls};
 use crate::host::Pattern;
 use crate::metrics::Metrics;
+use crate::proxy::header::declared_length;
+use crate::proxy::request::Request;
 
 /// A site with its routes.
 pub(super) fn site(model: &model::Site, routes: Arc<[Route]>, metrics: &Metrics) -> Site {
@@ -20,11 +22,31 @@ pub(super) fn site(model: &model::Site, routes: Arc<[Route]>, metrics: &Metrics)
         metrics: metrics.site(&name),
         name,
         tls: model.tls != SiteTls::Off,
+        tls_policy: model.tls_policy.clone(),
         routes,
         hsts: model.hsts.map(hsts_field),
         error_pages: model.error_pages.clone(),
         maintenance: model.maintenance.clone(),
         access: model.access.clone(),
+    }
+}
+
+impl Site {
+    /// Whether the body of a request is declared larger than the route at an index allows.
+    pub(crate) fn refuses_body(&self, index: usize, request: &Request<'_>) -> bool {
+        match self.action(index) {
+            Some(Action::Proxy(proxy)) if proxy.max_body > 0 => {
+                declared_length(request.fields).is_some_and(|length| length > proxy.max_body)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the route at an index refuses a request because its client has presented no
+    /// certificate.
+    pub(crate) fn refuses_client(&self, index: usize, request: &Request<'_>) -> bool {
+        let route = self.routes.get(index);
+        route.is_some_and(|route| route.needs_certificate) && request.client_certificate().is_none()
     }
 }
 

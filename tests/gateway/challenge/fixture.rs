@@ -137,6 +137,7 @@ impl Fixture {
             certificates: Arc::new(SniMap::of(&certificates, UnixTime::default())),
             unknown_sni: self.config.tls.unknown_sni,
             attachment: Some(self.sites.load_full()),
+            policies: Arc::default(),
         });
     }
 

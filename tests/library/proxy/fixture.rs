@@ -62,6 +62,7 @@ pub(crate) fn site(hosts: &[&str], tls: SiteTls, routes: Vec<(&str, Action)>) ->
             .map(|host| host.parse().expect("a pattern"))
             .collect(),
         tls,
+        tls_policy: None,
         routes: routes
             .into_iter()
             .map(|(path, action)| Route {
@@ -72,6 +73,7 @@ pub(crate) fn site(hosts: &[&str], tls: SiteTls, routes: Vec<(&str, Action)>) ->
                 compression: None,
                 maintenance: None,
                 access: None,
+                needs_certificate: false,
             })
             .collect(),
         hsts: None,
@@ -126,6 +128,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
             default_certificate: None,
             unknown_sni: UnknownSni::Default,
             session_tickets: SessionTickets::Off,
+            policy: None,
         },
         storage: Storage::File {
             path: "/nonexistent".into(),
