@@ -5,6 +5,7 @@
 
 mod connection;
 mod errors;
+mod liveness;
 
 use std::mem;
 use std::pin::pin;
@@ -266,6 +267,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use h2::server;
+    use http::Request;
     use tokio::io::duplex;
 
     use super::*;
@@ -394,6 +396,65 @@ mod tests {
         assert_eq!(server.counts(), (1, 0));
         sleep(Duration::from_secs(70)).await;
         assert_eq!((server.counts(), limit.idle()), ((1, 1), 0));
+    }
+
+    /// Sends a request, and gives it up after a moment.
+    async fn give_up(mut place: Place) {
+        let head = Request::get("http://a.test/").body(()).expect("valid");
+        let _request = place.send_head(head, true).expect("open");
+        sleep(Duration::from_millis(500)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_whose_server_is_gone_is_retired_soon() {
+        let connections = Http2Connections::new();
+        let dial = |_| async {
+            let (near, far) = duplex(1 << 16);
+            tokio::spawn(async move {
+                let mut connection = server::handshake(far).await.expect("HTTP/2");
+                let _request: (_, server::SendResponse<bytes::Bytes>) =
+                    connection.accept().await.expect("one").expect("valid");
+                // It neither reads nor writes any more.
+                std::future::pending::<()>().await;
+            });
+            Ok(Box::new(near) as Box<dyn Duplex>)
+        };
+        let opened = connections.open(PATIENCE, true, dial).await.expect("open");
+        let Opened::Place(place) = opened else {
+            panic!("it is HTTP/2")
+        };
+        let other = connections.take().expect("room");
+        let begun = Instant::now();
+        give_up(place).await;
+        assert!(connections.is_connected());
+        while connections.is_connected() {
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(connections.take().is_none());
+        drop(other);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_whose_server_is_there_is_kept() {
+        let (connections, server) = (Http2Connections::new(), Server::new(100));
+        let place = server.place(&connections).await.expect("a place");
+        drop(place);
+        for _ in 0..2 {
+            for _ in 0..2 {
+                give_up(connections.take().expect("room")).await;
+                sleep(Duration::from_secs(5)).await;
+                assert!(connections.is_connected());
+            }
+            connections.take().expect("room").note_sign();
+        }
+        // It is not asked over and over without a sign of a response.
+        for _ in 0..3 {
+            give_up(connections.take().expect("room")).await;
+            sleep(Duration::from_secs(5)).await;
+        }
+        assert!(!connections.is_connected());
+        assert_eq!(server.counts().0, 1);
     }
 
     #[tokio::test(start_paused = true)]

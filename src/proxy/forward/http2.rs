@@ -4,6 +4,7 @@ mod download;
 mod upload;
 
 use std::future::poll_fn;
+use std::mem;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, StatusCode};
@@ -44,6 +45,8 @@ struct Exchange<'a, C> {
     clock: WaitClock,
     /// Whether the server has been waited for too long.
     has_timed_out: bool,
+    /// Whether the server has sent something since this was last cleared.
+    has_sign: bool,
     /// Whether the client has the complete response.
     has_response: bool,
 }
@@ -90,10 +93,14 @@ pub(super) async fn carry<C: Client>(
         alarm: Alarm::default(),
         clock: WaitClock::new(outgoing.patience),
         has_timed_out: false,
+        has_sign: false,
         has_response: false,
     };
     let result = poll_fn(|cx| {
         let carried = exchange.poll(cx);
+        if mem::take(&mut exchange.has_sign) {
+            place.note_sign();
+        }
         if let Some(status) = exchange.download.status {
             record_response(status);
         }
@@ -103,6 +110,9 @@ pub(super) async fn carry<C: Client>(
     if exchange.has_timed_out {
         // Its server may be gone without a word.
         place.retire_connection();
+    }
+    if result.is_ok() || exchange.download.has_failed {
+        place.note_end();
     }
     let download = &mut exchange.download;
     Outcome {
@@ -127,7 +137,9 @@ impl<C: Client> Exchange<'_, C> {
         let trailers = self.asked.trailers;
         self.upload
             .poll(cx, self.client, self.replay, trailers, may_repeat)?;
-        let received = self.download.poll(cx, self.client, self.asked)?;
+        let received = self.download.poll(cx, self.client, self.asked);
+        self.has_sign |= self.download.has_moved;
+        let received = received?;
         let is_over = self.upload.is_over() || self.download.replaced.is_some();
         if received.is_ready() && is_over {
             return Poll::Ready(Ok(()));

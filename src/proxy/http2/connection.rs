@@ -12,10 +12,12 @@ use h2::SendStream;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::Request;
 use pingora_core::{Error, ErrorType, Result};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::Http2Connections;
+use super::liveness::Liveness;
 use crate::lock::MutexExt as _;
 use crate::proxy::connection_limit::{IdlePermit, UsedPermit};
 use crate::proxy::dial::Duplex;
@@ -50,6 +52,7 @@ pub(super) struct Connection {
     used: AtomicUsize,
     idle: Mutex<Idle>,
     siblings: Weak<Http2Connections>,
+    liveness: Arc<Liveness>,
     /// Tells the task of the connection that nobody uses it any more, by being dropped.
     _alive: oneshot::Sender<()>,
 }
@@ -93,6 +96,7 @@ impl Connection {
         })
         .await?;
         let (alive, gone) = oneshot::channel();
+        let liveness = Arc::new(Liveness::new(connection.ping_pong()));
         let opened = Arc::new(Self {
             sender,
             is_retired: AtomicBool::new(false),
@@ -103,6 +107,7 @@ impl Connection {
                 idle: None,
             }),
             siblings,
+            liveness,
             _alive: alive,
         });
         tokio::spawn(drive(connection, Arc::downgrade(&opened), gone));
@@ -143,6 +148,7 @@ impl Connection {
             connection: Arc::clone(self),
             sender,
             is_reused,
+            is_doubtful: false,
         })
     }
 
@@ -157,6 +163,29 @@ impl Connection {
         if let Some(siblings) = self.siblings.upgrade() {
             siblings.note_room(usize::MAX);
         }
+    }
+
+    /// Retires it soon unless its server is still there. A request has ended before its response.
+    fn examine(self: &Arc<Self>) {
+        if self.is_retired() {
+            return;
+        }
+        // Without a runtime the program ends.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let Some(doubt) = self.liveness.doubt() else {
+            return;
+        };
+        // It may be closed meanwhile.
+        let (liveness, connection) = (Arc::clone(&self.liveness), Arc::downgrade(self));
+        runtime.spawn(async move {
+            if !liveness.examine(doubt).await
+                && let Some(connection) = connection.upgrade()
+            {
+                connection.retire();
+            }
+        });
     }
 
     fn release(&self) {
@@ -183,6 +212,8 @@ pub(in crate::proxy) struct Place {
     connection: Arc<Connection>,
     sender: SendRequest<Bytes>,
     is_reused: bool,
+    /// Whether a request has been sent of which it is not known that its server is there.
+    is_doubtful: bool,
 }
 
 impl Place {
@@ -207,7 +238,18 @@ impl Place {
         head: Request<()>,
         is_end: bool,
     ) -> std::result::Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        self.is_doubtful = true;
         self.sender.send_request(head, is_end)
+    }
+
+    /// Records that the server has sent something for the request.
+    pub(in crate::proxy) fn note_sign(&self) {
+        self.connection.liveness.note_sign();
+    }
+
+    /// Records that the server has ended its response, or failed the request.
+    pub(in crate::proxy) fn note_end(&mut self) {
+        self.is_doubtful = false;
     }
 
     /// Has no other request use the connection: something is wrong with it.
@@ -218,6 +260,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if self.is_doubtful {
+            self.connection.examine();
+        }
         self.connection.release();
     }
 }

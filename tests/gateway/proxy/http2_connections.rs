@@ -304,6 +304,40 @@ fn connections_to_a_server_that_is_removed_are_closed() {
     assert_eq!((server.requests(), other.requests()), (1, 1));
 }
 
+#[test]
+fn a_connection_that_has_died_is_replaced_though_clients_give_up_early() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let tell = std::sync::Mutex::new(tell);
+    let address = by_hand(move |number, stream| match number {
+        0 => {
+            let _ = tell.lock().expect("not poisoned").send(());
+            // It is gone without a word.
+            loop {
+                thread::park();
+            }
+        }
+        _ => {
+            send(stream, &ok(Frame::END_STREAM));
+            while next_kind(stream).is_some() {}
+        }
+    });
+    let gateway = with_upstream(&format!("servers: [\"{address}\"], protocol: h2")).start();
+    let mut h2 = H2::connect(gateway.https, "a.test");
+    let request = h2.request("GET", "/").body(()).expect("a request");
+    let first = h2.begin(request, false);
+    told.recv_timeout(Duration::from_secs(5))
+        .expect("a request");
+    drop(first);
+    wait_for("another connection", || {
+        let request = h2.request("GET", "/").body(()).expect("a request");
+        let (response, _) = h2.begin(request, false);
+        let patience = Duration::from_millis(300);
+        let waited = h2.block_on(async { tokio::time::timeout(patience, response).await });
+        let response = waited.ok()?.expect("a head");
+        (response.status() == 200).then_some(())
+    });
+}
+
 /// A gateway in front of a server of HTTP/2 whose name has a second address, which does not answer.
 #[track_caller]
 fn beside_a_dead_address(server: &H2Server, resolver: &Resolver, keys: &str) -> (Crowded, Gateway) {

@@ -38,6 +38,8 @@ pub(super) struct Download {
     pub(super) octets: usize,
     /// Whether the server has failed without having processed the request.
     pub(super) is_unprocessed: bool,
+    /// Whether its stream has failed.
+    pub(super) has_failed: bool,
     /// Whether the server is waited for.
     pub(super) is_waiting: bool,
     /// Whether the server has sent something since this was last cleared.
@@ -69,6 +71,7 @@ impl Download {
             has_begun: false,
             octets: 0,
             is_unprocessed: false,
+            has_failed: false,
             is_waiting: false,
             has_moved: false,
         }
@@ -218,6 +221,7 @@ impl Download {
 
     /// The error of a stream that has failed.
     fn fail(&mut self, error: h2::Error, why: &'static str) -> Box<Error> {
+        self.has_failed = true;
         self.is_unprocessed = !self.has_begun && is_unprocessed(&error);
         stream_error(error, why)
     }
