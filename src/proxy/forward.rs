@@ -75,6 +75,8 @@ pub enum Carried {
 struct Sent {
     status: Option<StatusCode>,
     octets: usize,
+    /// Whether it ends with the trailers of gRPC.
+    is_call: bool,
 }
 
 /// A request on its way.
@@ -241,7 +243,11 @@ impl<C: Client> Passage<'_, C> {
             let next = client.into_next();
             self.replaced = outcome.replaced;
             let octets = self.client.recoded_octets().unwrap_or(outcome.octets);
-            (self.sent.status, self.sent.octets) = (outcome.status, octets);
+            self.sent = Sent {
+                status: outcome.status,
+                octets,
+                is_call: outcome.is_call,
+            };
             let Err(error) = outcome.result else {
                 return Ok(());
             };
@@ -359,8 +365,9 @@ impl<C: Client> Passage<'_, C> {
             let failure = Failure::of(&error, true);
             self.ctx.record_failure(failure, &error);
             let response = failure.response_status();
-            if let (Some(_), Some((status, why)), true) =
-                (self.sent.status, response, self.request.is_http2())
+            if let (Some((status, why)), true) =
+                (response, self.sent.is_call && self.request.is_http2())
+                && self.sent.status.is_some()
                 && let Some(failure) = grpc::Failure::of(self.request.fields, status, why)
             {
                 // It fails for a client that is gone.

@@ -59,6 +59,18 @@ pub(crate) fn is_call(fields: Fields<'_>) -> bool {
     family(fields.get(&CONTENT_TYPE)).is_some()
 }
 
+/// Whether a message of this type is one of gRPC as it is, whose end is in its trailers. Clients of
+/// gRPC-Web look for it in the body.
+pub(crate) fn is_native(content_type: Option<&HeaderValue>) -> bool {
+    const NATIVE: &[u8] = b"application/grpc";
+    let octets = content_type.map_or(&[][..], HeaderValue::as_bytes);
+    let Some((name, rest)) = octets.split_at_checked(NATIVE.len()) else {
+        return false;
+    };
+    name.eq_ignore_ascii_case(NATIVE)
+        && matches!(rest.first(), None | Some(b'+' | b';' | b' ' | b'\t'))
+}
+
 /// The media type of responses to requests of this type; `None` if it is not one of gRPC.
 fn family(content_type: &[u8]) -> Option<&'static str> {
     let begins = |with: &str| {
@@ -162,6 +174,27 @@ mod tests {
         }
         assert_eq!(family("application/json"), None);
         assert_eq!(family(""), None);
+    }
+
+    #[test]
+    fn messages_of_grpc_as_it_is_are_told_from_others() {
+        let is_native = |content_type| is_native(Some(&HeaderValue::from_static(content_type)));
+        for native in [
+            "application/grpc",
+            "Application/gRPC+proto",
+            "application/grpc; charset=utf-8",
+        ] {
+            assert!(is_native(native), "{native}");
+        }
+        for other in [
+            "application/grpc-web",
+            "application/grpc-web+proto",
+            "text/html",
+            "",
+        ] {
+            assert!(!is_native(other), "{other}");
+        }
+        assert!(!super::is_native(None));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(super) struct Outcome {
     pub(super) is_unprocessed: bool,
     /// What is kept of the fields of the response, if the gateway responds in its place.
     pub(super) replaced: Option<Vec<(HeaderName, HeaderValue)>>,
+    /// Whether the response is that of a call of gRPC, whose end is in its trailers.
+    pub(super) is_call: bool,
     /// Whether its connection, if it had one of its own, may serve another request.
     pub(super) leaves_connection: bool,
 }
@@ -87,6 +89,7 @@ impl<'a, C: Client> Exchange<'a, C> {
             has_begun: download.has_begun,
             is_unprocessed: false,
             replaced: download.replaced.take(),
+            is_call: false,
             leaves_connection,
             result,
         }

@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::mem;
 use std::task::{Context, Poll, ready};
 
+use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
 use pingora_core::{ErrorSource, Result};
 
@@ -20,6 +21,7 @@ use super::response::Asked;
 use super::upload::Replay;
 use super::wait::{Patience, Wait, WaitClock};
 use crate::proxy::alarm::Alarm;
+use crate::proxy::grpc;
 use crate::proxy::http2::{Place, stream_error};
 
 /// A request for a server of HTTP/2.
@@ -66,6 +68,12 @@ pub(super) async fn carry<C: Client>(
         client.allow_pauses();
     }
     let has_ended = body == Body::None;
+    let content_type = outgoing
+        .head
+        .headers()
+        .get(CONTENT_TYPE)
+        .filter(|_| outgoing.may_pause);
+    let is_call = grpc::is_native(content_type);
     let (response, stream) = match place.send_head(outgoing.head, has_ended) {
         Ok(stream) => stream,
         Err(error) => {
@@ -79,6 +87,7 @@ pub(super) async fn carry<C: Client>(
                 has_begun: false,
                 is_unprocessed: true,
                 replaced: None,
+                is_call: false,
                 leaves_connection: false,
             };
         }
@@ -88,7 +97,7 @@ pub(super) async fn carry<C: Client>(
         client,
         asked: outgoing.asked,
         upload,
-        download: Download::new(response),
+        download: Download::new(response, is_call),
         replay,
         alarm: Alarm::default(),
         clock: WaitClock::new(outgoing.patience),
@@ -121,6 +130,7 @@ pub(super) async fn carry<C: Client>(
         has_begun: download.has_begun,
         is_unprocessed: download.is_unprocessed,
         replaced: download.replaced.take(),
+        is_call: download.is_call,
         leaves_connection: false,
         result,
     }

@@ -203,6 +203,46 @@ fn a_call_that_is_cancelled_is_reset_at_its_server() {
     assert_eq!(server.connections(), 1);
 }
 
+#[test]
+fn a_cut_response_ends_with_a_status_only_where_clients_look_for_it() {
+    const NATIVE: &str = "application/grpc+proto";
+    let server = H2Server::start(async |mut call: Call| {
+        let content_type = call.head.headers["x-respond"].clone();
+        let content_type = content_type.to_str().expect("text");
+        let mut response = call.send_head(200, &[("content-type", content_type)], false);
+        response.send_data(message("hello"), false).expect("open");
+        call.body.data().await;
+        response.send_reset(Reason::INTERNAL_ERROR);
+    });
+    let gateway = in_front_of_http2(&server);
+    let mut h2 = H2::connect(gateway.https, "a.test");
+    for (asked, responded) in [
+        (NATIVE, NATIVE),
+        (NATIVE, "text/plain"),
+        ("application/grpc-web", "application/grpc-web"),
+        ("application/grpc-web", NATIVE),
+    ] {
+        let request = h2.request("POST", "/a.Service/Call");
+        let request = request
+            .header("content-type", asked)
+            .header("x-respond", responded);
+        let (response, mut stream) = begin(&mut h2, request);
+        let (cut, trailers) = h2.block_on(async {
+            let mut body = response.await.expect("a head").into_body();
+            assert_eq!(next(&mut body).await, Some(message("hello")));
+            stream.send_data("go".into(), false).expect("open");
+            match body.data().await {
+                Some(part) => (Some(part.expect_err("a cut")), None),
+                None => (None, body.trailers().await.expect("no failure")),
+            }
+        });
+        let is_native = (asked, responded) == (NATIVE, NATIVE);
+        assert_eq!(cut.is_none(), is_native, "{asked}, {responded}");
+        let status = trailers.map(|trailers| trailers["grpc-status"].clone());
+        assert_eq!(status.is_some(), is_native, "{asked}, {responded}");
+    }
+}
+
 fn before_nobody() -> Gateway {
     let config = "upstreams: { app: { servers: [\"127.0.0.1:1\"], protocol: h2 } }\n\
          sites: [{ hosts: [a.test], routes: [\

@@ -5,12 +5,14 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::ResponseFuture;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorType, Result};
 
 use super::super::client::Client;
 use super::super::download::MAX_INTERIMS;
 use super::super::response::{Asked, Body, ResponseHead};
+use crate::proxy::grpc;
 use crate::proxy::http2::{is_unprocessed, stream_error};
 use crate::proxy::trailers::{check_size, select};
 
@@ -38,6 +40,8 @@ pub(super) struct Download {
     pub(super) octets: usize,
     /// Whether the server has failed without having processed the request.
     pub(super) is_unprocessed: bool,
+    /// Whether the request is a call of gRPC as it is, and the response too as far as it is known.
+    pub(super) is_call: bool,
     /// Whether its stream has failed.
     pub(super) has_failed: bool,
     /// Whether the server is waited for.
@@ -57,7 +61,7 @@ enum State {
 }
 
 impl Download {
-    pub(super) fn new(response: ResponseFuture) -> Self {
+    pub(super) fn new(response: ResponseFuture, is_call: bool) -> Self {
         Self {
             response,
             body: None,
@@ -71,6 +75,7 @@ impl Download {
             has_begun: false,
             octets: 0,
             is_unprocessed: false,
+            is_call,
             has_failed: false,
             is_waiting: false,
             has_moved: false,
@@ -152,6 +157,7 @@ impl Download {
         })?;
         (self.has_moved, self.has_begun) = (true, true);
         self.status = Some(head.status);
+        self.is_call = self.is_call && grpc::is_native(head.headers.get(CONTENT_TYPE));
         if self.replaced.is_some() {
             self.state = State::Ended;
             return Poll::Ready(Ok(()));
