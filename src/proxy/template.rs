@@ -86,10 +86,12 @@ impl<'a> Values<'a> {
                 Part::Group { index, .. } => {
                     let found = captures.as_ref().and_then(|all| all.get(*index));
                     let found = found.map_or(&b""[..], |found| found.as_bytes());
-                    put_encoded(found, &mut out);
+                    put_group(found, &mut out);
                 }
                 Part::Placeholder(
-                    placeholder @ (Placeholder::ClientCertSubject | Placeholder::ClientCertSan),
+                    placeholder @ (Placeholder::ClientCertSubject
+                    | Placeholder::ClientCertSan
+                    | Placeholder::User),
                 ) => {
                     let mut text = Vec::new();
                     self.put(*placeholder, &mut text);
@@ -192,7 +194,7 @@ impl Value {
 
 /// Appends a part of a path that was decoded but for slashes that are data. What would end it in a
 /// URL is percent-encoded, and in a query also what would end a parameter.
-fn put_encoded(decoded: &[u8], out: &mut Vec<u8>) {
+fn put_group(decoded: &[u8], out: &mut Vec<u8>) {
     let is_query = out.contains(&b'?');
     for (at, &octet) in decoded.iter().enumerate() {
         let is_kept = match octet {
@@ -207,7 +209,7 @@ fn put_encoded(decoded: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a text from a certificate so that it can be any part of a URL.
+/// Appends a text of a certificate, or the name of a user, so that it can be any part of a URL.
 fn put_encoded(text: &[u8], out: &mut Vec<u8>) {
     for &octet in text {
         match octet {
