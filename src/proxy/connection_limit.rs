@@ -22,13 +22,20 @@ pub(crate) enum Resource {
 #[derive(Debug, Default)]
 pub struct Held {
     upstream_connections: AtomicUsize,
+    /// Streams to servers of HTTP/2.
+    streams: AtomicUsize,
     files: AtomicUsize,
 }
 
 impl Held {
     /// How many of its requests use something.
     pub fn requests(&self) -> usize {
-        self.count(Resource::UpstreamConnection) + self.count(Resource::File)
+        self.count(Resource::UpstreamConnection) + self.streams() + self.count(Resource::File)
+    }
+
+    /// How many streams to servers of HTTP/2 its requests use.
+    fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
     }
 
     fn count(&self, resource: Resource) -> usize {
@@ -46,6 +53,29 @@ impl Held {
     #[cfg(test)]
     pub(crate) fn set_at_upstreams(&self, count: usize) {
         self.upstream_connections.store(count, Ordering::Relaxed);
+    }
+}
+
+/// Whether a client's connection, which has `held` streams so far, may have another one of which
+/// `free` are free.
+pub(crate) fn may_share(held: Option<&Arc<Held>>, free: usize) -> bool {
+    held.map_or(0, |held| held.streams()).saturating_mul(SHARE) < free
+}
+
+/// A stream to a server of HTTP/2, counted as its client's until this is dropped.
+#[derive(Debug)]
+pub(crate) struct StreamShare(Arc<Held>);
+
+impl StreamShare {
+    pub(crate) fn new(held: &Arc<Held>) -> Self {
+        held.streams.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(held))
+    }
+}
+
+impl Drop for StreamShare {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -304,7 +304,8 @@ impl<C: Client> Passage<'_, C> {
         deadline: Deadline,
     ) -> Result<Option<(Choice, Connected)>> {
         let proxy = self.ctx.proxy().ok_or_else(no_route)?;
-        let open = Connected::take_open(&proxy.pool, &choice, may_reuse, needs_http1);
+        let held = self.client.held();
+        let open = Connected::take_open(&proxy.pool, &choice, held, may_reuse, needs_http1);
         if let Some(connected) = open {
             self.share_permit(&connected);
             return Ok(Some((choice, connected)));
@@ -312,8 +313,9 @@ impl<C: Client> Passage<'_, C> {
         let dialer = &self.gateway.dialer;
         // In a box, since most requests find an open connection.
         let patience = proxy.connect_timeout.min(deadline.left());
-        let (ctx, request) = (&mut self.ctx, self.request);
-        let opening = Connected::open(ctx, choice, request, dialer, patience, needs_http1);
+        let held = held.cloned();
+        let (ctx, request, held) = (&mut self.ctx, self.request, held.as_ref());
+        let opening = Connected::open(ctx, choice, request, held, dialer, patience, needs_http1);
         let mut opening = Box::pin(opening);
         let client = &mut *self.client;
         let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {

@@ -1,7 +1,8 @@
 //! Connections to one address over which the gateway speaks HTTP/2, and which requests share.
 //!
 //! A request takes a stream of the connection that has the fewest. Another connection is opened once
-//! all have as many as their server allows.
+//! all have as many as their server allows. Some connections are reserved for clients that have few
+//! streams, so those that have many do not shut them out.
 
 mod connection;
 mod errors;
@@ -21,11 +22,15 @@ pub(super) use self::connection::Place;
 pub(super) use self::errors::{is_unprocessed, stream_error};
 
 use self::connection::{Connection, MOST_STREAMS};
+use super::connection_limit::{Held, may_share};
 use super::dial::Duplex;
 use crate::lock::MutexExt as _;
 
-/// The most connections to one address.
+/// The most connections to one address for any request.
 const MOST_CONNECTIONS: usize = 64;
+
+/// How many more there may be for requests of clients that have few.
+const RESERVED: usize = 16;
 
 /// How often connections without requests are checked.
 const SWEEP: Duration = Duration::from_secs(2);
@@ -98,12 +103,13 @@ impl Http2Connections {
         self.state().open.iter().any(|one| !one.is_retired())
     }
 
-    /// A place for a request on an open connection, if one has room.
-    pub(super) fn take(&self) -> Option<Place> {
-        self.state().take()
+    /// A place on an open connection, if one has room, for a request whose client's connection has
+    /// `held` so far.
+    pub(super) fn take(&self, held: Option<&Arc<Held>>) -> Option<Place> {
+        self.state().take(held)
     }
 
-    /// A place for a request within `patience`: on an open connection, or on one that is opened by
+    /// A place within `patience`, as [`Self::take`] gives it, or on a connection that is opened by
     /// `dial`. What that opens is of HTTP/1.1 unless the server has chosen HTTP/2 or
     /// `is_prior_knowledge`.
     ///
@@ -114,6 +120,7 @@ impl Http2Connections {
         &self,
         patience: Duration,
         is_prior_knowledge: bool,
+        held: Option<&Arc<Held>>,
         dial: impl FnOnce(Duration) -> F,
     ) -> Result<Opened>
     where
@@ -126,7 +133,7 @@ impl Http2Connections {
             }
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            let next = self.state().next();
+            let next = self.state().next(held);
             match next {
                 Next::Use(place) => return Ok(Opened::Place(place)),
                 Next::Open => break Some(Opening(self)),
@@ -149,7 +156,7 @@ impl Http2Connections {
             let why = format!("the server does not begin HTTP/2 within {patience:?}");
             Error::e_explain(ErrorType::ConnectTimedout, why)
         })?;
-        let place = connection.try_take(false).ok_or_else(|| {
+        let place = connection.try_take(held, false).ok_or_else(|| {
             let why = "the server ends HTTP/2 as soon as it has begun";
             Error::explain(ErrorType::ConnectError, why)
         })?;
@@ -177,9 +184,16 @@ impl Http2Connections {
         }
     }
 
-    /// Lets requests that wait try again: one for each place that may be free.
+    /// Lets requests that wait try again: one for each place that may be free, or all if only some
+    /// of them may have it.
     fn note_room(&self, places: usize) {
-        let waiting = self.state().waiting;
+        let state = self.state();
+        let waiting = state.waiting;
+        let places = match waiting > 0 && state.is_crowded() {
+            true => usize::MAX,
+            false => places,
+        };
+        drop(state);
         for _ in 0..waiting.min(places) {
             self.changed.notify_one();
         }
@@ -200,11 +214,14 @@ impl Http2Connections {
 
 impl State {
     /// A place on the connection that has the fewest requests.
-    fn take(&mut self) -> Option<Place> {
+    fn take(&mut self, held: Option<&Arc<Held>>) -> Option<Place> {
+        if !self.may_have(held) {
+            return None;
+        }
         loop {
             let with_room = self.open.iter().filter(|one| one.has_room());
             let connection = with_room.min_by_key(|one| one.used())?;
-            if let Some(place) = connection.try_take(true) {
+            if let Some(place) = connection.try_take(held, true) {
                 return Some(place);
             }
             // It has ended since the last look, or its server takes no more requests.
@@ -212,12 +229,32 @@ impl State {
         }
     }
 
-    fn next(&mut self) -> Next {
-        if let Some(place) = self.take() {
+    /// How many requests use its connections.
+    fn used(&self) -> usize {
+        self.open.iter().map(|one| one.used()).sum()
+    }
+
+    /// Whether only reserved places are free.
+    fn is_crowded(&self) -> bool {
+        self.used() >= MOST_CONNECTIONS.saturating_mul(self.streams)
+    }
+
+    /// Whether a client's connection that has `held` so far may have a place, if there is one.
+    fn may_have(&self, held: Option<&Arc<Held>>) -> bool {
+        let most = (MOST_CONNECTIONS + RESERVED).saturating_mul(self.streams);
+        !self.is_crowded() || may_share(held, most.saturating_sub(self.used()))
+    }
+
+    fn next(&mut self, held: Option<&Arc<Held>>) -> Next {
+        if let Some(place) = self.take(held) {
             return Next::Use(place);
         }
         let is_awaited = self.waiting < self.opening.saturating_mul(self.streams);
-        if is_awaited || self.open.len() + self.opening >= MOST_CONNECTIONS {
+        let most = match self.is_crowded() && self.may_have(held) {
+            true => MOST_CONNECTIONS + RESERVED,
+            false => MOST_CONNECTIONS,
+        };
+        if is_awaited || self.open.len() + self.opening >= most {
             self.waiting += 1;
             return Next::Wait;
         }
@@ -282,6 +319,8 @@ mod tests {
         /// How many connections have been opened, and how many of them have ended.
         opened: Arc<AtomicUsize>,
         ended: Arc<AtomicUsize>,
+        /// What its one client uses.
+        held: Arc<Held>,
     }
 
     impl Server {
@@ -290,6 +329,7 @@ mod tests {
                 most,
                 opened: Arc::default(),
                 ended: Arc::default(),
+                held: Arc::default(),
             }
         }
 
@@ -311,7 +351,16 @@ mod tests {
         }
 
         async fn place(&self, connections: &Http2Connections) -> Result<Place> {
-            let opened = connections.open(PATIENCE, true, |_| self.clone().dial());
+            self.place_of(connections, &self.held).await
+        }
+
+        async fn place_of(
+            &self,
+            connections: &Http2Connections,
+            held: &Arc<Held>,
+        ) -> Result<Place> {
+            let dial = |_| self.clone().dial();
+            let opened = connections.open(PATIENCE, true, Some(held), dial);
             match opened.await? {
                 Opened::Place(place) => Ok(place),
                 Opened::Http1(_) => panic!("the server speaks HTTP/2"),
@@ -327,16 +376,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_shared_as_far_as_its_server_allows() {
         let (connections, server) = (Http2Connections::new(), Server::new(2));
-        assert!(connections.take().is_none());
+        assert!(connections.take(None).is_none());
         let first = server.place(&connections).await.expect("a place");
         assert!(!first.is_reused());
-        let second = connections.take().expect("room for another");
-        assert!(second.is_reused() && connections.take().is_none());
+        let second = connections.take(None).expect("room for another");
+        assert!(second.is_reused() && connections.take(None).is_none());
         let third = server.place(&connections).await.expect("a place");
         assert!(!third.is_reused());
         drop(first);
         // Of the two connections, both have one request.
-        assert!(connections.take().is_some());
+        assert!(connections.take(None).is_some());
         assert_eq!(server.counts(), (2, 0));
     }
 
@@ -369,13 +418,44 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn clients_that_have_many_streams_leave_some_to_others() {
+        let (connections, server) = (Http2Connections::new(), Server::new(10));
+        let clients: Vec<Arc<Held>> = (0..8).map(|_| Arc::default()).collect();
+        let wanted = clients.iter().flat_map(|held| [held; 80]);
+        let wanted = wanted.map(|held| server.place_of(&connections, held));
+        let places = futures::future::join_all(wanted).await;
+        let mut places: Vec<_> = places.into_iter().flatten().collect();
+        assert_eq!(places.len(), 640);
+        assert_eq!(server.counts().0, MOST_CONNECTIONS);
+        let error = server.place_of(&connections, &clients[0]).await;
+        let error = error.expect_err("no room");
+        assert_eq!(*error.etype(), ErrorType::HTTPStatus(503));
+        // Another client has a share of what is left, at once.
+        let begun = Instant::now();
+        let other: Arc<Held> = Arc::default();
+        for _ in 0..30 {
+            places.push(
+                server
+                    .place_of(&connections, &other)
+                    .await
+                    .expect("a place"),
+            );
+        }
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert!(connections.take(Some(&clients[0])).is_none());
+        assert_eq!(server.counts().0, MOST_CONNECTIONS + 3);
+        drop(places);
+        assert_eq!((clients[0].requests(), other.requests()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_connection_that_cannot_be_opened_keeps_nobody_waiting() {
         let connections = Http2Connections::new();
         let refuse = |_| async {
             sleep(Duration::from_secs(1)).await;
             Error::e_explain(ErrorType::ConnectRefused, "nobody")
         };
-        let open = || connections.open(PATIENCE, true, refuse);
+        let open = || connections.open(PATIENCE, true, None, refuse);
         let (one, other) = tokio::join!(open(), open());
         assert!(one.is_err() && other.is_err());
     }
@@ -419,11 +499,14 @@ mod tests {
             });
             Ok(Box::new(near) as Box<dyn Duplex>)
         };
-        let opened = connections.open(PATIENCE, true, dial).await.expect("open");
+        let opened = connections
+            .open(PATIENCE, true, None, dial)
+            .await
+            .expect("open");
         let Opened::Place(place) = opened else {
             panic!("it is HTTP/2")
         };
-        let other = connections.take().expect("room");
+        let other = connections.take(None).expect("room");
         let begun = Instant::now();
         give_up(place).await;
         assert!(connections.is_connected());
@@ -431,7 +514,7 @@ mod tests {
             sleep(Duration::from_millis(100)).await;
         }
         assert!(begun.elapsed() < Duration::from_secs(5));
-        assert!(connections.take().is_none());
+        assert!(connections.take(None).is_none());
         drop(other);
     }
 
@@ -442,15 +525,15 @@ mod tests {
         drop(place);
         for _ in 0..2 {
             for _ in 0..2 {
-                give_up(connections.take().expect("room")).await;
+                give_up(connections.take(None).expect("room")).await;
                 sleep(Duration::from_secs(5)).await;
                 assert!(connections.is_connected());
             }
-            connections.take().expect("room").note_sign();
+            connections.take(None).expect("room").note_sign();
         }
         // It is not asked over and over without a sign of a response.
         for _ in 0..3 {
-            give_up(connections.take().expect("room")).await;
+            give_up(connections.take(None).expect("room")).await;
             sleep(Duration::from_secs(5)).await;
         }
         assert!(!connections.is_connected());
@@ -478,7 +561,7 @@ mod tests {
             let socket = near.take().expect("one connection");
             async { Ok(Box::new(socket) as Box<dyn Duplex>) }
         };
-        let error = connections.open(PATIENCE, true, dial).await.err();
+        let error = connections.open(PATIENCE, true, None, dial).await.err();
         let error = error.expect("no HTTP/2");
         assert_eq!(*error.etype(), ErrorType::ConnectTimedout);
     }

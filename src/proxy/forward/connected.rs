@@ -7,6 +7,7 @@ use pingora_core::{Error, ErrorType, Result};
 
 use crate::config::model::Protocol;
 use crate::proxy::connection::Connection;
+use crate::proxy::connection_limit::Held;
 use crate::proxy::dial::Dialer;
 use crate::proxy::http2::{Opened, Place};
 use crate::proxy::race;
@@ -29,18 +30,20 @@ impl Connected {
         }
     }
 
-    /// An open connection to the server. One of HTTP/1 may be given only if `may_reuse`, one of
+    /// An open connection to the server, for a request whose client's connection has `held` so far.
+    /// One of HTTP/1 may be given only if `may_reuse`, one of
     /// HTTP/2 only unless `needs_http1`.
     pub(super) fn take_open(
         pool: &Pool,
         choice: &Choice,
+        held: Option<&Arc<Held>>,
         may_reuse: bool,
         needs_http1: bool,
     ) -> Option<Self> {
         let protocol = pool.protocol();
         if protocol != Protocol::Http1
             && !needs_http1
-            && let Some(place) = choice.endpoint.http2.take()
+            && let Some(place) = choice.endpoint.http2.take(held)
         {
             return Some(Self::Http2(place));
         }
@@ -61,6 +64,7 @@ impl Connected {
         ctx: &mut RequestCtx,
         choice: Choice,
         request: &Request<'_>,
+        held: Option<&Arc<Held>>,
         dialer: &Dialer,
         patience: Duration,
         needs_http1: bool,
@@ -80,7 +84,7 @@ impl Connected {
             async move {
                 let dial = |left| pool.dial(&choice, None, dialer, left, false);
                 let http2 = &choice.endpoint.http2;
-                let opened = http2.open(patience, is_prior_knowledge, dial).await?;
+                let opened = http2.open(patience, is_prior_knowledge, held, dial).await?;
                 Ok(match opened {
                     Opened::Place(place) => Self::Http2(place),
                     Opened::Http1(socket) => Self::Http1(Connection::new(socket)),

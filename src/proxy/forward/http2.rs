@@ -254,7 +254,10 @@ mod tests {
             while connection.accept().await.is_some() {}
         });
         let dial = |_| async { Ok(Box::new(near) as Box<dyn Duplex>) };
-        let opened = connections.open(READ, true, dial).await.expect("open");
+        let opened = connections
+            .open(READ, true, None, dial)
+            .await
+            .expect("open");
         let Opened::Place(place) = opened else {
             panic!("it is HTTP/2")
         };

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use super::Http2Connections;
 use super::liveness::Liveness;
 use crate::lock::MutexExt as _;
-use crate::proxy::connection_limit::{IdlePermit, UsedPermit};
+use crate::proxy::connection_limit::{Held, IdlePermit, StreamShare, UsedPermit};
 use crate::proxy::dial::Duplex;
 
 /// The most streams of a connection, whatever its server allows.
@@ -134,9 +134,14 @@ impl Connection {
         self.is_retired.load(Ordering::Relaxed)
     }
 
-    /// A place on it. `is_reused` says whether it has had requests before. `None` if it takes no
-    /// more requests, in which case it is retired.
-    pub(super) fn try_take(self: &Arc<Self>, is_reused: bool) -> Option<Place> {
+    /// A place on it for a request whose client's connection has `held` so far. `is_reused` says
+    /// whether it has had requests before. `None` if it takes no more requests, in which case it is
+    /// retired.
+    pub(super) fn try_take(
+        self: &Arc<Self>,
+        held: Option<&Arc<Held>>,
+        is_reused: bool,
+    ) -> Option<Place> {
         let mut sender = self.sender.clone();
         let mut cx = Context::from_waker(Waker::noop());
         if !matches!(sender.poll_ready(&mut cx), Poll::Ready(Ok(()))) {
@@ -148,6 +153,7 @@ impl Connection {
             connection: Arc::clone(self),
             sender,
             is_reused,
+            _share: held.map(StreamShare::new),
             is_doubtful: false,
         })
     }
@@ -212,6 +218,7 @@ pub(in crate::proxy) struct Place {
     connection: Arc<Connection>,
     sender: SendRequest<Bytes>,
     is_reused: bool,
+    _share: Option<StreamShare>,
     /// Whether a request has been sent of which it is not known that its server is there.
     is_doubtful: bool,
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::Reason;
 
-use super::{in_front_of_http2, upstream_config, with_upstream};
+use super::{VERSIONS, in_front_of_http2, over, upstream_config, with_upstream};
 use crate::support::{
     Call, Crowded, Frame, Frames, Gateway, H2, H2Server, H2Setup, ROOT, Resolver, read, serving,
     wait_for,
@@ -336,6 +336,35 @@ fn a_connection_that_has_died_is_replaced_though_clients_give_up_early() {
         let response = waited.ok()?.expect("a head");
         (response.status() == 200).then_some(())
     });
+}
+
+#[test]
+fn a_client_that_has_many_streams_does_not_shut_others_out() {
+    let setup = H2Setup {
+        max_streams: Some(1),
+        ..H2Setup::default()
+    };
+    let server = H2Server::with(setup, async |mut call: Call| {
+        if call.head.uri.path() == "/held" {
+            call.reset_reason().await;
+        } else {
+            call.send_head(204, &[], true);
+        }
+    });
+    let gateway = in_front_of_http2(&server);
+    let mut greedy = H2::connect(gateway.https, "a.test");
+    let _held: Vec<_> = (0..80)
+        .map(|_| {
+            let request = greedy.request("GET", "/held").body(()).expect("a request");
+            greedy.begin(request, false)
+        })
+        .collect();
+    wait_for("all places", || (server.requests() == 64).then_some(()));
+    for version in VERSIONS {
+        let reply = over(version, &gateway, "a.test", "/").send();
+        assert_eq!(reply.status, 204, "HTTP/{version}");
+    }
+    assert_eq!(server.requests(), 64 + VERSIONS.len());
 }
 
 /// A gateway in front of a server of HTTP/2 whose name has a second address, which does not answer.
