@@ -26,8 +26,8 @@ use crate::proxy::dial::Duplex;
 pub(super) const MOST_STREAMS: usize = 128;
 
 /// Octets of a response that a server may send ahead of the client, on one stream and on all. One
-/// client that does not read holds up no other.
-const STREAM_WINDOW: u32 = 128 * 1024;
+/// client that does not read holds up no other, and a hundred of its streams hold less than 8 MiB.
+const STREAM_WINDOW: u32 = 40 * 1024;
 const CONNECTION_WINDOW: u32 = MOST_STREAMS as u32 * STREAM_WINDOW;
 
 /// Octets of a request that are buffered ahead of the server.

@@ -1,5 +1,6 @@
 //! A peer that takes nothing: what the other peer sends waits there, not in the gateway.
 
+use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,8 +11,8 @@ use bytes::Bytes;
 
 use super::{SECOND, limited};
 use crate::support::{
-    Act, Gateway, H2, Origin, PATIENCE, TlsClient, connect, read, read_head, read_response, upload,
-    within,
+    Act, Call, Gateway, H2, H2Server, Origin, PATIENCE, TlsClient, connect, read, read_head,
+    read_response, serving, upload, within,
 };
 
 const MIB: usize = 1 << 20;
@@ -94,6 +95,56 @@ fn a_response_that_is_not_taken_waits_at_its_upstream() {
     takes_late(&mut plain, "plain.test", &origin, &gateway, before);
     let mut tls = TlsClient::named("a.test").connect(gateway.https);
     takes_late(&mut tls, "a.test", &origin, &gateway, before);
+}
+
+#[test]
+fn responses_of_http_2_that_are_not_taken_wait_at_their_upstream() {
+    const STREAMS: usize = 100;
+    let server = H2Server::start(async |mut call: Call| {
+        let size = match call.head.uri.path() {
+            "/small" => 5,
+            _ => BODY,
+        };
+        let mut response = call.send_head(200, &[], false);
+        let mut left = size;
+        while left > 0 {
+            response.reserve_capacity(left.min(MIB));
+            let Some(Ok(room)) = poll_fn(|cx| response.poll_capacity(cx)).await else {
+                return;
+            };
+            left -= room;
+            let part = vec![0; room];
+            response.send_data(part.into(), left == 0).expect("open");
+        }
+    });
+    let address = server.address();
+    let config = format!(
+        "upstreams: {{ app: {{ servers: [\"{address}\"], protocol: h2 }} }}\n\
+         sites: [{{ hosts: [a.test], routes: [{{ upstream: app }}] }}]\n"
+    );
+    let gateway = serving(&[&["a.test"]], config).start();
+    let mut h2 = H2::connect(gateway.https, "a.test");
+    assert_eq!(h2.get("/small").status, 200);
+    let before = gateway.memory();
+    let requests: Vec<_> = (0..STREAMS)
+        .map(|_| h2.request("GET", "/").body(()).expect("a request"))
+        .collect();
+    let responses: Vec<_> = requests
+        .into_iter()
+        .map(|request| h2.begin(request, false).0)
+        .collect();
+    let _responses = h2.block_on(async {
+        let mut heads = Vec::new();
+        for response in responses {
+            heads.push(response.await.expect("a head"));
+        }
+        heads
+    });
+    let memory = || usize::try_from(gateway.memory() / 4096).expect("small");
+    settled(memory);
+    let held = gateway.memory().saturating_sub(before);
+    eprintln!("{STREAMS} streams hold {held} octets");
+    assert!(held < HELD, "{held} octets");
 }
 
 /// Reads a little of a body and the rest once it is released.
