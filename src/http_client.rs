@@ -72,6 +72,8 @@ pub struct Options<'a> {
     /// Whether only plain HTTP will be used, so that no roots are needed.
     pub only_plain: bool,
     pub patience: Patience,
+    /// The most octets of a response's body, 1 MiB by default.
+    pub max_answer: Option<usize>,
 }
 
 /// A client with its connections.
@@ -79,6 +81,7 @@ pub struct HttpClient {
     path: Way,
     allow_plain: bool,
     patience: Patience,
+    max_answer: usize,
 }
 
 /// How servers are reached.
@@ -99,6 +102,7 @@ impl HttpClient {
             allow_plain,
             only_plain,
             patience,
+            max_answer,
         } = options;
         let mut tls = tls()?;
         if !only_plain {
@@ -127,6 +131,7 @@ impl HttpClient {
             path,
             allow_plain,
             patience,
+            max_answer: max_answer.unwrap_or(MAX_ANSWER),
         })
     }
 
@@ -143,17 +148,20 @@ impl HttpClient {
         }
         request
             .headers_mut()
-            .insert(USER_AGENT, HeaderValue::from_static(AGENT));
+            .entry(USER_AGENT)
+            .or_insert(HeaderValue::from_static(AGENT));
         let exchange = async {
             let sent = match &self.path {
                 Way::Direct(client) => client.request(request).await,
                 Way::Proxy(client) => client.request(request).await,
             };
             let (head, body) = sent.map_err(|error| broken(&error))?.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await;
+            let body = Limited::new(body, self.max_answer).collect().await;
             match body {
                 Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
-                Err(error) if error.is::<LengthLimitError>() => Err(HttpError::TooLong),
+                Err(error) if error.is::<LengthLimitError>() => {
+                    Err(HttpError::TooLong(self.max_answer))
+                }
                 Err(error) => Err(broken(&*error)),
             }
         };
@@ -170,8 +178,8 @@ pub enum HttpError {
     Scheme(Uri),
     #[error("no response within {0:?}")]
     Timeout(Duration),
-    #[error("its response is longer than {} KiB", MAX_ANSWER / 1024)]
-    TooLong,
+    #[error("its response is longer than {} KiB", .0 / 1024)]
+    TooLong(usize),
     #[error("{0}")]
     Broken(String),
     #[error("cannot read the roots in {}: {source}", path.printable())]
@@ -361,7 +369,7 @@ mod tests {
         let (address, root) = server(long.leak().as_bytes());
         let client = open(root.path(), None, Patience::default());
         let error = get(&client.expect("a client"), url(address)).await;
-        assert!(matches!(error, Err(HttpError::TooLong)), "{error:?}");
+        assert!(matches!(error, Err(HttpError::TooLong(_))), "{error:?}");
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod files;
 mod flow;
 mod forward;
 mod framing;
+mod granted;
 mod grpc;
 mod handover;
 mod hash;
@@ -107,13 +108,14 @@ pub use self::sticky::StickyKey;
 pub use self::trailers::{check_size as check_trailers, parse_trailers, write_last_chunk};
 pub use self::upstream::{EndpointView, Pool};
 
-use self::authentication::Authenticator;
+use self::authentication::{Authenticator, Denial};
 use self::connection_limit::{ConnectionLimit, Resource};
 use self::decision::Router;
 use self::dial::Dialer;
 use self::file_transfer::FileReaders;
 use self::refusal::{Refusal, RefusalCounters};
 use self::request_ctx::RequestCtx;
+use self::response::LocalResponse;
 use crate::access_log::AccessLog;
 use crate::clock::{Clock as _, SystemClock, UnixTime};
 use crate::config::model::Config;
@@ -196,18 +198,41 @@ impl Gateway {
     }
 
     /// The response to a request that is not served.
-    fn prepare_page(
+    fn prepare_page(&self, ctx: RequestCtx, refusal: Refusal, request: &Request<'_>) -> Prepared {
+        self.prepare_denial(ctx, refusal.into(), request)
+    }
+
+    /// The same for a request that may be refused with the response of somebody else.
+    fn prepare_denial(
         &self,
         mut ctx: RequestCtx,
-        refusal: Refusal,
+        denial: Denial,
         request: &Request<'_>,
     ) -> Prepared {
+        // The client's next connection meets what the site demands, this one never will.
+        let closes = denial.refusal == Refusal::Outdated;
+        let page = self.page(&mut ctx, denial, request);
+        Prepared::new(ctx, Some(page), request).closing(closes)
+    }
+
+    fn page(&self, ctx: &mut RequestCtx, denial: Denial, request: &Request<'_>) -> LocalResponse {
+        let refusal = denial.refusal;
         self.refused.count(refusal);
         ctx.record_refusal(refusal);
-        let page = ctx.refusal_page(refusal, request);
-        // The client's next connection meets what the site demands, this one never will.
-        let closes = refusal == Refusal::Outdated;
-        Prepared::new(ctx, Some(page), request).closing(closes)
+        match denial.response {
+            Some(response) => *response,
+            None => ctx.refusal_page(refusal, request),
+        }
+    }
+
+    /// Decides what to do with a request that the edge has not seen.
+    async fn decide(&self, request: &Request<'_>) -> (Decision, Option<Denial>) {
+        self.router.look_up_validation(request).await;
+        let mut decision = self.router.route(request);
+        let relayed = decision.relayed.clone();
+        let request = request.through(relayed.as_deref());
+        let authenticated = decision.authenticate(&self.authenticator, &request).await;
+        (decision, authenticated.err())
     }
 
     /// Responds to a request that is not served.

@@ -19,6 +19,7 @@ mod coverage;
 mod dns;
 mod error_page;
 mod files;
+mod forward_auth;
 mod health;
 mod hsts;
 mod issuer;
@@ -74,6 +75,7 @@ pub(super) fn validate(
         expressions: HashMap::new(),
         pages: HashMap::new(),
         client_auth: HashMap::new(),
+        forward_auths: HashMap::new(),
         route_places,
     };
     let server = server::server(ctx, &raw.server, &root.key("server"));

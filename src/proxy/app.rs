@@ -11,6 +11,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_proxy::HttpProxy;
 
+use super::authentication::Denial;
 use super::decision::{Decision, Step};
 use super::file_transfer::transfer_file;
 use super::forward::{Carried, Client, forward};
@@ -143,17 +144,12 @@ impl ProxyApp {
     }
 
     /// Does what was decided, unless the request is refused for another reason.
-    fn proceed(
-        &self,
-        decision: Decision,
-        refusal: Option<Refusal>,
-        request: &Request<'_>,
-    ) -> Routed {
-        let refusal = match decision.step() {
-            _ if refusal.is_some() => refusal,
+    fn proceed(&self, decision: Decision, denial: Option<Denial>, request: &Request<'_>) -> Routed {
+        let denial = match decision.step() {
+            _ if denial.is_some() => denial,
             Step::Respond(_) | Step::Redirect(_) => None,
             Step::Files(_) => return Routed::Forward(decision),
-            Step::Refuse(refusal) => Some(refusal),
+            Step::Refuse(refusal) => Some(refusal.into()),
             Step::Pass(proxy) => {
                 // Pingora's proxy cannot take a response back, nor replace it, and speaks no HTTP/2
                 // with servers.
@@ -173,8 +169,9 @@ impl ProxyApp {
         };
         let mut ctx = RequestCtx::new();
         let taken = ctx.take_decision(decision, request);
-        Routed::Respond(Box::new(match refusal.or_else(|| taken.err()) {
-            Some(refusal) => self.gateway.prepare_page(ctx, refusal, request),
+        let denial = denial.or_else(|| taken.err().map(Denial::from));
+        Routed::Respond(Box::new(match denial {
+            Some(denial) => self.gateway.prepare_denial(ctx, denial, request),
             None => Prepared::new(ctx, None, request),
         }))
     }
@@ -197,18 +194,9 @@ impl DirectResponder for ProxyApp {
     async fn authorize(&self, mut decision: Decision, request: &Request<'_>) -> Routed {
         let relayed = decision.relayed.clone();
         let request = &request.through(relayed.as_deref());
-        let Some(access) = decision.access() else {
-            return self.proceed(decision, None, request);
-        };
         let authenticator = &self.gateway.authenticator;
-        let refusal = match authenticator.authenticate(access, request).await {
-            Ok(identity) => {
-                decision.identity = identity;
-                None
-            }
-            Err(refusal) => Some(refusal),
-        };
-        self.proceed(decision, refusal, request)
+        let denial = decision.authenticate(authenticator, request).await.err();
+        self.proceed(decision, denial, request)
     }
 
     async fn forward<C: Client>(

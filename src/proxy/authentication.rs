@@ -2,10 +2,11 @@
 //!
 //! Passwords are checked on threads that may block, few at a time, since a check is slow on purpose.
 //! One that was right is remembered for a while. A client that has guessed wrong too often is refused
-//! without a check.
+//! without a check. Services that decide are asked with the head of the request.
 
 mod basic;
 mod guesses;
+mod services;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,11 @@ use tokio::time::timeout;
 
 use self::basic::Credentials;
 use self::guesses::Guesses;
+use self::services::Services;
+use super::granted::Granted;
 use super::refusal::Refusal;
 use super::request::Request;
+use super::response::LocalResponse;
 use crate::config::model::{Access, BasicAuth, PasswordHash};
 
 /// How many passwords are checked at a time. Each takes a thread for some hundredths of a second, or
@@ -46,12 +50,32 @@ struct State {
     /// Part of each digest, so that they are of no use elsewhere.
     key: [u8; 32],
     guesses: Guesses,
+    services: Services,
 }
 
 /// Who sends a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Identity {
-    pub(super) user: Box<str>,
+    pub(super) user: Option<Box<str>>,
+    /// What an authentication service says of the request.
+    pub(super) granted: Option<Arc<Granted>>,
+}
+
+/// Why a request is not served.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Denial {
+    pub(super) refusal: Refusal,
+    /// What the client gets if it is not the gateway's page.
+    pub(super) response: Option<Box<LocalResponse>>,
+}
+
+impl From<Refusal> for Denial {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            response: None,
+        }
+    }
 }
 
 impl Default for Authenticator {
@@ -65,6 +89,7 @@ impl Default for Authenticator {
                 .build(),
             key: random_key(),
             guesses: Guesses::default(),
+            services: Services::default(),
         }))
     }
 }
@@ -78,30 +103,32 @@ impl Authenticator {
         &self,
         access: &Access,
         request: &Request<'_>,
-    ) -> Result<Option<Arc<Identity>>, Refusal> {
-        match &access.basic_auth {
-            Some(basic) => self.check_password(basic, request).await.map(Some),
-            None => Ok(None),
-        }
+    ) -> Result<Option<Arc<Identity>>, Denial> {
+        let user = match &access.basic_auth {
+            Some(basic) => Some(self.check_password(basic, request).await?),
+            None => None,
+        };
+        let granted = match &access.forward_auth {
+            Some(service) => Some(Arc::new(self.0.services.ask(service, request).await?)),
+            None => None,
+        };
+        let is_known = user.is_some() || granted.is_some();
+        Ok(is_known.then(|| Arc::new(Identity { user, granted })))
     }
 
     async fn check_password(
         &self,
         basic: &BasicAuth,
         request: &Request<'_>,
-    ) -> Result<Arc<Identity>, Refusal> {
+    ) -> Result<Box<str>, Refusal> {
         let state = &self.0;
         let credentials = Credentials::of(request.fields).ok_or(Refusal::Unauthorized)?;
         let stored = basic.users.get(credentials.user());
-        let identity = || {
-            Arc::new(Identity {
-                user: credentials.user().into(),
-            })
-        };
+        let user = || credentials.user().into();
         let digest = stored.map(|stored| state.digest(stored, &credentials));
         let is_remembered = || digest.is_some_and(|digest| state.remembered.contains_key(&digest));
         if is_remembered() {
-            return Ok(identity());
+            return Ok(user());
         }
         if state.guesses.are_used_up(request.client) {
             return Err(Refusal::TooManyGuesses);
@@ -111,7 +138,7 @@ impl Authenticator {
         let _check = check.ok().and_then(Result::ok).ok_or(Refusal::NoRoom)?;
         // Others may have had the same one checked, or used up the guesses.
         if is_remembered() {
-            return Ok(identity());
+            return Ok(user());
         }
         if state.guesses.are_used_up(request.client) {
             return Err(Refusal::TooManyGuesses);
@@ -126,7 +153,7 @@ impl Authenticator {
         match (checked, digest) {
             (Ok(true), Some(digest)) => {
                 state.remembered.insert(digest, ());
-                Ok(identity())
+                Ok(user())
             }
             _ => {
                 state.guesses.count_wrong(request.client);
@@ -200,7 +227,7 @@ mod tests {
             relayed: None,
         };
         let checked = authenticator.check_password(basic, &request).await;
-        checked.map(|identity| identity.user.to_string())
+        checked.map(String::from)
     }
 
     #[tokio::test]

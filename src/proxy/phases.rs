@@ -17,6 +17,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::Gateway;
 use super::attempts::NoServer;
+use super::authentication::Denial;
 use super::decision::{Decision, Step};
 use super::failure::{self, Failure};
 use super::handover::Handover;
@@ -53,12 +54,11 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut PhaseCtx) -> Result<bool> {
-        let decision = match decided(session, ctx) {
-            Some(decision) => decision,
+        let (decision, denial) = match decided(session, ctx) {
+            Some(decision) => (decision, None),
             None => {
                 let request = Request::of(session.req_header(), session.digest());
-                self.router.look_up_validation(&request).await;
-                self.router.route(&request)
+                self.decide(&request).await
             }
         };
         session.set_read_timeout(Some(decision.idle));
@@ -71,13 +71,14 @@ impl ProxyHttp for Gateway {
         let request = Request::of(session.req_header(), session.digest());
         let request = request.through(relayed.as_deref());
         let websocket = header::is_websocket(&request);
-        let refusal = ctx.request.take_decision(decision, &request).err();
+        let taken = ctx.request.take_decision(decision, &request);
+        let denial = denial.or(taken.err().map(Denial::from));
         if websocket {
             // What follows such a request may not be HTTP, whatever the response: the edge reads
             // no other request after it.
             session.set_keepalive(None);
         }
-        if let Some(response) = self.own_response(session, ctx, refusal) {
+        if let Some(response) = self.own_response(session, ctx, denial) {
             let gateway = ctx.request.response_fields();
             response.send(session, gateway).await?;
             return Ok(true);
@@ -363,13 +364,14 @@ impl Gateway {
         &self,
         session: &Session,
         ctx: &mut PhaseCtx,
-        refusal: Option<Refusal>,
+        denial: Option<Denial>,
     ) -> Option<LocalResponse> {
         let step = ctx.request.decision.as_ref()?.step();
-        let refusal = match (refusal, step) {
-            (Some(refusal), _) | (None, Step::Refuse(refusal)) => refusal,
+        let denial = match (denial, step) {
+            (Some(denial), _) => denial,
+            (None, Step::Refuse(refusal)) => refusal.into(),
             // Pingora's proxy has no files.
-            (None, Step::Files(_)) => Refusal::NoRoute,
+            (None, Step::Files(_)) => Refusal::NoRoute.into(),
             (None, Step::Respond(_) | Step::Redirect(_)) => return ctx.request.response().cloned(),
             (None, Step::Pass(_)) => {
                 if ctx.acquire_upstream_permit(session.req_header(), &self.connection_limit) {
@@ -377,12 +379,11 @@ impl Gateway {
                     ctx.request.set_balance_key(&request);
                     return None;
                 }
-                Refusal::NoRoom
+                Refusal::NoRoom.into()
             }
         };
-        self.refused.count(refusal);
         let request = Request::of(session.req_header(), session.digest());
-        let page = ctx.request.refusal_page(refusal, &request);
+        let page = self.page(&mut ctx.request, denial, &request);
         Some(page.in_form_for(request.fields))
     }
 }

@@ -37,6 +37,10 @@ pub(crate) enum Refusal {
     Unauthorized,
     /// The client has sent too many wrong passwords.
     TooManyGuesses,
+    /// The service that decides says no. Its response is the client's.
+    Denied,
+    /// The service that decides does not say.
+    Undecided,
 }
 
 impl Refusal {
@@ -92,6 +96,11 @@ impl Refusal {
                 StatusCode::TOO_MANY_REQUESTS,
                 "There were too many wrong passwords. Try again in a minute.",
             ),
+            Self::Denied => (StatusCode::FORBIDDEN, "You may not have this."),
+            Self::Undecided => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The service that decides who may have this does not respond.",
+            ),
         }
     }
 
@@ -114,6 +123,8 @@ impl Refusal {
             Self::Forbidden => "forbidden",
             Self::Unauthorized => "unauthorized",
             Self::TooManyGuesses => "too_many_guesses",
+            Self::Denied => "denied",
+            Self::Undecided => "undecided",
         }
     }
 }
@@ -130,6 +141,8 @@ pub(super) struct RefusalCounters {
     unauthorized: IntCounter,
     too_many_guesses: IntCounter,
     no_certificate: IntCounter,
+    denied: IntCounter,
+    undecided: IntCounter,
 }
 
 impl RefusalCounters {
@@ -143,6 +156,8 @@ impl RefusalCounters {
             forbidden: refused(Refusal::Forbidden),
             unauthorized: refused(Refusal::Unauthorized),
             too_many_guesses: refused(Refusal::TooManyGuesses),
+            denied: refused(Refusal::Denied),
+            undecided: refused(Refusal::Undecided),
             too_many_files: refused(Refusal::TooManyFiles),
             no_certificate: refused(Refusal::NoCertificate),
         }
@@ -159,6 +174,8 @@ impl RefusalCounters {
             Refusal::Unauthorized => self.unauthorized.inc(),
             Refusal::TooManyGuesses => self.too_many_guesses.inc(),
             Refusal::NoCertificate => self.no_certificate.inc(),
+            Refusal::Denied => self.denied.inc(),
+            Refusal::Undecided => self.undecided.inc(),
             // Counted as responses of the site.
             Refusal::NoRoute
             | Refusal::Method

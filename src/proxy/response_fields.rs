@@ -1,10 +1,13 @@
 //! The fields that the gateway writes into every final response, whoever responds.
 
+use std::sync::Arc;
+
 use http::header::{HeaderName, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderValue, StatusCode};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 
+use super::granted::Granted;
 use super::header::REQUEST_ID;
 use super::rewriting::{FieldChanges, KeptFieldChanges};
 
@@ -19,6 +22,8 @@ pub(crate) struct ResponseFields<'a> {
     pub(crate) hsts: Option<&'a HeaderValue>,
     /// The cookie that keeps the client at its server, if it needs one.
     pub(crate) cookie: Option<&'a HeaderValue>,
+    /// What an authentication service says of the request, with cookies for the client.
+    pub(crate) granted: Option<&'a Arc<Granted>>,
 }
 
 /// The same, for as long as it is of use.
@@ -27,6 +32,7 @@ pub(crate) struct KeptResponseFields {
     changes: KeptFieldChanges,
     hsts: Option<HeaderValue>,
     cookie: Option<HeaderValue>,
+    granted: Option<Arc<Granted>>,
 }
 
 impl KeptResponseFields {
@@ -36,6 +42,7 @@ impl KeptResponseFields {
             changes: self.changes.as_changes(),
             hsts: self.hsts.as_ref(),
             cookie: self.cookie.as_ref(),
+            granted: self.granted.as_ref(),
         }
     }
 }
@@ -48,6 +55,7 @@ impl<'a> ResponseFields<'a> {
             changes: FieldChanges::default(),
             hsts: None,
             cookie: None,
+            granted: None,
         }
     }
 
@@ -58,6 +66,7 @@ impl<'a> ResponseFields<'a> {
             changes: self.changes.keep(),
             hsts: self.hsts.cloned(),
             cookie: self.cookie.cloned(),
+            granted: self.granted.cloned(),
         }
     }
 
@@ -73,7 +82,14 @@ impl<'a> ResponseFields<'a> {
     pub(crate) fn written(self) -> impl Iterator<Item = (&'a str, &'a HeaderValue)> {
         let hsts = self.hsts.map(|value| ("Strict-Transport-Security", value));
         let cookie = self.cookie.map(|value| ("Set-Cookie", value));
-        self.changes.written().chain(hsts).chain(cookie)
+        let granted = self.granted.into_iter();
+        let granted = granted.flat_map(|granted| &granted.cookies);
+        let granted = granted.map(|value| ("Set-Cookie", value));
+        self.changes
+            .written()
+            .chain(hsts)
+            .chain(cookie)
+            .chain(granted)
     }
 
     /// Changes the fields of a server's response, unless it is an interim one.

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
+use super::granted::Granted;
 use super::path;
 use super::refusal::Refusal;
 use super::request::is_well_formed;
@@ -61,11 +62,18 @@ pub(crate) struct RequestChanges<'a> {
 
 /// What is changed in the fields of one message.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct FieldChanges<'a>(Option<(&'a Arc<FieldEdits>, &'a Arc<[HeaderValue]>)>);
+pub(crate) struct FieldChanges<'a> {
+    edits: Option<(&'a Arc<FieldEdits>, &'a Arc<[HeaderValue]>)>,
+    /// What an authentication service sets, unless the route sets it too.
+    granted: Option<&'a Arc<Granted>>,
+}
 
 /// The same, for as long as it is of use.
 #[derive(Default)]
-pub(crate) struct KeptFieldChanges(Option<(Arc<FieldEdits>, Arc<[HeaderValue]>)>);
+pub(crate) struct KeptFieldChanges {
+    edits: Option<(Arc<FieldEdits>, Arc<[HeaderValue]>)>,
+    granted: Option<Arc<Granted>>,
+}
 
 /// Says which prefix was removed, so that the server can make URLs of its own.
 const FORWARDED_PREFIX: &str = "X-Forwarded-Prefix";
@@ -158,13 +166,13 @@ impl Rewriting {
             target: rewritten.target.as_deref(),
             ends_with_slash: self.ends_with_slash,
             host: rewritten.host.as_ref(),
-            fields: FieldChanges(Some((&self.request, &rewritten.request))),
+            fields: FieldChanges::of(&self.request, &rewritten.request),
         }
     }
 
     /// What is changed in a response, as `rewritten` says.
     pub(crate) fn response_changes<'a>(&'a self, rewritten: &'a Rewritten) -> FieldChanges<'a> {
-        FieldChanges(Some((&self.response, &rewritten.response)))
+        FieldChanges::of(&self.response, &rewritten.response)
     }
 }
 
@@ -229,37 +237,63 @@ impl FieldEdits {
 }
 
 impl<'a> FieldChanges<'a> {
+    fn of(edits: &'a Arc<FieldEdits>, values: &'a Arc<[HeaderValue]>) -> Self {
+        Self {
+            edits: Some((edits, values)),
+            granted: None,
+        }
+    }
+
+    /// These changes, and what an authentication service sets.
+    pub(crate) fn with_granted(self, granted: Option<&'a Arc<Granted>>) -> Self {
+        Self { granted, ..self }
+    }
+
     /// Whether a field of the message is dropped.
     pub(crate) fn drops(self, name: &[u8]) -> bool {
+        self.replaces(name) || self.granted.is_some_and(|granted| granted.drops(name))
+    }
+
+    /// Whether the route replaces or drops a field.
+    fn replaces(self, name: &[u8]) -> bool {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-        let mut replaced = self.0.iter().flat_map(|(edits, _)| edits.replaced.iter());
+        let mut replaced = self.edits.iter().flat_map(|(edits, _)| &edits.replaced);
         replaced.any(|other| is(other))
     }
 
     /// Names of fields that are dropped.
     pub(crate) fn dropped(self) -> impl Iterator<Item = &'a str> {
-        let replaced = self
-            .0
-            .into_iter()
-            .flat_map(|(edits, _)| edits.replaced.iter());
-        replaced.map(|name| &**name)
+        let replaced = self.edits.into_iter();
+        let replaced = replaced.flat_map(|(edits, _)| edits.replaced.iter());
+        let granted = self.granted.into_iter();
+        let granted = granted.flat_map(|granted| granted.names.iter());
+        let granted = granted.map(HeaderName::as_str);
+        replaced.map(|name| &**name).chain(granted)
     }
 
     /// The fields that are written. One whose value is empty is not.
     pub(crate) fn written(self) -> impl Iterator<Item = (&'a str, &'a HeaderValue)> {
+        let granted = self.granted.into_iter();
+        let granted = granted
+            .flat_map(|granted| &granted.fields)
+            .map(|(name, value)| (name.as_str(), value))
+            .filter(move |(name, _)| !self.replaces(name.as_bytes()));
         let written = self
-            .0
+            .edits
             .into_iter()
             .flat_map(|(edits, values)| edits.written.iter().zip(values.iter()));
-        written
-            .map(|((name, _), value)| (&**name, value))
+        granted
+            .chain(written.map(|((name, _), value)| (&**name, value)))
             .filter(|(_, value)| !value.is_empty())
     }
 
     /// These changes, whatever becomes of the request's context.
     pub(crate) fn keep(self) -> KeptFieldChanges {
-        let kept = self.0;
-        KeptFieldChanges(kept.map(|(edits, values)| (Arc::clone(edits), Arc::clone(values))))
+        let kept = self.edits;
+        KeptFieldChanges {
+            edits: kept.map(|(edits, values)| (Arc::clone(edits), Arc::clone(values))),
+            granted: self.granted.cloned(),
+        }
     }
 
     /// Changes the fields of a request.
@@ -276,7 +310,10 @@ impl<'a> FieldChanges<'a> {
 
 impl KeptFieldChanges {
     pub(crate) fn as_changes(&self) -> FieldChanges<'_> {
-        FieldChanges(self.0.as_ref().map(|(edits, values)| (edits, values)))
+        FieldChanges {
+            edits: self.edits.as_ref().map(|(edits, values)| (edits, values)),
+            granted: self.granted.as_ref(),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod error_pages;
 mod failures;
 mod faults;
 mod fields;
+mod forward_auth;
 mod grpc;
 mod grpc_tonic;
 mod h2load;

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::access::BasicAuth;
+use super::access::{BasicAuth, ForwardAuth};
 use super::client_auth::{ClientAuth, RouteClientAuth};
 use super::compress::Compress;
 use super::error_page::{ErrorPage, Maintenance};
@@ -186,6 +186,8 @@ pub(crate) struct Site {
     pub(crate) deny: Option<Vec<String>>,
     /// The users that are served, by name and password. A route's own takes precedence.
     pub(crate) basic_auth: Option<BasicAuth>,
+    /// A service that is asked whether a request is served. A route's own takes precedence.
+    pub(crate) forward_auth: Option<ForwardAuth>,
 }
 
 impl Default for Site {
@@ -203,6 +205,7 @@ impl Default for Site {
             allow: None,
             deny: None,
             basic_auth: None,
+            forward_auth: None,
         }
     }
 }
@@ -263,6 +266,8 @@ pub(crate) struct Route {
     pub(crate) deny: Option<Vec<String>>,
     /// The users that are served, by name and password; or `off`. By default those of the site.
     pub(crate) basic_auth: Option<BasicAuth>,
+    /// A service that is asked whether a request is served; or `off`. By default that of the site.
+    pub(crate) forward_auth: Option<ForwardAuth>,
     /// `required`: clients without a certificate get 403. For sites whose `client_auth` is optional.
     pub(crate) client_auth: Option<RouteClientAuth>,
 }
@@ -291,6 +296,7 @@ impl Default for Route {
             allow: None,
             deny: None,
             basic_auth: None,
+            forward_auth: None,
             client_auth: None,
         }
     }

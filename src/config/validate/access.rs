@@ -1,4 +1,4 @@
-//! `allow`, `deny` and `basic_auth` of sites and routes.
+//! `allow`, `deny`, `basic_auth` and `forward_auth` of sites and routes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use http::HeaderValue;
 
 use super::client::read_file;
 use super::context::Context;
+use super::forward_auth::forward_auth;
 use super::network::networks;
 use crate::config::model::{Access, BasicAuth, Network, PasswordHash};
 use crate::config::problem::{At, quote};
@@ -19,6 +20,7 @@ pub(super) struct AccessKeys<'a> {
     pub(super) allow: Option<&'a [String]>,
     pub(super) deny: Option<&'a [String]>,
     pub(super) basic_auth: Option<&'a schema::BasicAuth>,
+    pub(super) forward_auth: Option<&'a schema::ForwardAuth>,
 }
 
 /// Who may have what is served, with `inherited` for each key that is not given; `None` if everybody
@@ -33,8 +35,10 @@ pub(super) fn access(
         allow,
         deny,
         basic_auth,
+        forward_auth,
     } = keys;
-    if allow.is_none() && deny.is_none() && basic_auth.is_none() {
+    let has_lists = allow.is_some() || deny.is_some();
+    if !has_lists && basic_auth.is_none() && forward_auth.is_none() {
         return inherited.cloned();
     }
     let inherited = inherited.map(|access| (**access).clone());
@@ -51,6 +55,14 @@ pub(super) fn access(
             access.basic_auth = Some(self::basic_auth(ctx, raw, &at.key("basic_auth")));
         }
         Some(schema::BasicAuth::Off(_)) => access.basic_auth = None,
+        None => {}
+    }
+    match forward_auth {
+        Some(schema::ForwardAuth::On(raw)) => {
+            let at = at.key("forward_auth");
+            access.forward_auth = self::forward_auth(ctx, raw, &at);
+        }
+        Some(schema::ForwardAuth::Off(_)) => access.forward_auth = None,
         None => {}
     }
     (access != Access::default()).then(|| Arc::new(access))

@@ -3,8 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::model::{ClientAuth, Origin, Page, PathRegex};
+use http::{HeaderName, Uri};
+
+use crate::config::model::{ClientAuth, ForwardAuth, Origin, Page, PathRegex};
 use crate::config::problem::{At, Problems, quote};
 use crate::config::route_places::RoutePlaces;
 use crate::config::schema;
@@ -22,6 +25,8 @@ pub(super) struct Context<'c> {
     pub(super) pages: HashMap<PathBuf, Arc<Page>>,
     /// Client certificates by what they are verified with, each read once.
     pub(super) client_auth: HashMap<ClientAuthKey, Option<Arc<ClientAuth>>>,
+    /// Services that are asked about requests, each made once.
+    pub(super) forward_auths: HashMap<ServiceSettings, Arc<ForwardAuth>>,
     /// Where to note the places of routes, if somebody asks.
     pub(super) route_places: Option<&'c mut RoutePlaces>,
 }
@@ -34,6 +39,10 @@ pub(super) struct ClientAuthKey {
     pub(super) ca: PathBuf,
     pub(super) crl: Option<PathBuf>,
 }
+
+/// What tells one service that is asked about requests from another: its URL, the fields that it sets,
+/// its time-out, and the file of the roots to trust it by.
+pub(super) type ServiceSettings = (Uri, Vec<HeaderName>, Duration, Option<PathBuf>);
 
 /// Names that something refers to, by the section that defines them.
 #[derive(Default)]

@@ -179,6 +179,11 @@ fn value(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<Template> {
     Some(template)
 }
 
+/// Reports a field of requests to servers that nothing but the gateway may set.
+pub(super) fn check_request_field(ctx: &mut Context<'_>, at: &At<'_>, name: &str) {
+    check_name(ctx, at, name, Message::Request);
+}
+
 /// Reports a field that a route must not change.
 fn check_name(ctx: &mut Context<'_>, at: &At<'_>, name: &str, message: Message) {
     let is = |other: &str| name.eq_ignore_ascii_case(other);

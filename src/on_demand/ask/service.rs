@@ -44,6 +44,7 @@ impl HttpDecider {
                 connect: config.timeout,
                 request: config.timeout,
             },
+            max_answer: None,
         })
         .map_err(|error| format!("cannot contact the service {place}: {error}"))?;
         Ok(Self {

@@ -1,10 +1,11 @@
 //! Whether a client gets what a site serves, or somebody it has to let pass: a CA.
 
+use crate::proxy::authentication::{Authenticator, Denial};
 use crate::proxy::path;
 use crate::proxy::request::Request;
 use crate::proxy::route::Site;
 
-use super::CHALLENGES;
+use super::{CHALLENGES, Decision};
 
 /// The token of a challenge, if a request may ask for the response to one.
 pub(super) fn challenge_token<'a>(request: &Request<'a>) -> Option<&'a str> {
@@ -33,4 +34,21 @@ pub(in crate::proxy) fn is_maintained(
         let is_of_ca = !has_query && challenge_token(request).is_some_and(is_token);
         !maintenance.admits(request.client) && !is_of_ca
     })
+}
+
+impl Decision {
+    /// Finds out who sends the request, if its route serves only some.
+    ///
+    /// # Errors
+    /// Why the request is refused.
+    pub(in crate::proxy) async fn authenticate(
+        &mut self,
+        authenticator: &Authenticator,
+        request: &Request<'_>,
+    ) -> Result<(), Denial> {
+        if let Some(access) = self.access().filter(|access| access.authenticates()) {
+            self.identity = authenticator.authenticate(access, request).await?;
+        }
+        Ok(())
+    }
 }

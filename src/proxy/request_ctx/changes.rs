@@ -157,9 +157,14 @@ impl RequestCtx {
 
     /// What the route changes in the head of the request.
     pub(crate) fn request_changes(&self) -> RequestChanges<'_> {
-        match self.rewriting() {
+        let changes = match self.rewriting() {
             Some((rewriting, rewritten)) => rewriting.request_changes(rewritten),
             None => RequestChanges::default(),
+        };
+        let granted = self.decision.as_ref().and_then(Decision::granted);
+        RequestChanges {
+            fields: changes.fields.with_granted(granted),
+            ..changes
         }
     }
 
@@ -173,6 +178,7 @@ impl RequestCtx {
         ResponseFields {
             changes,
             cookie: self.session.as_ref().and_then(|session| session.cookie()),
+            granted: decision.and_then(Decision::granted),
             hsts: decision.filter(|_| self.is_tls).and_then(Decision::hsts),
             ..ResponseFields::of_request(&self.request_id)
         }

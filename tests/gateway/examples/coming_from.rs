@@ -194,6 +194,7 @@ fn routes() {
                 route = route.replace("upstream: app", &format!("upstream: {server}"));
             }
         }
+        let route = route.replace("127.0.0.1:3001", &other.address().to_string());
         let _ = writeln!(yaml, "    - {route}");
     }
     let builder = serving(&[&["*.test"]], yaml);
@@ -236,6 +237,13 @@ const ROUTES: &[(&str, Trial)] = &[
     ("ask for a password", |bench, host| {
         assert_eq!(bench.get(host, "/staff").status, 401);
         bench.received(host, "/staff", &["--user", "ann:hunter2"]);
+    }),
+    ("have a service decide", |bench, host| {
+        let text = bench.received(host, "/private", &["--header", "X-User: root"]);
+        assert!(!has_line(&text, "x-user: root"), "{text}");
+        let asked = bench.other.requests();
+        let is_question = |line: &str| line == "GET /verify HTTP/1.1";
+        assert!(asked.iter().any(|request| is_question(request.line())));
     }),
     ("match a header field", |bench, host| {
         bench.received(host, "/beta", &["--header", "X-Beta: 1"]);
