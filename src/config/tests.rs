@@ -7,6 +7,7 @@ mod compress;
 mod dns;
 mod error_pages;
 mod files;
+mod forward_auth;
 mod hostile;
 mod on_demand;
 mod order;

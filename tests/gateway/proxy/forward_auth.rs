@@ -1,5 +1,7 @@
 //! A service that is asked whether a request is served.
 
+mod connections;
+
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
