@@ -16,7 +16,6 @@ pub(super) use self::admittance::is_maintained;
 use self::admittance::{challenge_token, is_forbidden};
 use super::authentication::Identity;
 use super::authority::{Authority, Channel};
-use super::granted::Granted;
 use super::header;
 use super::path::Ambiguous;
 use super::redirect::{Redirect, escape_url};
@@ -358,21 +357,6 @@ impl Decision {
             Outcome::Route(index) => self.site()?.access(Some(*index)),
             Outcome::Respond(_) | Outcome::Refuse(_) => None,
         }
-    }
-
-    /// The user that sends the request, where clients are authenticated.
-    pub(super) fn user(&self) -> Option<&str> {
-        self.identity.as_ref()?.user.as_deref()
-    }
-
-    /// What an authentication service says of the request, where one is asked.
-    pub(super) fn granted(&self) -> Option<&Arc<Granted>> {
-        self.identity.as_ref()?.granted.as_ref()
-    }
-
-    /// Whether it takes time to find out whether the request is served.
-    pub(super) fn needs_identity(&self) -> bool {
-        self.access().is_some_and(|access| access.authenticates())
     }
 
     /// How the response is compressed, if it is.

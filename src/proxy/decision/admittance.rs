@@ -1,6 +1,9 @@
 //! Whether a client gets what a site serves, or somebody it has to let pass: a CA.
 
+use std::sync::Arc;
+
 use crate::proxy::authentication::{Authenticator, Denial};
+use crate::proxy::granted::Granted;
 use crate::proxy::path;
 use crate::proxy::request::Request;
 use crate::proxy::route::Site;
@@ -37,6 +40,21 @@ pub(in crate::proxy) fn is_maintained(
 }
 
 impl Decision {
+    /// The user that sends the request, where clients are authenticated.
+    pub(in crate::proxy) fn user(&self) -> Option<&str> {
+        self.identity.as_ref()?.user.as_deref()
+    }
+
+    /// What an authentication service says of the request, where one is asked.
+    pub(in crate::proxy) fn granted(&self) -> Option<&Arc<Granted>> {
+        self.identity.as_ref()?.granted.as_ref()
+    }
+
+    /// Whether it takes time to find out whether the request is served.
+    pub(in crate::proxy) fn needs_identity(&self) -> bool {
+        self.access().is_some_and(|access| access.authenticates())
+    }
+
     /// Finds out who sends the request, if its route serves only some.
     ///
     /// # Errors
