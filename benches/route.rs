@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, StatusCode};
-use snigate::config::model::{Action, Origin, PathMatch, PathRegex, Route, Site, SiteTls};
+use snigate::config::model::{
+    Action, Origin, PathMatch, PathRegex, Route, RouteRate, Site, SiteLimits, SiteTls,
+};
 use snigate::metrics::Metrics;
 use snigate::proxy::SiteTable;
 
@@ -28,6 +30,7 @@ fn table(sites: usize) -> SiteTable {
         maintenance: None,
         access: None,
         needs_certificate: false,
+        rate: RouteRate::OfSite,
     };
     let regex = PathRegex::compile("^/u/[0-9]+$").expect("an expression");
     // Some sites have paths of all kinds.
@@ -51,6 +54,7 @@ fn table(sites: usize) -> SiteTable {
             error_pages: None,
             maintenance: None,
             access: None,
+            limits: SiteLimits::default(),
             origin: Origin::default(),
         })
     };

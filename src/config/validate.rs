@@ -28,6 +28,7 @@ mod on_demand;
 mod order;
 mod places;
 mod preset;
+mod rate_limit;
 mod redirect;
 mod references;
 mod retries;

@@ -196,6 +196,9 @@ impl DirectResponder for ProxyApp {
         let request = &request.through(relayed.as_deref());
         let authenticator = &self.gateway.authenticator;
         let denial = decision.authenticate(authenticator, request).await.err();
+        if denial.is_none() {
+            decision.apply_user_limit(request);
+        }
         self.proceed(decision, denial, request)
     }
 

@@ -4,6 +4,8 @@
 //! others are decided in Pingora's first phase. Either way the [`Decision`] stays with the request.
 
 mod admittance;
+mod limited;
+mod to_tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +16,13 @@ use http::{HeaderValue, StatusCode};
 
 pub(super) use self::admittance::is_maintained;
 use self::admittance::{challenge_token, is_forbidden};
+use self::limited::Passed;
+use self::to_tls::redirect_to_tls;
 use super::authentication::Identity;
 use super::authority::{Authority, Channel};
 use super::header;
 use super::path::Ambiguous;
-use super::redirect::{Redirect, escape_url};
+use super::redirect::Redirect;
 use super::refusal::Refusal;
 use super::request::{Relayed, Request};
 use super::response::LocalResponse;
@@ -52,6 +56,8 @@ pub struct Decision {
     pub(super) relayed: Option<Arc<Relayed>>,
     /// Who sends the request, where that has been found out.
     pub(super) identity: Option<Arc<Identity>>,
+    /// What limits have made of the request, if they keep anything of it.
+    passed: Option<Box<Passed>>,
     /// The error pages of a request without a site.
     server_pages: Option<Arc<ErrorPages>>,
     /// The site that the client of a refused request without a site has connected to by TLS.
@@ -127,6 +133,7 @@ impl Router {
             }
             (site, outcome) => Decision::new(&sites, site, outcome),
         };
+        decision.apply_limits(&request.through(relayed.as_deref()));
         decision.relayed = relayed;
         if let (Some(authority), Some(_)) = (authority, decision.proxy()) {
             decision.host = authority.to_field(request.authority);
@@ -267,6 +274,7 @@ impl Decision {
             outcome,
             relayed: None,
             identity: None,
+            passed: None,
             host: None,
             idle: sites.idle,
             upstream_connections: sites.upstream_connections,
@@ -374,35 +382,3 @@ impl Decision {
 }
 
 const INVALID_HOST: Refusal = Refusal::Invalid(StatusCode::BAD_REQUEST, "The host is not valid.");
-
-/// The redirect of a plain request to TLS. It keeps the method (308).
-fn redirect_to_tls(authority: Authority<'_>, port: u16, target: &[u8]) -> LocalResponse {
-    let host = Authority {
-        port: (port != 443).then_some(port),
-        ..authority
-    };
-    let location = [b"https://", host.to_string().as_bytes(), target].concat();
-    HeaderValue::try_from(escape_url(location)).map_or_else(
-        |_| LocalResponse::status(StatusCode::BAD_REQUEST),
-        |to| LocalResponse::redirect(StatusCode::PERMANENT_REDIRECT, to),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_redirect_to_tls_keeps_host_path_and_query() {
-        let mut buffer = NameBuffer::new();
-        let authority = Authority::parse(b"A.example:8080", &mut buffer).expect("valid");
-        let to = |port| redirect_to_tls(authority, port, b"/x?y=z");
-        let expected = |to: &'static str| {
-            LocalResponse::redirect(StatusCode::PERMANENT_REDIRECT, HeaderValue::from_static(to))
-        };
-        assert_eq!(to(443), expected("https://a.example/x?y=z"));
-        assert_eq!(to(8443), expected("https://a.example:8443/x?y=z"));
-        let odd = redirect_to_tls(authority, 443, "/\u{e4}\"".as_bytes());
-        assert_eq!(odd, expected("https://a.example/%C3%A4%22"));
-    }
-}

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use prometheus::IntCounter;
 
+use super::rate_limit::Exceeded;
 use crate::metrics::Metrics;
 
 /// Why a request is not served.
@@ -41,6 +42,10 @@ pub(crate) enum Refusal {
     Denied,
     /// The service that decides does not say.
     Undecided,
+    /// There are more requests than the limit of the route at this index allows, or of the site.
+    RateLimited(Option<usize>, Exceeded),
+    /// As many requests of the site are in progress as may be.
+    SiteFull,
 }
 
 impl Refusal {
@@ -101,6 +106,14 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The service that decides who may have this does not respond.",
             ),
+            Self::RateLimited(..) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "There were too many requests. Try again later.",
+            ),
+            Self::SiteFull => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many requests are in progress.",
+            ),
         }
     }
 
@@ -125,6 +138,8 @@ impl Refusal {
             Self::TooManyGuesses => "too_many_guesses",
             Self::Denied => "denied",
             Self::Undecided => "undecided",
+            Self::RateLimited(..) => "rate_limited",
+            Self::SiteFull => "site_full",
         }
     }
 }
@@ -143,6 +158,8 @@ pub(super) struct RefusalCounters {
     no_certificate: IntCounter,
     denied: IntCounter,
     undecided: IntCounter,
+    rate_limited: IntCounter,
+    site_full: IntCounter,
 }
 
 impl RefusalCounters {
@@ -158,6 +175,8 @@ impl RefusalCounters {
             too_many_guesses: refused(Refusal::TooManyGuesses),
             denied: refused(Refusal::Denied),
             undecided: refused(Refusal::Undecided),
+            rate_limited: refused(Refusal::RateLimited(None, Exceeded(0))),
+            site_full: refused(Refusal::SiteFull),
             too_many_files: refused(Refusal::TooManyFiles),
             no_certificate: refused(Refusal::NoCertificate),
         }
@@ -176,6 +195,8 @@ impl RefusalCounters {
             Refusal::NoCertificate => self.no_certificate.inc(),
             Refusal::Denied => self.denied.inc(),
             Refusal::Undecided => self.undecided.inc(),
+            Refusal::RateLimited(..) => self.rate_limited.inc(),
+            Refusal::SiteFull => self.site_full.inc(),
             // Counted as responses of the site.
             Refusal::NoRoute
             | Refusal::Method

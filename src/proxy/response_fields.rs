@@ -24,6 +24,8 @@ pub(crate) struct ResponseFields<'a> {
     pub(crate) cookie: Option<&'a HeaderValue>,
     /// What an authentication service says of the request, with cookies for the client.
     pub(crate) granted: Option<&'a Arc<Granted>>,
+    /// `RateLimit-Policy` and `RateLimit`, if the response is to have them.
+    pub(crate) rate: Option<&'a [HeaderValue; 2]>,
 }
 
 /// The same, for as long as it is of use.
@@ -33,6 +35,7 @@ pub(crate) struct KeptResponseFields {
     hsts: Option<HeaderValue>,
     cookie: Option<HeaderValue>,
     granted: Option<Arc<Granted>>,
+    rate: Option<[HeaderValue; 2]>,
 }
 
 impl KeptResponseFields {
@@ -43,6 +46,7 @@ impl KeptResponseFields {
             hsts: self.hsts.as_ref(),
             cookie: self.cookie.as_ref(),
             granted: self.granted.as_ref(),
+            rate: self.rate.as_ref(),
         }
     }
 }
@@ -56,6 +60,7 @@ impl<'a> ResponseFields<'a> {
             hsts: None,
             cookie: None,
             granted: None,
+            rate: None,
         }
     }
 
@@ -67,6 +72,7 @@ impl<'a> ResponseFields<'a> {
             hsts: self.hsts.cloned(),
             cookie: self.cookie.cloned(),
             granted: self.granted.cloned(),
+            rate: self.rate.cloned(),
         }
     }
 
@@ -85,11 +91,17 @@ impl<'a> ResponseFields<'a> {
         let granted = self.granted.into_iter();
         let granted = granted.flat_map(|granted| &granted.cookies);
         let granted = granted.map(|value| ("Set-Cookie", value));
+        let names = ["RateLimit-Policy", "RateLimit"];
+        let rate = self
+            .rate
+            .into_iter()
+            .flat_map(move |rate| names.into_iter().zip(rate));
         self.changes
             .written()
             .chain(hsts)
             .chain(cookie)
             .chain(granted)
+            .chain(rate)
     }
 
     /// Changes the fields of a server's response, unless it is an interim one.

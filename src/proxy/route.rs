@@ -34,6 +34,7 @@ use crate::proxy::refusal::Refusal;
 use crate::proxy::request::{Fields, Request};
 use crate::proxy::response::LocalResponse;
 use crate::proxy::rewriting::Rewriting;
+use crate::proxy::site_limits::{AllLimits, SiteLimits};
 use crate::proxy::sticky::StickyKey;
 use crate::proxy::upstream::Pool;
 
@@ -64,6 +65,8 @@ pub struct SiteTable {
     sticky_key: Option<StickyKey>,
     /// The error pages for requests without a site.
     pub(crate) error_pages: Option<Arc<ErrorPages>>,
+    /// The limits of sites, with what has been counted for them.
+    limits: AllLimits,
 }
 
 /// A site, ready for requests.
@@ -82,6 +85,7 @@ pub struct Site {
     /// For requests that no route is for.
     maintenance: Option<Arc<Maintenance>>,
     access: Option<Arc<Access>>,
+    limits: Option<Arc<SiteLimits>>,
     pub(crate) metrics: SiteMetrics,
 }
 
@@ -126,14 +130,15 @@ impl SiteTable {
             ..Self::default()
         };
         table.pools = pools::pools(config, metrics, known, table.sticky_key.as_ref());
-        table.add(&config.sites, metrics);
+        let known = previous.map(|table| &table.limits);
+        table.add(&config.sites, metrics, known);
         table
     }
 
     /// A table of these sites that shares no state of upstreams with another table.
     pub fn of_sites(sites: &[Arc<model::Site>], metrics: &Metrics) -> Self {
         let mut table = Self::default();
-        table.add(sites, metrics);
+        table.add(sites, metrics, None);
         table
     }
 
@@ -161,13 +166,16 @@ impl SiteTable {
         self.sticky_key.is_some()
     }
 
-    fn add(&mut self, sites: &[Arc<model::Site>], metrics: &Metrics) {
+    fn add(&mut self, sites: &[Arc<model::Site>], metrics: &Metrics, known: Option<&AllLimits>) {
+        self.limits = AllLimits::after(known);
         // By their address in the model, which outlives this.
         let mut shared: HashMap<*const model::Route, Arc<[Route]>> = HashMap::new();
         for model in sites {
             let routes = shared.entry(model.routes.as_ptr());
             let routes = routes.or_insert_with(|| self.routes(&model.routes, metrics));
-            let site = Arc::new(site(model, Arc::clone(routes), metrics));
+            let mut site = site(model, Arc::clone(routes), metrics);
+            site.limits = self.limits.add(&site.name, model, known);
+            let site = Arc::new(site);
             for host in &model.hosts {
                 let site = Arc::clone(&site);
                 match host {
@@ -335,41 +343,6 @@ impl Site {
     pub(crate) fn action(&self, index: usize) -> Option<&Action> {
         Some(&self.routes.get(index)?.action)
     }
-
-    /// What the route at an index changes in requests and responses.
-    pub(crate) fn rewriting(&self, index: usize) -> Option<&Rewriting> {
-        self.routes.get(index)?.rewriting.as_deref()
-    }
-
-    /// How responses to requests of the route at an index are compressed, if they are.
-    pub(crate) fn compression(&self, index: usize) -> Option<&Arc<model::Compression>> {
-        self.routes.get(index)?.compression.as_ref()
-    }
-
-    /// The maintenance of the route at an index, or of the site for requests that no route is for.
-    pub(crate) fn maintenance(&self, index: Option<usize>) -> Option<&Maintenance> {
-        match index.and_then(|index| self.routes.get(index)) {
-            Some(route) => route.maintenance.as_deref(),
-            None => self.maintenance.as_deref(),
-        }
-    }
-
-    /// Who may have what the route at an index serves, or the site where no route is for a request.
-    pub(crate) fn access(&self, index: Option<usize>) -> Option<&Arc<Access>> {
-        match index.and_then(|index| self.routes.get(index)) {
-            Some(route) => route.access.as_ref(),
-            None => self.access.as_ref(),
-        }
-    }
-
-    pub(crate) fn error_pages(&self) -> Option<&Arc<ErrorPages>> {
-        self.error_pages.as_ref()
-    }
-
-    /// `Strict-Transport-Security`, for responses over TLS.
-    pub(crate) fn hsts(&self) -> Option<&HeaderValue> {
-        self.hsts.as_ref()
-    }
 }
 
 #[cfg(test)]
@@ -413,12 +386,14 @@ mod tests {
                     maintenance: None,
                     access: None,
                     needs_certificate: false,
+                    rate: model::RouteRate::OfSite,
                 })
                 .collect(),
             hsts: None,
             error_pages: None,
             maintenance: None,
             access: None,
+            limits: model::SiteLimits::default(),
             origin: model::Origin::default(),
         })
     }

@@ -7,6 +7,7 @@ mod floods;
 mod http1;
 mod http2;
 mod lines;
+mod rates;
 mod slow_clients;
 mod upstreams;
 

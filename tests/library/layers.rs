@@ -29,6 +29,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "stamp",
             "event",
             "throttle",
+            "token_bucket",
             "http_client",
         ],
     ),

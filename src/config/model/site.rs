@@ -11,7 +11,7 @@ use http::StatusCode;
 use super::{
     Access, Balance, ClientCertificate, Compression, Conditions, Eject, ErrorPages, Files,
     HealthCheck, Hsts, KeepAlive, Maintenance, Origin, PathMatch, Protocol, ProxyProtocolVersion,
-    Retries, Rewriting, Sticky, Template, TlsPolicy,
+    Retries, Rewriting, RouteRate, SiteLimits, Sticky, Template, TlsPolicy,
 };
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
@@ -155,6 +155,7 @@ pub struct Site {
     pub maintenance: Option<Arc<Maintenance>>,
     /// For requests that no route is for.
     pub access: Option<Arc<Access>>,
+    pub limits: SiteLimits,
     pub origin: Origin,
 }
 
@@ -186,6 +187,7 @@ pub struct Route {
     pub access: Option<Arc<Access>>,
     /// Whether it is only for clients that have presented a certificate.
     pub needs_certificate: bool,
+    pub rate: RouteRate,
 }
 
 /// What to do with a request.

@@ -11,6 +11,7 @@ use super::client_auth::{ClientAuth, RouteClientAuth};
 use super::compress::Compress;
 use super::error_page::{ErrorPage, Maintenance};
 use super::files::Files;
+use super::rate_limit::RateLimit;
 use super::retries::Retries;
 use super::rewrite::{HeaderEdits, Hsts};
 use super::site_tls::SiteTls;
@@ -188,6 +189,12 @@ pub(crate) struct Site {
     pub(crate) basic_auth: Option<BasicAuth>,
     /// A service that is asked whether a request is served. A route's own takes precedence.
     pub(crate) forward_auth: Option<ForwardAuth>,
+    /// How many requests are served in a time, those of all routes together that have no limit of
+    /// their own; or `off`.
+    pub(crate) rate_limit: Option<RateLimit>,
+    /// The maximum number of requests in progress, 0 for no limit; others are refused with 503.
+    #[schemars(range(max = 1_000_000))]
+    pub(crate) max_requests: u64,
 }
 
 impl Default for Site {
@@ -206,6 +213,8 @@ impl Default for Site {
             deny: None,
             basic_auth: None,
             forward_auth: None,
+            rate_limit: None,
+            max_requests: 0,
         }
     }
 }
@@ -270,6 +279,8 @@ pub(crate) struct Route {
     pub(crate) forward_auth: Option<ForwardAuth>,
     /// `required`: clients without a certificate get 403. For sites whose `client_auth` is optional.
     pub(crate) client_auth: Option<RouteClientAuth>,
+    /// How many requests are served in a time, or `off`. By default they count for the site's limit.
+    pub(crate) rate_limit: Option<RateLimit>,
 }
 
 impl Default for Route {
@@ -298,6 +309,7 @@ impl Default for Route {
             basic_auth: None,
             forward_auth: None,
             client_auth: None,
+            rate_limit: None,
         }
     }
 }

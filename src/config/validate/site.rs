@@ -12,12 +12,14 @@ use super::coverage::check_provable;
 use super::error_page::{error_pages, maintenance};
 use super::hsts::hsts;
 use super::places::note_places;
+use super::rate_limit::{route_rate, site_rate};
 use super::references::Upstreams;
 use super::rewrite::rewriting;
 use super::route_match::{SeenRoutes, conditions, route_path, sort_routes, warn_unreachable};
 use super::site_tls::{check_certificates, site_tls};
 use crate::config::model::{
-    Access, Action, Maintenance, PathMatch, Route, Server, Site, SiteTls, Tls,
+    Access, Action, Maintenance, PathMatch, Route, RouteRate, Server, Site, SiteLimits, SiteTls,
+    Tls,
 };
 use crate::config::problem::At;
 use crate::config::schema;
@@ -111,6 +113,15 @@ pub(super) fn sites(
             forward_auth: site.forward_auth.as_ref(),
         };
         let access = access(ctx, keys, None, &at);
+        let limits = SiteLimits {
+            rate: site_rate(
+                ctx,
+                site.rate_limit.as_ref(),
+                authenticates(access.as_ref()),
+                &at.key("rate_limit"),
+            ),
+            max_requests: usize::try_from(site.max_requests).unwrap_or(0),
+        };
         let inherited = Inherited {
             maintenance: maintenance.as_ref(),
             access: access.as_ref(),
@@ -131,11 +142,16 @@ pub(super) fn sites(
             },
             maintenance,
             access,
+            limits,
             routes: shared.share_routes(routes),
             origin: ctx.origin(&at),
         }));
     }
     sites
+}
+
+fn authenticates(access: Option<&Arc<Access>>) -> bool {
+    access.is_some_and(|access| access.authenticates())
 }
 
 /// What routes that do not say otherwise have from their site.
@@ -170,6 +186,7 @@ fn routes(
                 maintenance: inherited.maintenance.cloned(),
                 access: inherited.access.cloned(),
                 needs_certificate: false,
+                rate: RouteRate::OfSite,
             };
             return proxy.map(|action| (0, route(action))).into_iter().collect();
         }
@@ -218,6 +235,12 @@ fn routes(
         };
         let access = access(ctx, keys, inherited.access, &at);
         let action = action(ctx, route, upstreams, path.as_ref(), &at);
+        let rate = route_rate(
+            ctx,
+            route.rate_limit.as_ref(),
+            authenticates(access.as_ref()),
+            &at.key("rate_limit"),
+        );
         if let (Some(action), Some(path)) = (action, path) {
             let compression = match &route.compress {
                 Some(raw) => compression(ctx, raw, &at.key("compress")),
@@ -233,6 +256,7 @@ fn routes(
                 maintenance,
                 access,
                 needs_certificate: route.client_auth.is_some(),
+                rate,
             };
             routes.push((index, route));
         }

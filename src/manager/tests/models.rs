@@ -46,6 +46,7 @@ pub(super) fn site(hosts: &[&str], tls: SiteTls) -> Site {
         error_pages: None,
         maintenance: None,
         access: None,
+        limits: SiteLimits::default(),
         origin: origin("sites[0]"),
     }
 }

@@ -12,11 +12,13 @@ use crate::config::model::Files;
 use crate::proxy::connection_limit::{ConnectionLimit, Held};
 use crate::proxy::decision::{Decision, Step};
 use crate::proxy::error_page::{Replacements, error_response, maintenance_response};
+use crate::proxy::rate_limit::{self, Exceeded};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::request::{Relayed, Request};
 use crate::proxy::response::LocalResponse;
 use crate::proxy::response_fields::ResponseFields;
 use crate::proxy::rewriting::{FieldChanges, RequestChanges, Rewriting, Rewritten};
+use crate::proxy::route::Site;
 use crate::proxy::template::Values;
 
 impl RequestCtx {
@@ -84,6 +86,10 @@ impl RequestCtx {
             (Refusal::Method, Some(site)) => page().allowing(site.allowed_methods(request)),
             (Refusal::Unauthorized, _) => self.challenge(page()),
             (Refusal::TooManyGuesses, _) => page().with_field(RETRY_AFTER, HeaderValue::from(60)),
+            (Refusal::SiteFull, _) => page().with_field(RETRY_AFTER, HeaderValue::from(1)),
+            (Refusal::RateLimited(index, exceeded), Some(site)) => {
+                limited_page(page(), site, index, exceeded)
+            }
             (Refusal::Maintenance(index), Some(site)) => match site.maintenance(index) {
                 Some(maintenance) => {
                     let pages = site.error_pages().map(|pages| &**pages);
@@ -180,6 +186,7 @@ impl RequestCtx {
             cookie: self.session.as_ref().and_then(|session| session.cookie()),
             granted: decision.and_then(Decision::granted),
             hsts: decision.filter(|_| self.is_tls).and_then(Decision::hsts),
+            rate: decision.and_then(Decision::rate_fields),
             ..ResponseFields::of_request(&self.request_id)
         }
     }
@@ -187,5 +194,22 @@ impl RequestCtx {
     fn rewriting(&self) -> Option<(&Rewriting, &Rewritten)> {
         let rewritten = self.rewritten.as_deref()?;
         Some((self.decision.as_ref()?.rewriting()?, rewritten))
+    }
+}
+
+/// The page for a request that is more than the limit of a route, or of the site, allows.
+fn limited_page(
+    page: LocalResponse,
+    site: &Site,
+    index: Option<usize>,
+    exceeded: Exceeded,
+) -> LocalResponse {
+    let limiter = site.limits().and_then(|limits| limits.rate(index));
+    let page = page
+        .with_field(RETRY_AFTER, HeaderValue::from(exceeded.0))
+        .with_field(rate_limit::STATE, rate_limit::exhausted(exceeded));
+    match limiter {
+        Some(limiter) => page.with_field(rate_limit::POLICY, limiter.policy().clone()),
+        None => page,
     }
 }

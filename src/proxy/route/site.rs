@@ -5,11 +5,13 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::{Action, Route, Site};
-use crate::config::model::{self, SiteTls};
+use crate::config::model::{self, Access, ErrorPages, Maintenance, SiteTls};
 use crate::host::Pattern;
 use crate::metrics::Metrics;
 use crate::proxy::header::declared_length;
 use crate::proxy::request::Request;
+use crate::proxy::rewriting::Rewriting;
+use crate::proxy::site_limits::SiteLimits;
 
 /// A site with its routes.
 pub(super) fn site(model: &model::Site, routes: Arc<[Route]>, metrics: &Metrics) -> Site {
@@ -28,10 +30,51 @@ pub(super) fn site(model: &model::Site, routes: Arc<[Route]>, metrics: &Metrics)
         error_pages: model.error_pages.clone(),
         maintenance: model.maintenance.clone(),
         access: model.access.clone(),
+        limits: None,
     }
 }
 
 impl Site {
+    /// What the route at an index changes in requests and responses.
+    pub(crate) fn rewriting(&self, index: usize) -> Option<&Rewriting> {
+        self.routes.get(index)?.rewriting.as_deref()
+    }
+
+    /// How responses to requests of the route at an index are compressed, if they are.
+    pub(crate) fn compression(&self, index: usize) -> Option<&Arc<model::Compression>> {
+        self.routes.get(index)?.compression.as_ref()
+    }
+
+    /// The maintenance of the route at an index, or of the site for requests that no route is for.
+    pub(crate) fn maintenance(&self, index: Option<usize>) -> Option<&Maintenance> {
+        match index.and_then(|index| self.routes.get(index)) {
+            Some(route) => route.maintenance.as_deref(),
+            None => self.maintenance.as_deref(),
+        }
+    }
+
+    /// Who may have what the route at an index serves, or the site where no route is for a request.
+    pub(crate) fn access(&self, index: Option<usize>) -> Option<&Arc<Access>> {
+        match index.and_then(|index| self.routes.get(index)) {
+            Some(route) => route.access.as_ref(),
+            None => self.access.as_ref(),
+        }
+    }
+
+    pub(crate) fn error_pages(&self) -> Option<&Arc<ErrorPages>> {
+        self.error_pages.as_ref()
+    }
+
+    /// `Strict-Transport-Security`, for responses over TLS.
+    pub(crate) fn hsts(&self) -> Option<&HeaderValue> {
+        self.hsts.as_ref()
+    }
+
+    /// Its limits and those of its routes, if there are any.
+    pub(crate) fn limits(&self) -> Option<&Arc<SiteLimits>> {
+        self.limits.as_ref()
+    }
+
     /// Whether the body of a request is declared larger than the route at an index allows.
     pub(crate) fn refuses_body(&self, index: usize, request: &Request<'_>) -> bool {
         match self.action(index) {

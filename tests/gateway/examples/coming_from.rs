@@ -245,6 +245,12 @@ const ROUTES: &[(&str, Trial)] = &[
         let is_question = |line: &str| line == "GET /verify HTTP/1.1";
         assert!(asked.iter().any(|request| is_question(request.line())));
     }),
+    ("limit requests", |bench, host| {
+        bench.received(host, "/limited", &[]);
+        bench.received(host, "/limited", &[]);
+        assert_eq!(bench.get(host, "/limited").status, 429);
+        bench.received(host, "/limited", &["--interface", "127.0.0.2"]);
+    }),
     ("match a header field", |bench, host| {
         bench.received(host, "/beta", &["--header", "X-Beta: 1"]);
         assert_eq!(bench.get(host, "/beta").status, 404);

@@ -74,12 +74,14 @@ pub(crate) fn site(hosts: &[&str], tls: SiteTls, routes: Vec<(&str, Action)>) ->
                 maintenance: None,
                 access: None,
                 needs_certificate: false,
+                rate: RouteRate::OfSite,
             })
             .collect(),
         hsts: None,
         error_pages: None,
         maintenance: None,
         access: None,
+        limits: SiteLimits::default(),
         origin: Place::default(),
     })
 }
