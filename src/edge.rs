@@ -11,6 +11,7 @@
 mod accept;
 mod announced;
 mod handshake_queue;
+mod handshake_rate;
 mod http1;
 mod http2;
 mod limits;
@@ -41,6 +42,7 @@ use crate::tls::{GlobalCertificate, Handshake};
 
 pub use self::accept::{BindError, Listener, ListenerKind};
 use self::handshake_queue::HandshakeQueue;
+use self::handshake_rate::HandshakeRate;
 use self::limits::Connections;
 use self::report::{HandshakeFailure, Report};
 use self::slot::Slot;
@@ -64,6 +66,7 @@ pub struct Edge<A> {
     metrics: Metrics,
     report: Arc<Report>,
     queue: HandshakeQueue,
+    handshake_rate: HandshakeRate,
     /// The most connections that the process has file descriptors for.
     descriptors: usize,
 }
@@ -91,6 +94,7 @@ where
             metrics,
             descriptors,
             queue: HandshakeQueue::with_threads(threads),
+            handshake_rate: HandshakeRate::default(),
             settings: ArcSwap::from_pointee(settings),
         });
         edge.apply_limits();
@@ -111,6 +115,7 @@ where
         };
         self.connections
             .set_limits(max, limits.max_connections_per_ip);
+        self.handshake_rate.set_limit(limits.max_handshakes_per_ip);
     }
 
     /// How many connections are open.

@@ -137,6 +137,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Connections of one client address, 0 for no limit.
     pub max_connections_per_ip: usize,
+    /// TLS handshakes that a client may begin in a second, 0 for no limit.
+    pub max_handshakes_per_ip: usize,
     /// Concurrent streams of one HTTP/2 connection.
     pub h2_streams: u32,
     /// Simultaneous requests at upstreams; 0 for as many as there are descriptors and ports for.

@@ -258,6 +258,9 @@ fn serve<A>(
 {
     let slot = Arc::clone(guard.slot());
     let Some(limit) = arrival.header_limit else {
+        if !admit_handshake(edge, arrival.peer, kind) {
+            return;
+        }
         let socket = Socket::new(stream, arrival.peer, arrival.write_stall, guard);
         start(edge, socket, slot, kind, shutdown);
         return;
@@ -266,12 +269,23 @@ fn serve<A>(
     // In a task of its own: the one of the connection has no room for it.
     tokio::spawn(async move {
         let reading = slot.count_in_flight();
-        let socket = read_socket(&edge, stream, arrival, guard, limit, &shutdown).await;
+        let arrived = (arrival, kind);
+        let socket = read_socket(&edge, stream, arrived, guard, limit, &shutdown).await;
         drop(reading);
         if let Some(socket) = socket {
             start(&edge, socket, slot, kind, &shutdown);
         }
     });
+}
+
+/// Counts the handshake of a client that has connected, and returns whether it may begin. If not,
+/// the connection is to be closed, which costs nothing of TLS.
+fn admit_handshake<A>(edge: &Edge<A>, client: SocketAddr, kind: ListenerKind) -> bool {
+    let is_admitted = kind == ListenerKind::Http || edge.handshake_rate.admit(client.ip());
+    if !is_admitted {
+        edge.report.log_handshake_refused(client);
+    }
+    is_admitted
 }
 
 /// Starts the task of a connection whose client is known.
@@ -296,7 +310,7 @@ fn start<A>(
 async fn read_socket<A>(
     edge: &Edge<A>,
     mut stream: TcpStream,
-    arrival: Arrival,
+    (arrival, kind): (Arrival, ListenerKind),
     mut guard: ConnectionGuard,
     limit: Duration,
     shutdown: &ShutdownWatch,
@@ -313,6 +327,9 @@ async fn read_socket<A>(
     let client = addresses.map_or(arrival.peer, |addresses| addresses.source);
     if !guard.count_client(client.ip()) {
         edge.report.count_client_full();
+        return None;
+    }
+    if !admit_handshake(edge, client, kind) {
         return None;
     }
     let socket = Socket::new(stream, client, arrival.write_stall, guard).with_received(rest);

@@ -22,6 +22,7 @@ pub(super) struct Report {
     floods: Throttle,
     client_certificates: Throttle,
     revocation_lists: Throttle,
+    refused_handshakes: Throttle,
     full: Throttle,
     unannounced: Throttle,
 }
@@ -56,6 +57,7 @@ impl Report {
             floods: Throttle::default(),
             client_certificates: Throttle::default(),
             revocation_lists: Throttle::default(),
+            refused_handshakes: Throttle::default(),
             full: Throttle::every(Duration::from_secs(60)),
             unannounced: Throttle::default(),
         }
@@ -173,6 +175,19 @@ impl Report {
     /// Counts a connection that was refused because its client has too many.
     pub(super) fn count_client_full(&self) {
         self.count_limit("max_connections_per_ip");
+    }
+
+    /// Counts and logs a connection that was closed because its client begins too many handshakes.
+    pub(super) fn log_handshake_refused(&self, client: SocketAddr) {
+        self.count_limit("max_handshakes_per_ip");
+        if let Some(held_back) = self.refused_handshakes.admit() {
+            tracing::warn!(
+                client = %client.ip(),
+                held_back,
+                "closed a connection before its handshake: its client begins more than \
+                 server.limits.max_handshakes_per_ip in a second"
+            );
+        }
     }
 
     /// Counts and logs that `max` connections are open, as many as allowed.

@@ -116,6 +116,8 @@ pub(crate) struct Limits {
     pub(crate) max_connections: u64,
     /// Connections of one client address; 0 for no limit.
     pub(crate) max_connections_per_ip: u64,
+    /// TLS handshakes that one client address begins in a second; 0 for no limit.
+    pub(crate) max_handshakes_per_ip: u64,
     /// Concurrent streams of one HTTP/2 connection.
     #[schemars(range(min = 1, max = 100_000))]
     pub(crate) h2_streams: u64,
@@ -134,6 +136,7 @@ impl Default for Limits {
             max_header_bytes: Size::Text("64KiB".to_owned()),
             max_connections: 0,
             max_connections_per_ip: 0,
+            max_handshakes_per_ip: 0,
             h2_streams: 100,
             upstream_connections: 0,
             max_body: Size::Bytes(0),

@@ -39,6 +39,7 @@ fn defaults_are_those_of_the_schema() {
             max_header_bytes: 65_536,
             max_connections: 0,
             max_connections_per_ip: 0,
+            max_handshakes_per_ip: 0,
             h2_streams: 100,
             upstream_connections: 0,
             max_body: 0,

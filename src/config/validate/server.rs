@@ -168,6 +168,7 @@ fn limits(ctx: &mut Context<'_>, raw: &schema::Limits, at: &At<'_>) -> Limits {
         ),
         max_connections: usize::try_from(raw.max_connections).unwrap_or(usize::MAX),
         max_connections_per_ip: usize::try_from(raw.max_connections_per_ip).unwrap_or(usize::MAX),
+        max_handshakes_per_ip: usize::try_from(raw.max_handshakes_per_ip).unwrap_or(usize::MAX),
         h2_streams: u32::try_from(raw.h2_streams).unwrap_or(u32::MAX),
         upstream_connections: usize::try_from(raw.upstream_connections).unwrap_or(usize::MAX),
         max_body: ctx.body_size(&at.key("max_body"), &raw.max_body),

@@ -1,9 +1,14 @@
 //! How many requests are served in a time, and at a time.
 
 use std::fs;
+use std::io::Read as _;
 use std::thread;
+use std::time::Duration;
 
-use crate::support::{Builder, Curl, CurlReply, Gateway, Origin, serving, wait_for};
+use super::limited;
+use crate::support::{
+    Builder, Curl, CurlReply, Gateway, Origin, connect, is_end, serving, wait_for, within,
+};
 
 const VERSIONS: [&str; 2] = ["--http1.1", "--http2"];
 
@@ -268,5 +273,37 @@ fn a_site_serves_some_requests_at_a_time() {
         });
         let refused = gateway.metric("snigate_requests_refused_total{reason=\"site_full\"}");
         assert!(refused >= Some(1.0), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_client_begins_some_handshakes_in_a_second() {
+    let origin = Origin::named("app");
+    let gateway = limited(&origin, "max_handshakes_per_ip: 1");
+    let mut closed = 0;
+    let mut open = Vec::new();
+    within(Duration::from_secs(30), "a connection to be closed", || {
+        let mut stream = connect(gateway.https);
+        stream
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .expect("set");
+        match stream.read(&mut [0]) {
+            Ok(0) => closed += 1,
+            Err(error) if is_end(&error) => closed += 1,
+            Ok(_) | Err(_) => open.push(stream),
+        }
+        (closed >= 5).then_some(())
+    });
+    assert!(open.len() < 30, "{} of them are open", open.len());
+    let limited = "snigate_connections_limited_total{limit=\"max_handshakes_per_ip\"}";
+    assert!(gateway.metric(limited) >= Some(5.0));
+    gateway.wait_for_log("closed a connection before its handshake");
+    // Neither others nor plain connections are affected.
+    let other = gateway
+        .curl("a.test", "/")
+        .args(["--insecure", "--interface", "127.0.0.2"]);
+    assert_eq!(other.send().status, 200);
+    for _ in 0..3 {
+        assert_eq!(gateway.curl_http("plain.test", "/").send().status, 200);
     }
 }

@@ -117,6 +117,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
                 max_header_bytes: 65536,
                 max_connections: 0,
                 max_connections_per_ip: 0,
+                max_handshakes_per_ip: 0,
                 h2_streams: 100,
                 upstream_connections: 0,
                 max_body: 0,
