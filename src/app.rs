@@ -29,7 +29,7 @@ use crate::config::model::{self, Config};
 use crate::edge::{BindError, Edge};
 use crate::engine::{Engine, EngineError, EngineSetup, Loops};
 use crate::metrics::Metrics;
-use crate::proxy::{Gateway, Lane, ProxyApp, SiteTable};
+use crate::proxy::{Gateway, Lane, Overload, ProxyApp, SiteTable};
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
 use crate::reload::{self, GatewayEdge, GatewayState, ReloadError, StateDeps};
@@ -115,6 +115,7 @@ pub fn run(file: PathBuf, loaded: Loaded, lane: Lane, signals: Signals) -> Resul
 struct App {
     metrics: Metrics,
     readiness: Readiness,
+    overload: Overload,
     sites: Arc<ArcSwap<SiteTable>>,
     access: Arc<ArcSwap<AccessLog>>,
     edge: Arc<GatewayEdge>,
@@ -160,6 +161,7 @@ impl App {
         .with_start_time(engine.clock().now())
         .with_upstream_connections(descriptors.upstreams)
         .with_files(descriptors.files);
+        let overload = gateway.overload();
         let edge = Edge::new(
             Arc::new(ProxyApp::new(gateway, &config, descriptors.kept).with_lane(lane)),
             certificates.clone(),
@@ -181,6 +183,7 @@ impl App {
         Ok(Self {
             metrics,
             readiness,
+            overload,
             sites,
             access,
             edge,
@@ -243,7 +246,7 @@ impl App {
             listeners: sockets.listeners,
             sites: Arc::clone(&self.sites),
             stopping: stopping.clone(),
-            readiness: self.readiness,
+            readiness: self.readiness.clone(),
             pulse,
             gate: gate.clone(),
             engine: Arc::clone(&self.engine),
@@ -261,6 +264,8 @@ impl App {
                 reload: reload_task,
                 sites: self.sites,
                 metrics: self.metrics,
+                readiness: self.readiness,
+                overload: self.overload,
                 events: self.engine.events().clone(),
                 admin,
             }),

@@ -42,6 +42,7 @@ mod http2;
 mod known_addresses;
 mod link;
 mod matcher;
+mod overload;
 mod path;
 mod phase_ctx;
 mod phases;
@@ -97,6 +98,7 @@ pub use self::forward::{Carried, Client, ResponseBody, ResponseHead};
 pub use self::framing::Framing;
 pub use self::handover::{Handover, KeepAlive};
 pub use self::health::health_loop;
+pub use self::overload::{Overload, overload_loop};
 pub use self::prepared::Prepared;
 pub(crate) use self::proxy_header::Addresses;
 pub(crate) use self::request::is_well_formed;
@@ -197,6 +199,14 @@ impl Gateway {
     pub fn with_files(self, most: usize) -> Self {
         self.file_limit.set_most_used(most);
         self
+    }
+
+    /// What refuses requests when there are too many.
+    pub fn overload(&self) -> Overload {
+        Overload {
+            upstreams: Arc::clone(&self.connection_limit),
+            files: Arc::clone(&self.file_limit),
+        }
     }
 
     /// The response to a request that is not served.

@@ -16,7 +16,7 @@ use crate::edge::Listener;
 use crate::engine::{Engine, LoadPhase, Loops};
 use crate::event::EventBus;
 use crate::metrics::Metrics;
-use crate::proxy::{self, SiteTable};
+use crate::proxy::{self, Overload, SiteTable};
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
 use crate::reload::{self, GatewayEdge, GatewayState};
@@ -108,6 +108,8 @@ pub(super) struct BackgroundTasks {
     pub(super) reload: reload::Task,
     pub(super) sites: Arc<ArcSwap<SiteTable>>,
     pub(super) metrics: Metrics,
+    pub(super) readiness: Readiness,
+    pub(super) overload: Overload,
     pub(super) events: EventBus,
     pub(super) admin: Option<(admin::Listener, axum::Router)>,
 }
@@ -122,6 +124,11 @@ impl Service for BackgroundTasksService {
         tasks.spawn(parts.reload.run(self.stopping.clone()));
         let (sites, stopping) = (Arc::clone(&parts.sites), self.stopping.clone());
         tasks.spawn(proxy::resolve_loop(sites, stopping.clone()));
+        tasks.spawn(proxy::overload_loop(
+            parts.overload,
+            parts.readiness,
+            stopping.clone(),
+        ));
         tasks.spawn(proxy::health_loop(
             parts.sites,
             parts.metrics,

@@ -4,7 +4,8 @@
 //! may have a hundred. None may use up what the others need.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::throttle::Throttle;
 
@@ -89,6 +90,9 @@ pub(crate) struct ConnectionLimit {
     most_idle: AtomicUsize,
     /// Limits how often refusals are logged.
     refusals: Throttle,
+    start: Instant,
+    /// When a request was last refused because all was used, in milliseconds since `start`, from 1.
+    full_at: AtomicU64,
 }
 
 impl Default for ConnectionLimit {
@@ -107,6 +111,8 @@ impl ConnectionLimit {
             idle: AtomicUsize::new(0),
             most_idle: AtomicUsize::new(usize::MAX),
             refusals: Throttle::default(),
+            start: Instant::now(),
+            full_at: AtomicU64::new(0),
         }
     }
 
@@ -143,7 +149,11 @@ impl ConnectionLimit {
         let acquired = self
             .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-        if acquired.is_err() {
+        if let Err(used) = acquired {
+            // That a client has used its share says nothing about the others.
+            if used >= most {
+                self.full_at.store(self.elapsed(), Ordering::Relaxed);
+            }
             self.log_refusal();
             return None;
         }
@@ -151,6 +161,18 @@ impl ConnectionLimit {
             used: UsedPermit(Arc::clone(self)),
             share: held.map(|held| Share::new(held, self.resource)),
         })
+    }
+
+    /// Whether a request has been refused within this time because all was used.
+    pub(crate) fn was_full_within(&self, time: Duration) -> bool {
+        let full_at = self.full_at.load(Ordering::Relaxed);
+        let since = Duration::from_millis(self.elapsed().saturating_sub(full_at));
+        full_at > 0 && since < time
+    }
+
+    fn elapsed(&self) -> u64 {
+        let elapsed = u64::try_from(self.start.elapsed().as_millis());
+        elapsed.unwrap_or(u64::MAX).saturating_add(1)
     }
 
     fn log_refusal(&self) {
@@ -323,6 +345,21 @@ mod tests {
             connection_limit.try_acquire(1, None).is_none(),
             "the configuration's limit"
         );
+    }
+
+    #[test]
+    fn a_limit_is_full_if_others_are_refused_too() {
+        let limit = connection_limit(2);
+        let minute = Duration::from_secs(60);
+        let own: Arc<Held> = Arc::default();
+        let first = limit.try_acquire(0, Some(&own));
+        assert!(limit.try_acquire(0, Some(&own)).is_none(), "its share");
+        assert!(!limit.was_full_within(minute));
+        let second = limit.try_acquire(0, None);
+        assert!(limit.try_acquire(0, None).is_none());
+        assert!(limit.was_full_within(minute));
+        assert!(!limit.was_full_within(Duration::ZERO));
+        drop((first, second));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::limited;
 use crate::support::{
-    Builder, Curl, CurlReply, Gateway, Origin, connect, is_end, serving, wait_for, within,
+    Act, Builder, Curl, CurlReply, Gateway, Origin, connect, is_end, serving, wait_for, within,
 };
 
 const VERSIONS: [&str; 2] = ["--http1.1", "--http2"];
@@ -274,6 +274,36 @@ fn a_site_serves_some_requests_at_a_time() {
         let refused = gateway.metric("snigate_requests_refused_total{reason=\"site_full\"}");
         assert!(refused >= Some(1.0), "{refused:?}");
     }
+}
+
+#[test]
+fn balancers_learn_of_overload() {
+    let origin = Origin::start(|_| vec![Act::Hold, Act::respond(200, "x")]);
+    let gateway = limited(&origin, "upstream_connections: 2");
+    let ready = || gateway.ask("GET", "/readyz");
+    assert_eq!(ready().status, 200);
+    let ask = || gateway.curl_http("plain.test", "/");
+    thread::scope(|scope| {
+        let held: Vec<_> = (0..2)
+            .map(|_| scope.spawn(|| ask().send().status))
+            .collect();
+        origin.wait_for_requests(2);
+        assert_eq!(ready().status, 200, "nobody has been refused");
+        wait_for("the overload to be told", || {
+            assert_eq!(ask().send().status, 503);
+            let ready = ready();
+            let is_told = ready.text().contains("upstream_connections");
+            (ready.status == 503 && is_told).then_some(())
+        });
+        origin.release();
+        for held in held {
+            assert_eq!(held.join().expect("no panic"), 200);
+        }
+    });
+    wait_for("the gateway to be ready again", || {
+        (ready().status == 200).then_some(())
+    });
+    assert_eq!(ask().send().status, 200);
 }
 
 #[test]
