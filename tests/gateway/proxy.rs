@@ -22,6 +22,7 @@ mod h2load;
 mod health;
 mod hsts;
 mod http2_connections;
+mod http2_room;
 mod http2_servers;
 mod httpx;
 mod interim;
