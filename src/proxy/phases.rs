@@ -72,7 +72,7 @@ impl ProxyHttp for Gateway {
         let request = request.through(relayed.as_deref());
         let websocket = header::is_websocket(&request);
         let taken = ctx.request.take_decision(decision, &request);
-        let denial = denial.or(taken.err().map(Denial::from));
+        let denial = denial.or_else(|| taken.err().map(Denial::from));
         if websocket {
             // What follows such a request may not be HTTP, whatever the response: the edge reads
             // no other request after it.
