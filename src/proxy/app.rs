@@ -12,7 +12,7 @@ use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_proxy::HttpProxy;
 
 use super::authentication::Denial;
-use super::decision::{Decision, Step};
+use super::decision::{Decision, Step, apply_user_limit};
 use super::file_transfer::transfer_file;
 use super::forward::{Carried, Client, forward};
 use super::header::is_websocket;
@@ -197,7 +197,7 @@ impl DirectResponder for ProxyApp {
         let authenticator = &self.gateway.authenticator;
         let denial = decision.authenticate(authenticator, request).await.err();
         if denial.is_none() {
-            decision.apply_user_limit(request);
+            apply_user_limit(&mut decision, request);
         }
         self.proceed(decision, denial, request)
     }

@@ -16,7 +16,8 @@ use http::{HeaderValue, StatusCode};
 
 pub(super) use self::admittance::is_maintained;
 use self::admittance::{challenge_token, is_forbidden};
-use self::limited::Passed;
+use self::limited::{Passed, apply_limits};
+pub(super) use self::limited::{apply_user_limit, rate_fields};
 use self::to_tls::redirect_to_tls;
 use super::authentication::Identity;
 use super::authority::{Authority, Channel};
@@ -133,7 +134,7 @@ impl Router {
             }
             (site, outcome) => Decision::new(&sites, site, outcome),
         };
-        decision.apply_limits(&request.through(relayed.as_deref()));
+        apply_limits(&mut decision, &request.through(relayed.as_deref()));
         decision.relayed = relayed;
         if let (Some(authority), Some(_)) = (authority, decision.proxy()) {
             decision.host = authority.to_field(request.authority);

@@ -14,6 +14,7 @@ use super::files::Files;
 use super::rate_limit::RateLimit;
 use super::retries::Retries;
 use super::rewrite::{HeaderEdits, Hsts};
+use super::route_path::RoutePath;
 use super::site_tls::SiteTls;
 use super::sticky::Sticky;
 use super::text::{Duration, Size, Switch};
@@ -312,25 +313,6 @@ impl Default for Route {
             rate_limit: None,
         }
     }
-}
-
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(inline)]
-pub(crate) enum RoutePath {
-    Prefix(String),
-    Other(RoutePathKind),
-}
-
-/// Paths that are compared in another way than by their beginning.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub(crate) struct RoutePathKind {
-    /// This path only.
-    pub(crate) exact: Option<String>,
-    /// Every path in which this regular expression is found.
-    pub(crate) regex: Option<String>,
 }
 
 /// How long to wait for an upstream.

@@ -10,7 +10,7 @@ use crate::access_log::{AccessLog, Entry};
 use crate::clock::UnixTime;
 use crate::config::model::Files;
 use crate::proxy::connection_limit::{ConnectionLimit, Held};
-use crate::proxy::decision::{Decision, Step};
+use crate::proxy::decision::{Decision, Step, rate_fields};
 use crate::proxy::error_page::{Replacements, error_response, maintenance_response};
 use crate::proxy::rate_limit::{self, Exceeded};
 use crate::proxy::refusal::Refusal;
@@ -186,7 +186,7 @@ impl RequestCtx {
             cookie: self.session.as_ref().and_then(|session| session.cookie()),
             granted: decision.and_then(Decision::granted),
             hsts: decision.filter(|_| self.is_tls).and_then(Decision::hsts),
-            rate: decision.and_then(Decision::rate_fields),
+            rate: decision.and_then(rate_fields),
             ..ResponseFields::of_request(&self.request_id)
         }
     }

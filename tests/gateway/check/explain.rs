@@ -1,5 +1,6 @@
 //! `snigate check --explain`: where a request would lead, and why.
 
+use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
@@ -38,9 +39,9 @@ fn explain(path: &Path, arguments: &[&str]) -> Printed {
 /// A configuration whose secret is `beta`.
 fn config() -> (tempfile::TempDir, std::path::PathBuf) {
     let (dir, path) = configured("");
-    std::fs::write(dir.path().join("beta"), "beta").expect("written");
+    fs::write(dir.path().join("beta"), "beta").expect("written");
     let text = CONFIG.replace("${BETA}", "${file:beta}");
-    std::fs::write(&path, text).expect("written");
+    fs::write(&path, text).expect("written");
     (dir, path)
 }
 
@@ -193,15 +194,15 @@ fn the_json_has_the_same_and_no_secret() {
 
 #[test]
 fn what_else_applies_is_explained() {
-    let (_dir, path) = configured(
-        r#"server: { https: ["127.0.0.1:8443"], admin: off, error_pages: { 5xx: { body: "s\n" } } }
+    let (dir, path) = configured(
+        r#"server: { https: ["127.0.0.1:8443"], admin: off, error_pages: { 5xx: s.html } }
 storage: { file: { path: ./data } }
 issuers: { local: { local_ca: {} } }
 upstreams: { app: { servers: ["127.0.0.1:1"] } }
 sites:
   - hosts: [a.example]
     compress: { algorithms: [br, gzip], min_size: 2KiB }
-    error_pages: { 404: { body: "n\n" } }
+    error_pages: { 404: n.html }
     routes:
       - { path: /x, upstream: app, max_body: 1MiB, timeout: { read: 9s, total: 1m } }
       - path: /y
@@ -214,6 +215,9 @@ sites:
       - { path: /shut, respond: {} }
 "#,
     );
+    for page in ["s.html", "n.html"] {
+        fs::write(dir.path().join(page), page).expect("a file");
+    }
     let shown = path.display();
     let lines = |request: &str, arguments: &[&str]| {
         let printed = explain(&path, &[&[request][..], arguments].concat());
