@@ -49,7 +49,7 @@ impl Rate {
     }
 
     /// Takes a token from a bucket that is full at a time.
-    pub(crate) fn take(self, full_at: &mut u64, now: u64) -> Result<Left, Empty> {
+    pub(crate) fn take_token(self, full_at: &mut u64, now: u64) -> Result<Left, Empty> {
         let missing = full_at.saturating_sub(now).saturating_add(self.interval);
         // At least one token fits, whatever was rounded.
         if missing > self.whole.max(self.interval) {
@@ -110,7 +110,7 @@ impl Buckets {
     ///
     /// # Errors
     /// If there is none.
-    pub(crate) fn take(&self, key: impl Hash, rate: Rate, now: u64) -> Result<Left, Empty> {
+    pub(crate) fn take_token(&self, key: impl Hash, rate: Rate, now: u64) -> Result<Left, Empty> {
         let sets = self.sets.get_or_init(|| {
             let sets = (0..self.count.max(1)).map(|_| Mutex::default());
             sets.collect()
@@ -133,7 +133,7 @@ impl Buckets {
         if bucket.key != key {
             *bucket = Bucket { key, full_at: 0 };
         }
-        rate.take(&mut bucket.full_at, now)
+        rate.take_token(&mut bucket.full_at, now)
     }
 }
 
@@ -150,22 +150,22 @@ mod tests {
         let mut full_at = 0;
         let mut now = 5 * SECOND;
         for left in (0..20).rev() {
-            let taken = rate.take(&mut full_at, now).expect("a token");
+            let taken = rate.take_token(&mut full_at, now).expect("a token");
             assert_eq!(taken.tokens, left);
         }
-        let empty = rate.take(&mut full_at, now);
+        let empty = rate.take_token(&mut full_at, now);
         assert_eq!(empty, Err(Empty(Duration::from_millis(100))));
         now += SECOND / 10 - 1;
-        let empty = rate.take(&mut full_at, now);
+        let empty = rate.take_token(&mut full_at, now);
         assert_eq!(empty, Err(Empty(Duration::from_nanos(1))));
         now += 1;
-        let taken = rate.take(&mut full_at, now).expect("a token");
+        let taken = rate.take_token(&mut full_at, now).expect("a token");
         assert_eq!(taken.tokens, 0);
         assert_eq!(taken.full_in, Duration::from_secs(2));
-        assert!(rate.take(&mut full_at, now).is_err());
+        assert!(rate.take_token(&mut full_at, now).is_err());
         // However long the pause is, no more than a burst is saved.
         now += 3600 * SECOND;
-        let given = (0..100).filter(|_| rate.take(&mut full_at, now).is_ok());
+        let given = (0..100).filter(|_| rate.take_token(&mut full_at, now).is_ok());
         assert_eq!(given.count(), 20);
     }
 
@@ -174,7 +174,7 @@ mod tests {
         let rate = Rate::new(7, Duration::from_secs(3), 2);
         let mut full_at = 0;
         let given = (0..30_000_u64)
-            .filter(|tick| rate.take(&mut full_at, tick * SECOND / 100).is_ok())
+            .filter(|tick| rate.take_token(&mut full_at, tick * SECOND / 100).is_ok())
             .count();
         assert!((700..=703).contains(&given), "{given} in 300 s");
     }
@@ -190,7 +190,7 @@ mod tests {
         ] {
             let rate = Rate::new(tokens, per, burst);
             let mut full_at = 0;
-            assert!(rate.take(&mut full_at, u64::MAX / 2).is_ok());
+            assert!(rate.take_token(&mut full_at, u64::MAX / 2).is_ok());
         }
     }
 
@@ -198,10 +198,10 @@ mod tests {
     fn keys_have_buckets_of_their_own() {
         let buckets = Buckets::default();
         let rate = Rate::new(1, Duration::from_secs(1), 1);
-        assert!(buckets.take("a", rate, SECOND).is_ok());
-        assert!(buckets.take("b", rate, SECOND).is_ok());
-        assert!(buckets.take("a", rate, SECOND).is_err());
-        assert!(buckets.take("a", rate, 2 * SECOND).is_ok());
+        assert!(buckets.take_token("a", rate, SECOND).is_ok());
+        assert!(buckets.take_token("b", rate, SECOND).is_ok());
+        assert!(buckets.take_token("a", rate, SECOND).is_err());
+        assert!(buckets.take_token("a", rate, 2 * SECOND).is_ok());
     }
 
     #[test]
@@ -209,11 +209,11 @@ mod tests {
         let buckets = Buckets::with_sets(1);
         let rate = Rate::new(10, Duration::from_secs(1), 10);
         for _ in 0..10 {
-            assert!(buckets.take("greedy", rate, SECOND).is_ok());
+            assert!(buckets.take_token("greedy", rate, SECOND).is_ok());
         }
         for number in 0..1000 {
-            assert!(buckets.take(number, rate, SECOND).is_ok());
-            assert!(buckets.take("greedy", rate, SECOND).is_err());
+            assert!(buckets.take_token(number, rate, SECOND).is_ok());
+            assert!(buckets.take_token("greedy", rate, SECOND).is_err());
         }
         let sets = buckets.sets.get().expect("in use");
         assert_eq!(sets.len(), 1, "the memory is bounded");

@@ -31,7 +31,7 @@ impl HandshakeRate {
             return true;
         };
         let rate = Rate::new(count, Duration::from_secs(1), count);
-        let taken = self.buckets.take(client_network(client), rate, now());
+        let taken = self.buckets.take_token(client_network(client), rate, now());
         taken.is_ok()
     }
 }

@@ -169,7 +169,7 @@ impl Watchdog {
 
     /// Starts a check, unless too many run. Then one of the next looks starts it.
     fn start(&mut self, due: Due, now: Instant, running: &mut JoinSet<Finished>) {
-        let Some(slot) = self.slots.take(due.pool.name()) else {
+        let Some(slot) = self.slots.take_slot(due.pool.name()) else {
             self.has_held_back = true;
             return;
         };

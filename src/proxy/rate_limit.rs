@@ -90,7 +90,7 @@ impl RateLimiter {
         request: &Request<'_>,
         user: Option<&str>,
     ) -> Result<Option<HeaderValue>, Exceeded> {
-        match self.take(request, user, self.table.buckets.now()) {
+        match self.take_token(request, user, self.table.buckets.now()) {
             Ok(left) => Ok(self.limit.headers.then(|| state(left))),
             Err(Empty(wait)) => {
                 self.log_refusal(request);
@@ -99,10 +99,19 @@ impl RateLimiter {
         }
     }
 
-    fn take(&self, request: &Request<'_>, user: Option<&str>, now: u64) -> Result<Left, Empty> {
+    fn take_token(
+        &self,
+        request: &Request<'_>,
+        user: Option<&str>,
+        now: u64,
+    ) -> Result<Left, Empty> {
         let client = || Key::Client(request.client.map(client_network));
         let key = match &self.limit.by {
-            RateKey::Site => return self.rate.take(&mut self.common.lock_unpoisoned(), now),
+            RateKey::Site => {
+                return self
+                    .rate
+                    .take_token(&mut self.common.lock_unpoisoned(), now);
+            }
             RateKey::ClientIp => client(),
             RateKey::Header(name) => match request.fields.get(name) {
                 b"" => client(),
@@ -110,7 +119,9 @@ impl RateLimiter {
             },
             RateKey::User => user.map_or_else(client, Key::User),
         };
-        self.table.buckets.take((self.id, key), self.rate, now)
+        self.table
+            .buckets
+            .take_token((self.id, key), self.rate, now)
     }
 
     fn log_refusal(&self, request: &Request<'_>) {
@@ -179,7 +190,7 @@ mod tests {
             socket: None,
             relayed: None,
         };
-        let served = (0..3).filter(|_| limiter.take(&request, user, 1).is_ok());
+        let served = (0..3).filter(|_| limiter.take_token(&request, user, 1).is_ok());
         served.count()
     }
 

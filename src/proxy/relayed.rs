@@ -84,7 +84,7 @@ struct Path<'a> {
 }
 
 impl Path<'_> {
-    /// Goes on to whoever `address` is said to be, and returns whether that is another proxy.
+    /// Takes `address` for the client, and returns whether it is that of another trusted proxy.
     fn go_to(&mut self, address: IpAddr) -> bool {
         self.proxies.push(self.client);
         self.client = address;

@@ -87,7 +87,7 @@ fn start_due(table: &SiteTable, slots: &Slots, running: &mut JoinSet<()>) -> Ins
     }
     all_due.sort_by_key(|(delay, ..)| Reverse(*delay));
     for (_, pool, index) in all_due {
-        let Some(slot) = slots.take(pool.name()) else {
+        let Some(slot) = slots.take_slot(pool.name()) else {
             continue;
         };
         if let Some(server) = pool.servers().get(index) {

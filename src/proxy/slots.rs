@@ -33,7 +33,7 @@ pub(super) struct Slot {
 
 impl Slots {
     /// A slot for an upstream, if there is one that it may take.
-    pub(super) fn take(&self, upstream: &Arc<str>) -> Option<Slot> {
+    pub(super) fn take_slot(&self, upstream: &Arc<str>) -> Option<Slot> {
         let mut taken = self.0.lock_unpoisoned();
         let most = match taken.by_upstream.get(upstream) {
             Some(EACH..) => return None,
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn each_upstream_has_a_slot_however_many_another_would_take() {
         let slots = Slots::default();
-        let take = |name: &str| slots.take(&name.into());
+        let take = |name: &str| slots.take_slot(&name.into());
         let all_of = |name: &str| -> Vec<Slot> { std::iter::from_fn(|| take(name)).collect() };
         let greedy: Vec<Vec<Slot>> = ["a", "b", "c", "d", "e"].map(all_of).into();
         let counts: Vec<usize> = greedy.iter().map(Vec::len).collect();
