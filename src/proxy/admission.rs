@@ -200,13 +200,23 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    #[tokio::test(start_paused = true)]
-    async fn the_request_that_waits_longest_is_next() {
+    /// Requests that wait in line, with numbers from 0.
+    struct Line {
+        queue: Arc<Queue>,
+        /// How many may be admitted.
+        room: Arc<AtomicUsize>,
+        /// Those that have been admitted.
+        done: Arc<Mutex<Vec<usize>>>,
+        tasks: Vec<tokio::task::JoinHandle<()>>,
+    }
+
+    /// So many requests that wait in line.
+    async fn line(length: usize) -> Line {
         let queue = Arc::new(Queue::default());
         let room = Arc::new(AtomicUsize::new(0));
         let done = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
-        for number in 0..3 {
+        for number in 0..length {
             let (queue, room, done) = (Arc::clone(&queue), Arc::clone(&room), Arc::clone(&done));
             tasks.push(tokio::spawn(async move {
                 let take = |free: usize| free.checked_sub(1);
@@ -217,6 +227,22 @@ mod tests {
             }));
             tokio::task::yield_now().await;
         }
+        Line {
+            queue,
+            room,
+            done,
+            tasks,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_request_that_waits_longest_is_next() {
+        let Line {
+            queue,
+            room,
+            done,
+            tasks,
+        } = line(3).await;
         assert!(queue.is_used());
         // Two places at once, of which one is announced.
         room.store(2, Ordering::Relaxed);
@@ -235,21 +261,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_is_woken_in_vain_keeps_its_place() {
-        let queue = Arc::new(Queue::default());
-        let room = Arc::new(AtomicUsize::new(0));
-        let done = Arc::new(Mutex::new(Vec::new()));
-        let mut tasks = Vec::new();
-        for number in 0..4 {
-            let (queue, room, done) = (Arc::clone(&queue), Arc::clone(&room), Arc::clone(&done));
-            tasks.push(tokio::spawn(async move {
-                let take = |free: usize| free.checked_sub(1);
-                let order = Ordering::Relaxed;
-                let admit = || room.fetch_update(order, order, take).ok();
-                queue.wait(None, PATIENCE, admit).await.expect("in time");
-                done.lock().expect("not poisoned").push(number);
-            }));
-            tokio::task::yield_now().await;
-        }
+        let Line {
+            queue,
+            room,
+            done,
+            tasks,
+        } = line(4).await;
         for _ in 0..4 {
             // Another request was faster, three times.
             for _ in 0..3 {

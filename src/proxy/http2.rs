@@ -105,8 +105,8 @@ impl Http2Connections {
 
     /// A place on an open connection, if one has room, for a request whose client's connection has
     /// `held` so far.
-    pub(super) fn take(&self, held: Option<&Arc<Held>>) -> Option<Place> {
-        self.state().take(held)
+    pub(super) fn take_place(&self, held: Option<&Arc<Held>>) -> Option<Place> {
+        self.state().take_place(held)
     }
 
     /// A place within `patience`, as [`Self::take`] gives it, or on a connection that is opened by
@@ -214,7 +214,7 @@ impl Http2Connections {
 
 impl State {
     /// A place on the connection that has the fewest requests.
-    fn take(&mut self, held: Option<&Arc<Held>>) -> Option<Place> {
+    fn take_place(&mut self, held: Option<&Arc<Held>>) -> Option<Place> {
         if !self.may_have(held) {
             return None;
         }
@@ -246,7 +246,7 @@ impl State {
     }
 
     fn next(&mut self, held: Option<&Arc<Held>>) -> Next {
-        if let Some(place) = self.take(held) {
+        if let Some(place) = self.take_place(held) {
             return Next::Use(place);
         }
         let is_awaited = self.waiting < self.opening.saturating_mul(self.streams);
@@ -376,16 +376,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_shared_as_far_as_its_server_allows() {
         let (connections, server) = (Http2Connections::new(), Server::new(2));
-        assert!(connections.take(None).is_none());
+        assert!(connections.take_place(None).is_none());
         let first = server.place(&connections).await.expect("a place");
         assert!(!first.is_reused());
-        let second = connections.take(None).expect("room for another");
-        assert!(second.is_reused() && connections.take(None).is_none());
+        let second = connections.take_place(None).expect("room for another");
+        assert!(second.is_reused() && connections.take_place(None).is_none());
         let third = server.place(&connections).await.expect("a place");
         assert!(!third.is_reused());
         drop(first);
         // Of the two connections, both have one request.
-        assert!(connections.take(None).is_some());
+        assert!(connections.take_place(None).is_some());
         assert_eq!(server.counts(), (2, 0));
     }
 
@@ -442,7 +442,7 @@ mod tests {
             );
         }
         assert_eq!(begun.elapsed(), Duration::ZERO);
-        assert!(connections.take(Some(&clients[0])).is_none());
+        assert!(connections.take_place(Some(&clients[0])).is_none());
         assert_eq!(server.counts().0, MOST_CONNECTIONS + 3);
         drop(places);
         assert_eq!((clients[0].requests(), other.requests()), (0, 0));
@@ -506,7 +506,7 @@ mod tests {
         let Opened::Place(place) = opened else {
             panic!("it is HTTP/2")
         };
-        let other = connections.take(None).expect("room");
+        let other = connections.take_place(None).expect("room");
         let begun = Instant::now();
         give_up(place).await;
         assert!(connections.is_connected());
@@ -514,7 +514,7 @@ mod tests {
             sleep(Duration::from_millis(100)).await;
         }
         assert!(begun.elapsed() < Duration::from_secs(5));
-        assert!(connections.take(None).is_none());
+        assert!(connections.take_place(None).is_none());
         drop(other);
     }
 
@@ -525,15 +525,15 @@ mod tests {
         drop(place);
         for _ in 0..2 {
             for _ in 0..2 {
-                give_up(connections.take(None).expect("room")).await;
+                give_up(connections.take_place(None).expect("room")).await;
                 sleep(Duration::from_secs(5)).await;
                 assert!(connections.is_connected());
             }
-            connections.take(None).expect("room").note_sign();
+            connections.take_place(None).expect("room").note_sign();
         }
         // It is not asked over and over without a sign of a response.
         for _ in 0..3 {
-            give_up(connections.take(None).expect("room")).await;
+            give_up(connections.take_place(None).expect("room")).await;
             sleep(Duration::from_secs(5)).await;
         }
         assert!(!connections.is_connected());

@@ -43,7 +43,7 @@ impl Connected {
         let protocol = pool.protocol();
         if protocol != Protocol::Http1
             && !needs_http1
-            && let Some(place) = choice.endpoint.http2.take(held)
+            && let Some(place) = choice.endpoint.http2.take_place(held)
         {
             return Some(Self::Http2(place));
         }

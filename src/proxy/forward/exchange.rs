@@ -181,8 +181,7 @@ impl<'a, C: Client> Exchange<'a, C> {
                 return self.poll_overdue(cx);
             }
         }
-        let has_turn = self.upload.is_over() || self.awaits_continue();
-        let error = self.clock.timeout_error(wait, has_turn);
+        let error = self.clock.timeout_error(wait, self.has_turn());
         Poll::Ready(Err(error))
     }
 
@@ -211,14 +210,16 @@ impl<'a, C: Client> Exchange<'a, C> {
 
     /// Whose turn it is.
     fn awaited(&self) -> Awaited {
-        let upload = &self.upload;
-        let has_turn = upload.is_over() || self.awaits_continue();
-        Awaited::of(has_turn, upload.is_blocked, self.download.is_waiting)
+        let is_waiting = self.download.is_waiting;
+        Awaited::of(self.has_turn(), self.upload.is_blocked, is_waiting)
     }
 
-    /// Whether the client waits until the server asks for the body.
-    fn awaits_continue(&self) -> bool {
-        self.asked.expects && !self.download.has_continued && self.upload.is_untouched()
+    /// Whether it is the server's turn: it has the complete request, or the client waits until it asks
+    /// for the body.
+    fn has_turn(&self) -> bool {
+        let awaits_continue =
+            self.asked.expects && !self.download.has_continued && self.upload.is_untouched();
+        self.upload.is_over() || awaits_continue
     }
 }
 

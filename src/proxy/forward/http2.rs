@@ -180,9 +180,8 @@ impl<C: Client> Exchange<'_, C> {
         };
         ready!(self.alarm.poll_at(cx, deadline));
         if until == Some(deadline) {
-            let has_turn = self.upload.is_over() || self.awaits_continue();
             let is_waiting = self.download.is_waiting;
-            let awaited = Awaited::of(has_turn, self.upload.is_blocked, is_waiting);
+            let awaited = Awaited::of(self.has_turn(), self.upload.is_blocked, is_waiting);
             return Poll::Ready(Err(overrun_error(awaited)));
         }
         let Some(wait) = wait else {
@@ -191,15 +190,17 @@ impl<C: Client> Exchange<'_, C> {
         if wait.is_last() {
             return Poll::Ready(Ok(()));
         }
-        let has_turn = self.upload.is_over() || self.awaits_continue();
-        let error = self.clock.timeout_error(wait, has_turn);
+        let error = self.clock.timeout_error(wait, self.has_turn());
         self.has_timed_out = *error.esource() == ErrorSource::Upstream;
         Poll::Ready(Err(error))
     }
 
-    /// Whether the client waits until the server asks for the body.
-    fn awaits_continue(&self) -> bool {
-        self.asked.expects && !self.download.has_continued && self.upload.is_untouched()
+    /// Whether it is the server's turn: it has the complete request, or the client waits until it asks
+    /// for the body.
+    fn has_turn(&self) -> bool {
+        let awaits_continue =
+            self.asked.expects && !self.download.has_continued && self.upload.is_untouched();
+        self.upload.is_over() || awaits_continue
     }
 }
 
