@@ -10,6 +10,7 @@ mod frames;
 mod halves;
 mod head;
 mod outbox;
+mod response;
 mod session;
 mod stream;
 mod streams;

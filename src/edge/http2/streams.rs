@@ -20,15 +20,15 @@ use h2::Reason;
 use h2::server::Connection;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, EXPECT};
-use pingora_core::protocols::http::v2::write_body;
 use pingora_core::protocols::{Digest, Stream};
-use pingora_http::ResponseHeader;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::accounting::Accounting;
 use super::client::Http2Client;
 use super::head::check_head;
 use super::outbox::Outbox;
+use super::response::{await_body_end, send_response};
+use super::session::Session;
 use super::stream::HttpSession;
 use super::websocket::NOT_HERE;
 use crate::config::model::Limits;
@@ -38,12 +38,10 @@ use crate::edge::slot::Slot;
 use crate::edge::timer::Timer;
 use crate::edge::write_coalescing::Batch;
 use crate::proxy::{
-    BODY_END, Carried, Decision, DirectResponder, Flow, Held, IDLE_AFTER, IDLE_BEFORE, Prepared,
-    Request, Routed,
+    Carried, Decision, DirectResponder, Flow, Held, IDLE_AFTER, IDLE_BEFORE, Prepared, Request,
+    Routed,
 };
 use crate::shutdown::{ShutdownWatch, requested};
-
-use super::session::Session;
 
 /// How long the last octets of a response may take to reach the client.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -90,6 +88,8 @@ pub(super) struct Streams<A> {
     outbox: Outbox,
     /// Whether there has been a request.
     is_used: AtomicBool,
+    /// Whether the client needs another connection: a response has said so (421).
+    is_outdated: AtomicBool,
     /// What its requests use.
     held: Arc<Held>,
 }
@@ -117,6 +117,7 @@ where
             accounting,
             outbox,
             is_used: AtomicBool::new(false),
+            is_outdated: AtomicBool::new(false),
             held: Arc::default(),
         })
     }
@@ -166,7 +167,8 @@ where
                 }
                 let is_due = match course {
                     Phase::Open => {
-                        let let_go = self.slot.poll_close_requested(cx).is_ready();
+                        let let_go = self.slot.poll_close_requested(cx).is_ready()
+                            || self.is_outdated.load(Ordering::Relaxed);
                         if self.slot.take_stalled() {
                             timer.clear();
                         }
@@ -321,7 +323,12 @@ where
         let sent = send_response(session, &response, self.idle).await;
         let octets = *sent.as_ref().unwrap_or(&0);
         let request = Request::of(session.req_header(), session.digest());
+        let is_outdated = response.closes() && status == StatusCode::MISDIRECTED_REQUEST;
         self.app.record_sent(response, &request, octets);
+        if is_outdated {
+            self.is_outdated.store(true, Ordering::Relaxed);
+            self.slot.request_close();
+        }
         // A client that was too slow is not waited for again.
         if sent.is_ok() && status != StatusCode::REQUEST_TIMEOUT {
             await_body_end(session, IDLE_AFTER).await;
@@ -352,42 +359,4 @@ where
         self.app
             .prepare_refusal(refusal.status, refusal.reason, &request)
     }
-}
-
-/// Reads what still arrives of the body of a request, as long as no pause is longer than `idle`.
-///
-/// A stream whose response precedes the end of its body is reset with NO_ERROR, which some clients
-/// (curl 7.88) consider a failure, whatever the response. After a failure or a redirect they stop
-/// sending by themselves, though not before they have seen a body. After a success they continue,
-/// and wait for room to send without reading what would give it to them. So a success is sent after
-/// the body has ended.
-async fn await_body_end(session: &mut HttpSession, idle: Duration) {
-    // A client that waits for `100 Continue` sends no body after another response.
-    if session.has_body_ended() || session.req_header().headers.contains_key(EXPECT) {
-        return;
-    }
-    let read =
-        async { while let Ok(Ok(Some(_))) = timeout(idle, session.read_body_bytes()).await {} };
-    _ = timeout(BODY_END, read).await;
-}
-
-/// Sends a complete response. Returns how many octets follow its head. The client may stop reading
-/// for `idle`.
-async fn send_response(
-    session: &mut HttpSession,
-    answer: &Prepared,
-    idle: Duration,
-) -> pingora_core::Result<usize> {
-    let mut head = ResponseHeader::build_no_case(answer.head_status(), Some(8))?;
-    for (name, value) in answer.fields() {
-        head.append_header(name, value)?;
-    }
-    let body = answer.body();
-    session.write_response_header(Box::new(head), body.is_none())?;
-    let (Some(body), Some(mut writer)) = (body, session.take_response_body_writer()) else {
-        return Ok(0);
-    };
-    // The session would allow the client that time for the whole body.
-    write_body(&mut writer, body.clone(), true, Some(idle)).await?;
-    Ok(body.len())
 }
