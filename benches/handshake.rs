@@ -24,7 +24,7 @@ use rcgen::{CertificateParams, KeyPair};
 use snigate::certificate::sni::{CertificateSet, SniMap};
 use snigate::certificate::{Loader, Source};
 use snigate::challenge::Challenges;
-use snigate::config::model::{SessionTickets, Tls, TlsProfile, UnknownSni};
+use snigate::config::model::{SessionTickets, Tls, TlsVersion, UnknownSni};
 use snigate::host::Pattern;
 use snigate::metrics::Metrics;
 use snigate::tls::{GlobalCertificate, Snapshot};
@@ -91,7 +91,9 @@ fn ours(leaf: &Leaf) -> (SslAcceptor, GlobalCertificate) {
         policies: Arc::default(),
     });
     let settings = Tls {
-        profile: TlsProfile::Intermediate,
+        versions: TlsVersion::ALL,
+        ciphers: None,
+        protocols: None,
         groups: ["X25519MLKEM768", "X25519", "P-256"]
             .map(str::to_owned)
             .to_vec(),

@@ -162,14 +162,15 @@ impl GlobalCertificate {
         let policy = session_policy(tls);
         let this = self.clone();
         builder.set_client_hello_callback(move |ssl, alert| this.client_hello(&policy, ssl, alert));
-        let this = self.clone();
+        let (this, general) = (self.clone(), tls.protocols.clone());
         builder.set_alpn_select_callback(move |ssl, offered| {
             let handshake = this.handshake(ssl);
             let is_validation = handshake.as_ref().is_some_and(Handshake::is_validation);
             let policy = handshake.and_then(|handshake| handshake.policy());
             let own = policy
                 .as_ref()
-                .and_then(|policy| policy.protocols.as_deref());
+                .and_then(|policy| policy.protocols.as_deref())
+                .or(general.as_deref());
             alpn::select_protocol(offered, is_validation, own).ok_or(AlpnError::ALERT_FATAL)
         });
         Ok(())
@@ -365,7 +366,11 @@ impl TlsAccept for GlobalCertificate {
 
 /// What must be equal for a session to be resumed, apart from the name.
 fn session_policy(tls: &Tls) -> Vec<u8> {
-    format!("snigate 1 {:?}", tls.profile).into_bytes()
+    format!(
+        "snigate 2 {:?} {:?} {:?}",
+        tls.versions, tls.ciphers, tls.protocols
+    )
+    .into_bytes()
 }
 
 /// The context of sessions of one name under one policy; an address has its name in the DNS.

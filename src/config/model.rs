@@ -27,6 +27,7 @@ mod tls_policy;
 mod upstream;
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,7 +151,11 @@ pub struct Limits {
 /// TLS settings of the HTTPS listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    pub profile: TlsProfile,
+    pub versions: RangeInclusive<TlsVersion>,
+    /// `None` for all that are secure.
+    pub ciphers: Option<Ciphers>,
+    /// The protocols to offer by ALPN, most preferred first; `None` for HTTP/2, then HTTP/1.1.
+    pub protocols: Option<Box<[&'static str]>>,
     /// Key exchange groups by OpenSSL's names, most preferred first.
     pub groups: Vec<String>,
     /// The name or address whose certificate is served without SNI, unless the address that a
@@ -160,15 +165,6 @@ pub struct Tls {
     pub session_tickets: SessionTickets,
     /// For clients of no site, and for sites that say nothing about it.
     pub policy: Option<Arc<TlsPolicy>>,
-}
-
-/// Mozilla's server-side TLS profiles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsProfile {
-    /// TLS 1.2 with ECDHE and AEAD, and TLS 1.3.
-    Intermediate,
-    /// TLS 1.3 only.
-    Modern,
 }
 
 /// What a client gets that asks for a name without a certificate.

@@ -40,6 +40,7 @@ mod site_tls;
 mod slow_start;
 mod sticky;
 mod template;
+mod tls_options;
 mod trusted_proxies;
 mod unavailable;
 mod upstream;

@@ -22,8 +22,8 @@ pub(super) fn is_validation(extension: &[u8]) -> bool {
     extension == ONLY_VALIDATION
 }
 
-/// Selects the protocol of a connection from what the client offers. `own` are those of its site, if
-/// that has its own.
+/// Selects the protocol of a connection from what the client offers. `own` are those of its site or of
+/// all sites, if they are configured.
 pub(super) fn select_protocol<'a>(
     offered: &'a [u8],
     is_validation: bool,

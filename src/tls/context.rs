@@ -3,12 +3,12 @@
 use openssl::error::ErrorStack;
 use openssl::ssl::{
     SslAcceptor, SslAcceptorBuilder, SslMethod, SslMode, SslOptions, SslSessionCacheMode,
-    SslVersion,
 };
 
 use super::ffi;
+use super::policy::to_openssl;
 use super::ticket::Tickets;
-use crate::config::model::{SessionTickets, Tls, TlsProfile};
+use crate::config::model::{SessionTickets, Tls};
 
 /// TLS 1.2 ciphers: only ECDHE and AEAD. Mozilla's intermediate list without finite-field DHE.
 const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
@@ -34,14 +34,19 @@ pub(super) fn configure(
     tls: &Tls,
     tickets: &Tickets,
 ) -> Result<(), ErrorStack> {
-    let oldest = match tls.profile {
-        TlsProfile::Intermediate => SslVersion::TLS1_2,
-        TlsProfile::Modern => SslVersion::TLS1_3,
-    };
-    builder.set_min_proto_version(Some(oldest))?;
-    builder.set_max_proto_version(Some(SslVersion::TLS1_3))?;
+    builder.set_min_proto_version(Some(to_openssl(*tls.versions.start())))?;
+    builder.set_max_proto_version(Some(to_openssl(*tls.versions.end())))?;
     builder.set_cipher_list(CIPHERS)?;
     builder.set_ciphersuites(CIPHER_SUITES)?;
+    if let Some(ciphers) = &tls.ciphers {
+        // Only what is spoken has some. A site that speaks more has its own.
+        if !ciphers.tls12.is_empty() {
+            builder.set_cipher_list(&ciphers.tls12.join(":"))?;
+        }
+        if !ciphers.tls13.is_empty() {
+            builder.set_ciphersuites(&ciphers.tls13.join(":"))?;
+        }
+    }
     builder.set_groups_list(&group_list(&tls.groups))?;
     builder.set_options(SslOptions::NO_RENEGOTIATION | SslOptions::NO_COMPRESSION);
     // AES-128 before AES-256: then the handshake is hashed with SHA-256, for which processors have

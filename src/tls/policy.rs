@@ -22,8 +22,8 @@ pub(super) fn impose(
 ) -> Result<(), ErrorStack> {
     handshake.record_policy(Arc::clone(policy));
     if let Some(versions) = &policy.versions {
-        ssl.set_min_proto_version(Some(version(*versions.start())))?;
-        ssl.set_max_proto_version(Some(version(*versions.end())))?;
+        ssl.set_min_proto_version(Some(to_openssl(*versions.start())))?;
+        ssl.set_max_proto_version(Some(to_openssl(*versions.end())))?;
     }
     if let Some(ciphers) = &policy.ciphers {
         if !ciphers.tls12.is_empty() {
@@ -51,7 +51,7 @@ pub(super) fn impose_late(
     if let Some(versions) = &policy.versions {
         let mut allowed = [TlsVersion::Tls12, TlsVersion::Tls13].into_iter();
         let is_allowed =
-            |one: TlsVersion| versions.contains(&one) && ssl.version2() == Some(version(one));
+            |one: TlsVersion| versions.contains(&one) && ssl.version2() == Some(to_openssl(one));
         if !allowed.any(is_allowed) {
             return Err(ErrorStack::get());
         }
@@ -59,7 +59,8 @@ pub(super) fn impose_late(
     impose(policy, ssl, handshake)
 }
 
-fn version(version: TlsVersion) -> SslVersion {
+/// The version in OpenSSL's form.
+pub(super) fn to_openssl(version: TlsVersion) -> SslVersion {
     match version {
         TlsVersion::Tls12 => SslVersion::TLS1_2,
         TlsVersion::Tls13 => SslVersion::TLS1_3,

@@ -16,13 +16,15 @@ use super::*;
 use crate::certificate::testing::{NOW, TestCa};
 use crate::certificate::{Loader, Source, TlsCertificate};
 use crate::challenge::Challenges;
-use crate::config::model::{SessionTickets, TlsProfile, TlsVersion};
+use crate::config::model::{SessionTickets, TlsVersion};
 
 const ALERT_UNRECOGNIZED_NAME: &str = "unrecognized name";
 
 fn settings() -> Tls {
     Tls {
-        profile: TlsProfile::Intermediate,
+        versions: TlsVersion::ALL,
+        ciphers: None,
+        protocols: None,
         groups: vec![
             "X25519MLKEM768".to_owned(),
             "X25519".to_owned(),
@@ -544,7 +546,7 @@ async fn only_current_versions_and_protocols_are_spoken() {
     }
 
     let modern = Tls {
-        profile: TlsProfile::Modern,
+        versions: TlsVersion::Tls13..=TlsVersion::Tls13,
         ..settings()
     };
     let old = Client::new(name).only(SslVersion::TLS1_2);

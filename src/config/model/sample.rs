@@ -70,7 +70,9 @@ impl Limits {
 impl Tls {
     pub(crate) fn sample() -> Self {
         Self {
-            profile: TlsProfile::Intermediate,
+            versions: TlsVersion::ALL,
+            ciphers: None,
+            protocols: None,
             groups: Vec::new(),
             default_certificate: None,
             unknown_sni: UnknownSni::Default,

@@ -61,6 +61,19 @@ pub enum TlsVersion {
     Tls13,
 }
 
+impl TlsVersion {
+    /// Every version that there is.
+    pub const ALL: RangeInclusive<Self> = Self::Tls12..=Self::Tls13;
+
+    /// The name that people use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls12 => "TLS 1.2",
+            Self::Tls13 => "TLS 1.3",
+        }
+    }
+}
+
 /// Cipher suites by OpenSSL's names, most preferred first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ciphers {
@@ -68,6 +81,16 @@ pub struct Ciphers {
     pub tls12: Vec<&'static str>,
     /// For TLS 1.3; empty if that is not spoken.
     pub tls13: Vec<&'static str>,
+}
+
+impl Ciphers {
+    /// Those of one version.
+    pub fn of(&self, version: TlsVersion) -> &[&'static str] {
+        match version {
+            TlsVersion::Tls12 => &self.tls12,
+            TlsVersion::Tls13 => &self.tls13,
+        }
+    }
 }
 
 /// Which certificates clients present, and how they are verified.

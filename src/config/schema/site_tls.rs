@@ -1,9 +1,7 @@
-//! The TLS settings of a single site.
+//! The TLS settings of a single site, and what they have in common with those of all.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use super::tls::TlsProfile;
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -21,13 +19,14 @@ pub(crate) struct SiteTlsOptions {
     pub(crate) certificate: String,
     /// Mozilla's profile. By default that of `tls`.
     pub(crate) profile: Option<TlsProfile>,
-    /// The versions of TLS, instead of those of `profile`.
+    /// The versions of TLS, instead of those of `profile`. By default those of `tls`.
     pub(crate) versions: Option<TlsVersions>,
-    /// Cipher suites in order of preference, some for each version. By default all that are secure.
+    /// Cipher suites in order of preference, some for each version. By default those
+    /// of `tls`.
     #[schemars(length(min = 1))]
     pub(crate) ciphers: Option<Vec<Cipher>>,
-    /// The protocols that are offered by ALPN, in order of preference. By default `h2`, then
-    /// `http/1.1`.
+    /// The protocols that are offered by ALPN, in order of preference. By default those of
+    /// `tls`.
     #[schemars(length(min = 1))]
     pub(crate) alpn: Option<Vec<AlpnProtocol>>,
 }
@@ -42,6 +41,14 @@ impl Default for SiteTlsOptions {
             alpn: None,
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum TlsProfile {
+    Intermediate,
+    Modern,
 }
 
 /// Versions of TLS, from one to another.

@@ -4,14 +4,25 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::client_auth::ClientAuth;
+use super::site_tls::{AlpnProtocol, Cipher, TlsProfile, TlsVersions};
 use super::text::{Duration, Names, Off, SecretText, Size};
 
 /// TLS settings of the HTTPS listeners.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tls {
-    /// Mozilla's profile: `intermediate` for TLS 1.2 and 1.3, `modern` for TLS 1.3 only.
-    pub(crate) profile: TlsProfile,
+    /// Mozilla's profile: `intermediate` for TLS 1.2 and 1.3, the default, `modern` for TLS 1.3
+    /// only.
+    pub(crate) profile: Option<TlsProfile>,
+    /// The versions of TLS, instead of those of `profile`.
+    pub(crate) versions: Option<TlsVersions>,
+    /// Cipher suites in order of preference, some for each version. By default all that are secure.
+    #[schemars(length(min = 1))]
+    pub(crate) ciphers: Option<Vec<Cipher>>,
+    /// The protocols that are offered by ALPN, in order of preference. By default `h2`, then
+    /// `http/1.1`.
+    #[schemars(length(min = 1))]
+    pub(crate) alpn: Option<Vec<AlpnProtocol>>,
     /// Key exchange groups, in order of preference.
     #[schemars(length(min = 1))]
     pub(crate) groups: Vec<Group>,
@@ -32,7 +43,10 @@ pub(crate) struct Tls {
 impl Default for Tls {
     fn default() -> Self {
         Self {
-            profile: TlsProfile::Intermediate,
+            profile: None,
+            versions: None,
+            ciphers: None,
+            alpn: None,
             groups: vec![
                 Group::X25519MLKEM768,
                 Group::X25519,
@@ -45,14 +59,6 @@ impl Default for Tls {
             client_auth: ClientAuth::Off(Off::Off),
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(inline)]
-pub(crate) enum TlsProfile {
-    Intermediate,
-    Modern,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

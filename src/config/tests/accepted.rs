@@ -45,7 +45,7 @@ fn defaults_are_those_of_the_schema() {
             max_body: 0,
         }
     );
-    assert_eq!(tls.profile, TlsProfile::Intermediate);
+    assert_eq!(tls.versions, TlsVersion::ALL);
     assert_eq!(tls.groups, ["X25519MLKEM768", "X25519", "P-256", "P-384"]);
     assert_eq!(tls.default_certificate, None);
     assert_eq!(tls.unknown_sni, UnknownSni::Default);
@@ -219,7 +219,8 @@ fn words_and_numbers_mean_what_they_say() {
             config.tls.session_tickets != SessionTickets::Off
         }),
         ("tls: { profile: modern, unknown_sni: reject }", |config| {
-            config.tls.profile == TlsProfile::Modern && config.tls.unknown_sni == UnknownSni::Reject
+            config.tls.versions == (TlsVersion::Tls13..=TlsVersion::Tls13)
+                && config.tls.unknown_sni == UnknownSni::Reject
         }),
         ("tls: { client_auth: off }", |_| true),
         ("server: { admin: off }", |config| {

@@ -10,12 +10,12 @@ use super::client_auth::client_auth;
 use super::context::Context;
 use super::error_page::error_pages;
 use super::network::networks;
-use super::site_tls::profile;
+use super::tls_options::TlsOptions;
 use super::trusted_proxies::trusted_proxies;
 use super::value::{FOREVER, MOMENT};
 use crate::config::model::{
     AccessLog, Admin, Limits, Log, LogFormat, NetworkSet, Server, SessionTickets, Tls, TlsPolicy,
-    UnknownSni,
+    TlsVersion, UnknownSni,
 };
 use crate::config::problem::At;
 use crate::config::schema;
@@ -178,6 +178,10 @@ fn limits(ctx: &mut Context<'_>, raw: &schema::Limits, at: &At<'_>) -> Limits {
 pub(super) fn tls(ctx: &mut Context<'_>, raw: &schema::Tls, at: &At<'_>) -> Tls {
     const MINUTE: Duration = Duration::from_secs(60);
     let client_auth = client_auth(ctx, &raw.client_auth, &at.key("client_auth"));
+    let options = TlsOptions::from(raw);
+    let versions = options.versions(ctx, at).unwrap_or(TlsVersion::ALL);
+    let ciphers = options.ciphers(ctx, &versions, at);
+    let protocols = options.protocols(ctx, at);
     let default_certificate = raw
         .default_certificate
         .as_ref()
@@ -191,7 +195,9 @@ pub(super) fn tls(ctx: &mut Context<'_>, raw: &schema::Tls, at: &At<'_>) -> Tls 
         }
     }
     Tls {
-        profile: profile(raw.profile),
+        versions,
+        ciphers,
+        protocols,
         groups: raw
             .groups
             .iter()

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::client_auth::client_auth;
 use super::context::Context;
 use super::references;
-use crate::config::model::{Ciphers, SiteTls, Tls, TlsPolicy, TlsProfile, TlsVersion};
+use super::tls_options::TlsOptions;
+use crate::config::model::{SiteTls, Tls, TlsPolicy, TlsVersion};
 use crate::config::problem::At;
 use crate::config::schema;
 
@@ -32,13 +33,20 @@ pub(super) fn site_tls(
     let own = own.map(|raw| client_auth(ctx, raw, &auth_at));
     let of_all = general.policy.as_ref();
     let of_all = of_all.and_then(|policy| policy.client_auth.clone());
-    let versions = versions(ctx, options, &tls_at);
-    let spoken = versions
-        .clone()
-        .unwrap_or_else(|| of_profile(general.profile));
-    let ciphers = ciphers(ctx, options, &spoken, &tls_at);
-    let protocols = protocols(ctx, options, &tls_at);
+    let options = TlsOptions::from(options);
+    let versions = options.versions(ctx, &tls_at);
+    let spoken = versions.as_ref().unwrap_or(&general.versions);
+    let ciphers = options.ciphers(ctx, spoken, &tls_at);
+    let protocols = options.protocols(ctx, &tls_at);
+    if ciphers.is_none() {
+        check_inherited_ciphers(ctx, spoken, general, &tls_at);
+    }
     if tls == SiteTls::Off {
+        if let Some(key) = options.first_key() {
+            let message = format!("'{key}' has no meaning for a site with 'certificate: off'");
+            let hint = "write 'tls: off', or give the site a certificate";
+            ctx.problems.error(&tls_at.key(key).at_key(), message, hint);
+        }
         if let Some(Some(_)) = own {
             let message = "'client_auth' has no meaning for a site with 'tls: off'";
             ctx.problems.error(&auth_at.at_key(), message, "remove it");
@@ -51,11 +59,31 @@ pub(super) fn site_tls(
     }
     let policy = TlsPolicy::new(
         own.unwrap_or(of_all),
-        versions.filter(|own| *own != of_profile(general.profile)),
-        ciphers,
-        protocols,
+        versions.filter(|own| *own != general.versions),
+        ciphers.filter(|own| general.ciphers.as_ref() != Some(own)),
+        protocols.filter(|own| general.protocols.as_ref() != Some(own)),
     );
     (tls, policy.map(Arc::new))
+}
+
+/// Checks that the cipher suites of all sites are enough for the versions that a site gives itself.
+fn check_inherited_ciphers(
+    ctx: &mut Context<'_>,
+    spoken: &RangeInclusive<TlsVersion>,
+    general: &Tls,
+    at: &At<'_>,
+) {
+    let Some(ciphers) = &general.ciphers else {
+        return;
+    };
+    for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        if spoken.contains(&version) && ciphers.of(version).is_empty() {
+            let name = version.as_str();
+            let message = format!("'tls.ciphers' has no cipher suite for {name}");
+            let hint = format!("give the site 'ciphers', or leave {name} out");
+            ctx.problems.error(at, message, hint);
+        }
+    }
 }
 
 /// Checks that a site asks for the certificates that its routes are for.
@@ -93,126 +121,6 @@ fn certificate(ctx: &mut Context<'_>, name: &str, at: &At<'_>) -> SiteTls {
             let known = known.chain(references::issuer_names(raw));
             references::report_dangling(ctx, at, "issuer", "issuers", known, name);
             SiteTls::Off
-        }
-    }
-}
-
-/// Mozilla's profile.
-pub(super) fn profile(raw: schema::TlsProfile) -> TlsProfile {
-    match raw {
-        schema::TlsProfile::Intermediate => TlsProfile::Intermediate,
-        schema::TlsProfile::Modern => TlsProfile::Modern,
-    }
-}
-
-fn of_profile(profile: TlsProfile) -> RangeInclusive<TlsVersion> {
-    match profile {
-        TlsProfile::Intermediate => TlsVersion::Tls12..=TlsVersion::Tls13,
-        TlsProfile::Modern => TlsVersion::Tls13..=TlsVersion::Tls13,
-    }
-}
-
-/// The versions that a site gives itself.
-fn versions(
-    ctx: &mut Context<'_>,
-    raw: &schema::SiteTlsOptions,
-    at: &At<'_>,
-) -> Option<RangeInclusive<TlsVersion>> {
-    let read = |version| match version {
-        schema::TlsVersion::Tls12 => TlsVersion::Tls12,
-        schema::TlsVersion::Tls13 => TlsVersion::Tls13,
-    };
-    let Some(versions) = &raw.versions else {
-        let profile = raw.profile?;
-        return Some(of_profile(self::profile(profile)));
-    };
-    let at = at.key("versions");
-    if raw.profile.is_some() {
-        let message = "'profile' and 'versions' exclude each other";
-        ctx.problems
-            .error(&at.at_key(), message, "keep one of the two");
-        return None;
-    }
-    let (min, max) = (read(versions.min), read(versions.max));
-    if min > max {
-        let message = "'min' is newer than 'max': no version is left";
-        ctx.problems.error(&at, message, "exchange the two");
-        return None;
-    }
-    Some(min..=max)
-}
-
-/// The cipher suites that a site gives itself. `spoken` are the versions that need some.
-fn ciphers(
-    ctx: &mut Context<'_>,
-    raw: &schema::SiteTlsOptions,
-    spoken: &RangeInclusive<TlsVersion>,
-    at: &At<'_>,
-) -> Option<Ciphers> {
-    let list = raw.ciphers.as_ref()?;
-    let at = at.key("ciphers");
-    report_twice(ctx, list, &at);
-    let of = |is_tls13: bool| {
-        let some = list.iter().filter(move |one| one.is_tls13() == is_tls13);
-        some.map(|one| one.name()).collect::<Vec<_>>()
-    };
-    let ciphers = Ciphers {
-        tls12: of(false),
-        tls13: of(true),
-    };
-    for (version, name, list, example) in [
-        (
-            TlsVersion::Tls12,
-            "1.2",
-            &ciphers.tls12,
-            "ECDHE-ECDSA-AES128-GCM-SHA256",
-        ),
-        (
-            TlsVersion::Tls13,
-            "1.3",
-            &ciphers.tls13,
-            "TLS_AES_128_GCM_SHA256",
-        ),
-    ] {
-        match (spoken.contains(&version), list.is_empty()) {
-            (true, true) => {
-                let message = format!("there is no cipher suite for TLS {name}");
-                let hint = format!("add one, such as {example}, or leave that version out");
-                ctx.problems.error(&at, message, hint);
-            }
-            (false, false) => {
-                let message =
-                    format!("there are cipher suites for TLS {name}, which is not spoken");
-                ctx.problems.error(&at, message, "remove them");
-            }
-            _ => {}
-        }
-    }
-    Some(ciphers)
-}
-
-/// The protocols that a site gives itself, in ALPN's names.
-fn protocols(
-    ctx: &mut Context<'_>,
-    raw: &schema::SiteTlsOptions,
-    at: &At<'_>,
-) -> Option<Box<[&'static str]>> {
-    let list = raw.alpn.as_ref()?;
-    report_twice(ctx, list, &at.key("alpn"));
-    let names = list.iter().flat_map(|protocol| match protocol {
-        schema::AlpnProtocol::Http2 => &["h2"][..],
-        // HTTP/1.0 is served as HTTP/1.1 is.
-        schema::AlpnProtocol::Http1 => &["http/1.1", "http/1.0"],
-    });
-    Some(names.copied().collect())
-}
-
-fn report_twice<T: PartialEq>(ctx: &mut Context<'_>, list: &[T], at: &At<'_>) {
-    for (index, one) in list.iter().enumerate() {
-        if list.iter().take(index).any(|before| before == one) {
-            let at = at.index(index);
-            let message = format!("{} is listed twice", at.quoted());
-            ctx.problems.error(&at, message, "remove one of the two");
         }
     }
 }

@@ -126,7 +126,9 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
             error_pages: None,
         },
         tls: Tls {
-            profile: TlsProfile::Intermediate,
+            versions: TlsVersion::ALL,
+            ciphers: None,
+            protocols: None,
             groups: Vec::new(),
             default_certificate: None,
             unknown_sni: UnknownSni::Default,

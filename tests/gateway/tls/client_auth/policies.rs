@@ -1,5 +1,7 @@
 //! No session, connection or request gets from a site with one policy to another.
 
+use std::time::Duration;
+
 use openssl::ssl::SslVersion;
 
 use super::{Fixture, client, presenting, status, with_certificate};
@@ -232,4 +234,54 @@ fn each_site_has_its_versions_ciphers_and_protocols() {
         let status = status(TlsClient::named("open.example"), address, host);
         assert_eq!(status, 421, "{host}");
     }
+}
+
+#[test]
+fn a_connection_that_a_reload_has_outdated_ends_after_its_refusal() {
+    let site = "  - { hosts: [open.example], routes: [ROUTE] }\n";
+    let mut fixture = Fixture::with_sites(site, "");
+    let address = fixture.address();
+    let mut http2 = H2::connect(address, "open.example");
+    assert_eq!(http2.get("/").status, 200);
+    let config = std::fs::read_to_string(&fixture.gateway.config).expect("readable");
+    let rest = config.split_once("certificates:").expect("certificates").1;
+    let auth = "hosts: [open.example], client_auth: { mode: required, ca: clients.pem }";
+    let rest = rest.replace("hosts: [open.example]", auth);
+    fixture
+        .gateway
+        .replace_config(format!("certificates:{rest}"));
+    assert_eq!(fixture.gateway.reload().0, 200);
+    assert_eq!(http2.get("/").status, 421);
+    http2.wait_until_closed(Duration::from_secs(10));
+    let pair = client(&fixture.clients);
+    let again = presenting("open.example", Some(&pair));
+    assert_eq!(status(again, address, "open.example"), 200);
+}
+
+#[test]
+fn all_sites_have_the_general_versions_ciphers_and_protocols() {
+    let sites = "
+  - { hosts: [open.example], routes: [ROUTE] }
+  - { hosts: [strict.example], tls: { profile: intermediate, ciphers: [ECDHE-ECDSA-AES128-GCM-SHA256, TLS_AES_128_GCM_SHA256], alpn: [h2] }, routes: [ROUTE] }
+";
+    let rest = "tls: { versions: { max: \"1.2\" }, ciphers: [ECDHE-ECDSA-CHACHA20-POLY1305], alpn: [http/1.1] }\n";
+    let fixture = Fixture::with_sites(sites, rest);
+    let address = fixture.address();
+    let negotiated = |host: &str| {
+        let client = TlsClient::named(host).alpn(&["h2", "http/1.1"]);
+        let stream = client.connect(address);
+        let cipher = stream.ssl().current_cipher().expect("a cipher").name();
+        let alpn = stream.alpn().unwrap_or_default();
+        (stream.ssl().version_str(), cipher.to_owned(), alpn)
+    };
+    let (version, cipher, alpn) = negotiated("open.example");
+    assert_eq!(
+        (version, &*cipher, &*alpn),
+        ("TLSv1.2", "ECDHE-ECDSA-CHACHA20-POLY1305", "http/1.1")
+    );
+    let (version, cipher, alpn) = negotiated("strict.example");
+    assert_eq!(
+        (version, &*cipher, &*alpn),
+        ("TLSv1.3", "TLS_AES_128_GCM_SHA256", "h2")
+    );
 }
