@@ -13,6 +13,8 @@
 
 mod alpn;
 mod client_certificate;
+#[doc(hidden)]
+pub mod client_hello;
 mod context;
 mod ffi;
 mod foreign;
