@@ -50,7 +50,7 @@ pub use listener::{BindError, Listener, serve};
 pub use preflight::{IssuerPreflight, PreflightView};
 pub use problem::Problem;
 pub use upstream::{DrainView, ServerView, UpstreamView};
-pub use view::{LastReload, ReloadSummary, RouteView, SiteView, Status, time};
+pub use view::{LastReload, ListenerView, ReloadSummary, RouteView, SiteView, Status, time};
 
 use crate::event::EventBus;
 use crate::host::Pattern;

@@ -26,13 +26,13 @@ use crate::access_log::AccessLog;
 use crate::admin;
 use crate::config::Loaded;
 use crate::config::model::{self, Config};
-use crate::edge::{BindError, Edge};
+use crate::edge::{BindError, Edge, Listeners};
 use crate::engine::{Engine, EngineError, EngineSetup, Loops};
 use crate::metrics::Metrics;
 use crate::proxy::{Gateway, Lane, Overload, ProxyApp, SiteTable};
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
-use crate::reload::{self, GatewayEdge, GatewayState, ReloadError, StateDeps};
+use crate::reload::{self, GatewayEdge, GatewayListeners, GatewayState, ReloadError, StateDeps};
 use crate::service::signals::Signals;
 use crate::service::start_gate::StartGate;
 use crate::service::stop::Stop;
@@ -119,6 +119,7 @@ struct App {
     sites: Arc<ArcSwap<SiteTable>>,
     access: Arc<ArcSwap<AccessLog>>,
     edge: Arc<GatewayEdge>,
+    listeners: Arc<GatewayListeners>,
     engine: Arc<Engine>,
     state: Arc<GatewayState>,
     /// Stops every part of the gateway.
@@ -170,6 +171,7 @@ impl App {
             descriptors.clients,
             config.server.threads,
         );
+        let listeners = Listeners::new(Arc::clone(&edge));
         let state = GatewayState::start(StateDeps {
             file,
             loaded,
@@ -178,6 +180,7 @@ impl App {
             sites: Arc::clone(&sites),
             access: Arc::clone(&access),
             edge: Arc::clone(&edge),
+            listeners: Arc::clone(&listeners),
             set_level: Box::new(move |log| level.set(log)),
         });
         Ok(Self {
@@ -187,6 +190,7 @@ impl App {
             sites,
             access,
             edge,
+            listeners,
             engine,
             state,
             stop,
@@ -223,6 +227,7 @@ impl App {
                         Arc::clone(&self.engine),
                         Arc::clone(&self.state),
                         Arc::clone(&self.edge),
+                        Arc::clone(&self.listeners),
                         reloader,
                         stopper,
                     )),
@@ -241,9 +246,9 @@ impl App {
                 ..ServerConf::default()
             },
         );
+        self.listeners.commit(sockets.listeners);
         server.add_service(EdgeService {
-            edge: self.edge,
-            listeners: sockets.listeners,
+            listeners: self.listeners,
             sites: Arc::clone(&self.sites),
             stopping: stopping.clone(),
             readiness: self.readiness.clone(),

@@ -15,6 +15,8 @@ mod handshake_rate;
 mod http1;
 mod http2;
 mod limits;
+mod listener;
+mod listeners;
 mod pace;
 mod proxy_protocol;
 mod refusal;
@@ -40,10 +42,11 @@ use crate::proxy::DirectResponder;
 use crate::shutdown::{ShutdownWatch, requested};
 use crate::tls::{GlobalCertificate, Handshake};
 
-pub use self::accept::{BindError, Listener, ListenerKind};
 use self::handshake_queue::HandshakeQueue;
 use self::handshake_rate::HandshakeRate;
 use self::limits::Connections;
+pub use self::listener::{BindError, Listener, ListenerKind};
+pub use self::listeners::{ListenerPlan, Listeners};
 use self::report::{HandshakeFailure, Report};
 use self::slot::Slot;
 use self::socket::Socket;
@@ -126,7 +129,10 @@ where
     /// Accepts connections until `shutdown` turns true. Then it closes the listener and returns.
     /// Open connections continue, see [`Self::drained`].
     pub async fn run(self: Arc<Self>, listener: Listener, shutdown: ShutdownWatch) {
+        let app = Arc::clone(&self.app);
         accept::run(self, listener, shutdown).await;
+        // The application tells clients with a request in flight that it is the last one.
+        app.http_cleanup().await;
     }
 
     /// Waits until the last connection has ended, at most `within`. Returns whether all have ended.

@@ -13,5 +13,5 @@ mod task;
 
 pub use self::prepare::{SetLevel, access_log, settings};
 pub use self::report::{ReloadError, ReloadOutcome, ReloadReport};
-pub use self::state::{GatewayEdge, GatewayState, StateDeps};
+pub use self::state::{GatewayEdge, GatewayListeners, GatewayState, StateDeps};
 pub use self::task::{Reloader, Task, task};

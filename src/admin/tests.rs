@@ -47,6 +47,7 @@ impl Control for Fake {
             started: unix(1_700_000_000),
             uptime_seconds: 5,
             connections: 3,
+            listeners: Vec::new(),
             config_file: "/etc/snigate/snigate.yaml".into(),
             last_reload: None,
         }

@@ -21,9 +21,20 @@ pub struct Status {
     pub uptime_seconds: i64,
     /// Open client connections.
     pub connections: u64,
+    /// What is listened on.
+    #[serde(default)]
+    pub listeners: Vec<ListenerView>,
     pub config_file: PathBuf,
     /// `None` before the first reload.
     pub last_reload: Option<LastReload>,
+}
+
+/// An address that connections are accepted at.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ListenerView {
+    pub address: String,
+    /// `https` or `http`.
+    pub protocol: String,
 }
 
 /// The result of the last reload.
@@ -149,7 +160,7 @@ pub struct ReloadSummary {
     pub sites: usize,
     pub certificates: usize,
     pub warnings: Vec<Value>,
-    /// Keys whose change needs a restart, such as `server.https`.
+    /// Keys whose change needs a restart, such as `server.threads`.
     pub restart_needed: Vec<String>,
 }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::admin::{
-    CertificateView, Control, HeldView, IssuerView, LastFailure, LastReload, Managed,
+    CertificateView, Control, HeldView, IssuerView, LastFailure, LastReload, ListenerView, Managed,
     PreflightView, ReloadError, ReloadSummary, RenewError, SiteView, Status, UpstreamView,
 };
 use crate::certificate::{Fingerprint, Source, TlsCertificate, Validity};
@@ -21,7 +21,7 @@ use crate::host::Pattern;
 use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
 use crate::manager::TlsManager;
 use crate::on_demand;
-use crate::reload::{self, GatewayEdge, GatewayState, ReloadReport, Reloader};
+use crate::reload::{self, GatewayEdge, GatewayListeners, GatewayState, ReloadReport, Reloader};
 use crate::renewal::{ActionError, ManagedView};
 use crate::schedule::{CertState, Failure, FailureClass};
 use crate::secret::Secret;
@@ -33,6 +33,7 @@ pub(super) struct AppControl {
     engine: Arc<Engine>,
     state: Arc<GatewayState>,
     edge: Arc<GatewayEdge>,
+    listeners: Arc<GatewayListeners>,
     started: UnixTime,
     reloader: Reloader,
     stopper: Stopper,
@@ -43,6 +44,7 @@ impl AppControl {
         engine: Arc<Engine>,
         state: Arc<GatewayState>,
         edge: Arc<GatewayEdge>,
+        listeners: Arc<GatewayListeners>,
         reloader: Reloader,
         stopper: Stopper,
     ) -> Self {
@@ -51,6 +53,7 @@ impl AppControl {
             engine,
             state,
             edge,
+            listeners,
             reloader,
             stopper,
         }
@@ -168,6 +171,15 @@ impl Control for AppControl {
             started: self.started,
             uptime_seconds: self.engine.clock().now() - self.started,
             connections: self.edge.open_connections() as u64,
+            listeners: self
+                .listeners
+                .addresses()
+                .into_iter()
+                .map(|(address, kind)| ListenerView {
+                    address: address.to_string(),
+                    protocol: kind.as_str().to_owned(),
+                })
+                .collect(),
             config_file: self.state.file().to_owned(),
             last_reload: self.state.last_reload().map(|outcome| LastReload {
                 at: outcome.at,

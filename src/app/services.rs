@@ -12,14 +12,13 @@ use pingora_core::services::background::BackgroundService;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::edge::Listener;
 use crate::engine::{Engine, LoadPhase, Loops};
 use crate::event::EventBus;
 use crate::metrics::Metrics;
 use crate::proxy::{self, Overload, SiteTable};
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
-use crate::reload::{self, GatewayEdge, GatewayState};
+use crate::reload::{self, GatewayListeners, GatewayState};
 use crate::service::start_gate::StartGate;
 use crate::service::systemd;
 use crate::shutdown::requested;
@@ -29,8 +28,7 @@ pub(super) const START: &str = "start";
 
 /// The edge with all listeners: one Pingora service, so that `server.threads` is what it says.
 pub(super) struct EdgeService {
-    pub(super) edge: Arc<GatewayEdge>,
-    pub(super) listeners: Vec<Listener>,
+    pub(super) listeners: Arc<GatewayListeners>,
     pub(super) sites: Arc<ArcSwap<SiteTable>>,
     pub(super) stopping: ShutdownWatch,
     pub(super) readiness: Readiness,
@@ -58,12 +56,7 @@ impl Service for EdgeService {
             () = self.engine.wait_until_loaded(enough) => {}
             () = requested(&mut self.stopping) => return,
         }
-        let mut accepting = JoinSet::new();
-        for listener in self.listeners.drain(..) {
-            let (address, kind) = (listener.address(), listener.kind());
-            tracing::info!(%address, ?kind, "listening");
-            accepting.spawn(Arc::clone(&self.edge).run(listener, self.stopping.clone()));
-        }
+        self.listeners.accept();
         tokio::select! {
             () = self.gate.wait_until_open() => {
                 self.readiness.set(START, None::<String>);
@@ -71,7 +64,8 @@ impl Service for EdgeService {
             }
             () = requested(&mut self.stopping) => {}
         }
-        accepting.join_all().await;
+        requested(&mut self.stopping).await;
+        self.listeners.close().await;
     }
 
     fn name(&self) -> &'static str {

@@ -125,6 +125,16 @@ pub(super) fn status(output: &Output, client: &Client, json: bool) -> Result<(),
         last_reload(status.last_reload.as_ref())
     ));
     lines.push(format!("  connections    {}", status.connections));
+    for protocol in ["https", "http"] {
+        let listeners = status.listeners.iter();
+        let addresses: Vec<_> = listeners
+            .filter(|listener| listener.protocol == protocol)
+            .map(|listener| listener.address.as_str())
+            .collect();
+        if !addresses.is_empty() {
+            lines.push(format!("  {protocol:<14} {}", addresses.join(", ")));
+        }
+    }
     lines.push(format!("  admin          {}", client.address()));
     output.data(lines.join("\n") + "\n")
 }

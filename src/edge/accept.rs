@@ -1,147 +1,31 @@
-//! Listening sockets and the loop that accepts from them.
+//! The loop that accepts connections from one listening socket.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
-use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::announced::{Announcement, read_header};
 use super::limits::ConnectionGuard;
+use super::listener::{BACKLOG, Listener, ListenerKind};
 use super::slot::Slot;
 use super::socket::Socket;
 use super::{Edge, wait_last_call};
 use crate::proxy::DirectResponder;
 use crate::shutdown::{ShutdownWatch, requested};
 
-/// How many connections the kernel queues until they are accepted.
-const BACKLOG: i32 = 4096;
-
 /// The pause after an error that would occur again at once.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// The protocol of a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenerKind {
-    Http,
-    Https,
-}
-
-impl ListenerKind {
-    /// The value of the metrics' `listener` label.
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-}
-
-/// A bound listening socket.
-#[derive(Debug)]
-pub struct Listener {
-    socket: std::net::TcpListener,
-    address: SocketAddr,
-    kind: ListenerKind,
-}
-
-/// An address that could not be bound.
-#[derive(Debug, Error)]
-#[error("cannot listen on {address}: {cause}{}", hint(.cause))]
-pub struct BindError {
-    pub address: SocketAddr,
-    #[source]
-    pub cause: io::Error,
-}
-
-impl BindError {
-    /// Whether the IPv6 wildcard address was to be bound on a machine without IPv6.
-    pub fn lacks_ipv6(&self) -> bool {
-        self.address.is_ipv6() && self.address.ip().is_unspecified() && is_of_family(&self.cause)
-    }
-}
-
-/// Whether the machine lacks the address family, or any address of it.
-fn is_of_family(cause: &io::Error) -> bool {
-    matches!(
-        cause.raw_os_error(),
-        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
-    )
-}
-
-fn hint(cause: &io::Error) -> &'static str {
-    if cause.raw_os_error() == Some(libc::EAFNOSUPPORT) {
-        return "; this machine has no IPv6, give an IPv4 address such as 0.0.0.0:443";
-    }
-    match cause.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; another program listens there, stop it or choose another port"
-        }
-        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
-        io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"
-        }
-        _ => "",
-    }
-}
-
-impl Listener {
-    /// Binds `address`. An IPv6 address accepts IPv6 only, so that `0.0.0.0` and `[::]` can be
-    /// bound side by side.
-    ///
-    /// # Errors
-    /// If the address is in use, does not belong to this machine, or needs more privileges.
-    pub fn bind(address: SocketAddr, kind: ListenerKind) -> Result<Self, BindError> {
-        let bind = || {
-            let socket = RawSocket::new(
-                Domain::for_address(address),
-                Type::STREAM.nonblocking().cloexec(),
-                Some(Protocol::TCP),
-            )?;
-            if address.is_ipv6() {
-                socket.set_only_v6(true)?;
-            }
-            socket.set_reuse_address(true)?;
-            socket.bind(&address.into())?;
-            socket.listen(BACKLOG)?;
-            let socket = std::net::TcpListener::from(socket);
-            let address = socket.local_addr()?;
-            Ok(Self {
-                socket,
-                address,
-                kind,
-            })
-        };
-        bind().map_err(|cause| BindError { address, cause })
-    }
-
-    /// The address that was bound, with the port that the kernel chose if 0 was requested.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// The protocol of this listener.
-    pub fn kind(&self) -> ListenerKind {
-        self.kind
-    }
-}
-
-/// Accepts connections until `shutdown` turns true.
+/// Accepts connections until `shutdown` turns true. Those that wait to be accepted then are the last.
 pub(super) async fn run<A>(edge: Arc<Edge<A>>, listener: Listener, mut shutdown: ShutdownWatch)
 where
     A: DirectResponder + Send + Sync + 'static,
 {
-    let Listener {
-        socket,
-        address,
-        kind,
-    } = listener;
-    // Accepted sockets inherit it. Without it a connection is slower, not broken.
-    _ = SockRef::from(&socket).set_tcp_nodelay(true);
-    let listener = match TcpListener::from_std(socket) {
+    let (address, kind) = (listener.address(), listener.kind());
+    let listener = match TcpListener::from_std(listener.into_socket()) {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(%address, %error, "cannot accept on a bound socket");
@@ -160,8 +44,7 @@ where
         let accepted = tokio::select! {
             accepted = next => accepted,
             () = requested(&mut shutdown) => {
-                // The application tells clients with a request in flight that it is the last one.
-                edge.app.http_cleanup().await;
+                serve_waiting(&edge, listener, kind, &open, &shutdown);
                 return;
             }
         };
@@ -192,6 +75,35 @@ where
     }
 }
 
+/// Serves the connections that wait in the queue of a socket, which is closed then. Without this they
+/// would be reset.
+fn serve_waiting<A>(
+    edge: &Arc<Edge<A>>,
+    listener: TcpListener,
+    kind: ListenerKind,
+    open: &prometheus::IntGauge,
+    shutdown: &ShutdownWatch,
+) where
+    A: DirectResponder + Send + Sync + 'static,
+{
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    for _ in 0..BACKLOG {
+        let Ok((stream, peer)) = listener.accept() else {
+            return;
+        };
+        let stream = stream.set_nonblocking(true).map(|()| stream);
+        let arrival = Arrival::of(edge, peer, kind);
+        if let Ok(stream) = stream.and_then(TcpStream::from_std)
+            && edge.connections.has_room()
+            && let Some(guard) = count(edge, arrival, open)
+        {
+            serve(edge, stream, arrival, kind, guard, shutdown);
+        }
+    }
+}
+
 /// A connection that has just been accepted.
 #[derive(Clone, Copy)]
 struct Arrival {
@@ -218,24 +130,31 @@ impl Arrival {
     }
 }
 
-/// Counts a connection and waits until there is room for it; `None` if its client has too many.
-async fn admit<A>(
+/// Counts a connection; `None` if its client has too many.
+fn count<A>(
     edge: &Edge<A>,
     arrival: Arrival,
     open: &prometheus::IntGauge,
-) -> Option<ConnectionGuard>
-where
-    A: DirectResponder + Send + Sync + 'static,
-{
+) -> Option<ConnectionGuard> {
     let connections = &edge.connections;
     let admitted = match arrival.header_limit {
         Some(_) => Some(connections.admit_unknown(open.clone())),
         None => connections.admit(arrival.peer.ip(), open.clone()),
     };
-    let Some(guard) = admitted else {
+    if admitted.is_none() {
         edge.report.count_client_full();
-        return None;
-    };
+    }
+    admitted
+}
+
+/// Counts a connection and waits until there is room for it; `None` if its client has too many.
+async fn admit<A>(
+    edge: &Edge<A>,
+    arrival: Arrival,
+    open: &prometheus::IntGauge,
+) -> Option<ConnectionGuard> {
+    let guard = count(edge, arrival, open)?;
+    let connections = &edge.connections;
     if !connections.has_room() {
         edge.report.log_full(connections.max());
         // A connection that waits for room is not closed to make room.

@@ -9,6 +9,7 @@ use super::report::{self, ReloadError, ReloadOutcome, ReloadReport, restart_need
 use super::state::GatewayState;
 use crate::config;
 use crate::config::model::Config;
+use crate::edge::ListenerPlan;
 use crate::engine::{ConfigFiles, ManagerGuard, log_problems};
 use crate::proxy::{self, SiteTable, StickyKey};
 
@@ -117,7 +118,7 @@ impl GatewayState {
         versions: &mut FileVersions,
         read: LoadOutcome,
     ) -> Result<ReloadReport, ReloadError> {
-        let mut next = self.prepare(read)?;
+        let mut next = self.prepare(read, None)?;
         // From here on nothing fails.
         if !self.current.load().faults.is_empty() {
             // What an issuer lacked at the start is there now.
@@ -134,7 +135,7 @@ impl GatewayState {
             }
             let before = versions.clone();
             let read = self.load_config(manager, versions);
-            let Ok(newer) = self.prepare(read) else {
+            let Ok(newer) = self.prepare(read, Some(&next.listeners)) else {
                 manager.watch_files(before.paths().cloned());
                 *versions = before;
                 break;
@@ -146,6 +147,7 @@ impl GatewayState {
         let PreparedConfig {
             loaded,
             settings,
+            listeners,
             access,
         } = next;
         let sites = self.replace_sites(&loaded.config);
@@ -154,6 +156,7 @@ impl GatewayState {
         if let Some(access) = access {
             self.access.store(Arc::new(access));
         }
+        self.listeners.commit(listeners);
         let reloaded = ReloadReport {
             sites: loaded.config.sites.len(),
             certificates: report.certificates,
@@ -165,7 +168,12 @@ impl GatewayState {
         Ok(reloaded)
     }
 
-    fn prepare(&self, read: LoadOutcome) -> Result<PreparedConfig, ReloadError> {
+    /// Prepares what was read, in place of what was prepared with `before`.
+    fn prepare(
+        &self,
+        read: LoadOutcome,
+        before: Option<&ListenerPlan>,
+    ) -> Result<PreparedConfig, ReloadError> {
         let current = self.current.load();
         PreparedConfig::from_loaded(
             read,
@@ -173,6 +181,7 @@ impl GatewayState {
             &current.config.log,
             &self.metrics,
             &self.set_level,
+            |server| self.listeners.prepare(server, before),
         )
     }
 

@@ -6,9 +6,9 @@ use tracing_subscriber::filter::ParseError;
 
 use super::report::ReloadError;
 use crate::access_log::AccessLog;
-use crate::config::model::{Config, Log};
+use crate::config::model::{Config, Log, Server};
 use crate::config::{Diagnostics, Loaded};
-use crate::edge::Settings;
+use crate::edge::{BindError, ListenerPlan, Settings};
 use crate::metrics::Metrics;
 use crate::tls::GlobalCertificate;
 
@@ -22,18 +22,21 @@ pub type SetLevel = Box<dyn Fn(&Log) -> Result<(), ParseError> + Send + Sync>;
 pub(super) struct PreparedConfig {
     pub(super) loaded: Loaded,
     pub(super) settings: Settings,
+    /// Every address that it listens on, bound.
+    pub(super) listeners: ListenerPlan,
     /// `None` if the one in use stays.
     pub(super) access: Option<AccessLog>,
 }
 
 impl PreparedConfig {
-    /// Prepares the successor of a configuration that logs to `log`.
+    /// Prepares the successor of a configuration that logs to `log`. `bind` binds its addresses.
     pub(super) fn from_loaded(
         read: LoadOutcome,
         certificates: &GlobalCertificate,
         log: &Log,
         metrics: &Metrics,
         set_level: &SetLevel,
+        bind: impl FnOnce(&Server) -> Result<ListenerPlan, BindError>,
     ) -> Result<Self, ReloadError> {
         let loaded = read.map_err(|diagnostics| ReloadError::Invalid(Arc::new(diagnostics)))?;
         let config = &loaded.config;
@@ -43,12 +46,15 @@ impl PreparedConfig {
         } else {
             Some(access_log(config, metrics)?)
         };
+        let listeners =
+            bind(&config.server).map_err(|error| ReloadError::Unable(error.to_string()))?;
         // The last step, since it is in force at once.
         set_level(&config.log)
             .map_err(|error| ReloadError::Unable(format!("log.level: {error}")))?;
         Ok(Self {
             loaded,
             settings,
+            listeners,
             access,
         })
     }

@@ -90,8 +90,6 @@ pub(super) fn log_outcome(file: &Path, outcome: &Result<ReloadReport, ReloadErro
 pub(super) fn restart_needed(start: &Config, new: &Config) -> Vec<&'static str> {
     let (old, new_server) = (&start.server, &new.server);
     [
-        ("server.https", old.https != new_server.https),
-        ("server.http", old.http != new_server.http),
         ("server.admin", old.admin != new_server.admin),
         ("server.threads", old.threads != new_server.threads),
         ("server.user", old.user != new_server.user),

@@ -11,7 +11,7 @@ use super::report::ReloadOutcome;
 use crate::access_log::AccessLog;
 use crate::config::Loaded;
 use crate::config::model::Config;
-use crate::edge::Edge;
+use crate::edge::{Edge, Listeners};
 use crate::engine::Engine;
 use crate::lock::MutexExt as _;
 use crate::metrics::Metrics;
@@ -19,6 +19,9 @@ use crate::proxy::{ProxyApp, SiteTable};
 
 /// The edge in front of our proxy.
 pub type GatewayEdge = Edge<ProxyApp>;
+
+/// The listening sockets of our edge.
+pub type GatewayListeners = Listeners<ProxyApp>;
 
 /// Everything that a reload replaces, and what it needs to do so.
 pub struct GatewayState {
@@ -28,6 +31,7 @@ pub struct GatewayState {
     pub(super) sites: Arc<ArcSwap<SiteTable>>,
     pub(super) access: Arc<ArcSwap<AccessLog>>,
     pub(super) edge: Arc<GatewayEdge>,
+    pub(super) listeners: Arc<GatewayListeners>,
     pub(super) set_level: SetLevel,
     /// The configuration's files as they were when they were read. Locked after the engine.
     versions: Mutex<FileVersions>,
@@ -47,6 +51,7 @@ pub struct StateDeps {
     pub sites: Arc<ArcSwap<SiteTable>>,
     pub access: Arc<ArcSwap<AccessLog>>,
     pub edge: Arc<GatewayEdge>,
+    pub listeners: Arc<GatewayListeners>,
     pub set_level: SetLevel,
 }
 
@@ -61,6 +66,7 @@ impl GatewayState {
             sites,
             access,
             edge,
+            listeners,
             set_level,
         } = deps;
         let now = engine.clock().now();
@@ -72,6 +78,7 @@ impl GatewayState {
             sites,
             access,
             edge,
+            listeners,
             set_level,
             versions: Mutex::new(versions),
             at_start: loaded.config.clone(),

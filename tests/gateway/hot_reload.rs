@@ -3,6 +3,7 @@
 mod certificate_files;
 mod concurrency;
 mod configuration;
+mod listeners;
 mod watching;
 
 use std::fs;

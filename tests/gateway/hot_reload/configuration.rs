@@ -152,15 +152,15 @@ fn what_needs_a_restart_is_named() {
     let before = fs::read_to_string(&gateway.config).expect("readable");
     let port = crate::support::Port::take();
     let mut text = before.replace(
-        &format!("https: [\"{}\"]", gateway.https),
-        &format!("https: [\"{}\", \"{}\"]", gateway.https, port.address()),
+        &format!("admin: \"{}\"", gateway.admin),
+        &format!("admin: \"{}\"", port.address()),
     );
     text = text.replace("  grace_period", "  threads: 3\n  grace_period");
     text = text.replace("\"one\"", "\"two\"");
     gateway.write("snigate.yaml", &text);
     let printed = snigate(&["reload", "--admin", &gateway.admin.to_string()]);
     assert_eq!(printed.code, Some(0), "{printed:?}");
-    let told = printed.stderr.contains("server.https") && printed.stderr.contains("server.threads");
+    let told = printed.stderr.contains("server.admin") && printed.stderr.contains("server.threads");
     assert!(told && printed.stderr.contains("restart"), "{printed:?}");
     // The rest is in force, and so are the old listeners.
     assert_eq!(body(&gateway, "a.example").as_deref(), Ok("two"));
@@ -169,10 +169,10 @@ fn what_needs_a_restart_is_named() {
     assert_eq!(status, 200);
     let keys = summary["restart_needed"].to_string();
     assert!(
-        keys.contains("server.https") && keys.contains("server.threads"),
+        keys.contains("server.admin") && keys.contains("server.threads"),
         "{summary}"
     );
-    let log = lines_with(&gateway, &["WARN", "server.https"]);
+    let log = lines_with(&gateway, &["WARN", "server.admin"]);
     assert!(!log.is_empty(), "{}", gateway.log());
 
     gateway.write("snigate.yaml", &before);
@@ -183,7 +183,7 @@ fn what_needs_a_restart_is_named() {
         "as it was at the start"
     );
     gateway.write("snigate.yaml", &text);
-    drop(port);
+    gateway.admin = port.address();
     gateway.restart();
     let (_, summary) = gateway.reload();
     assert_eq!(summary["restart_needed"], serde_json::json!([]));
