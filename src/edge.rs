@@ -14,6 +14,7 @@ mod handshake_queue;
 mod handshake_rate;
 mod http1;
 mod http2;
+mod inherited;
 mod limits;
 mod listener;
 mod listeners;
@@ -23,6 +24,7 @@ mod refusal;
 mod report;
 mod slot;
 mod socket;
+mod stream;
 mod timer;
 mod write_coalescing;
 
@@ -36,7 +38,7 @@ use pingora_core::protocols::tls::server::handshake_with_callback;
 use pingora_core::protocols::{ALPN, GetSocketDigest as _, Ssl as _};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::config::model::{Limits, NetworkSet};
+use crate::config::model::{Balancers, Limits};
 use crate::metrics::Metrics;
 use crate::proxy::DirectResponder;
 use crate::shutdown::{ShutdownWatch, requested};
@@ -44,6 +46,7 @@ use crate::tls::{GlobalCertificate, Handshake};
 
 use self::handshake_queue::HandshakeQueue;
 use self::handshake_rate::HandshakeRate;
+pub use self::inherited::take_inherited_sockets;
 use self::limits::Connections;
 pub use self::listener::{BindError, Listener, ListenerKind};
 pub use self::listeners::{ListenerPlan, Listeners};
@@ -55,8 +58,7 @@ use self::write_coalescing::{CoalescingStream, Flush};
 /// What can change while the edge runs.
 pub struct Settings {
     pub limits: Limits,
-    /// Whose connections begin with a header of the PROXY protocol.
-    pub balancers: NetworkSet,
+    pub balancers: Balancers,
     pub acceptor: SslAcceptor,
 }
 
@@ -193,7 +195,7 @@ where
     ) -> Option<Box<SslStream<Socket>>> {
         let peer = socket.peer();
         let limit = settings.limits.handshake;
-        let handshake = Handshake::new(Some(peer.ip()), socket.get_socket_digest());
+        let handshake = Handshake::new(peer.ip(), socket.get_socket_digest());
         let socket = socket.for_handshake(handshake.clone());
         let accept = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
         let accept = self.queue.run_handshake(handshake.run(accept));
@@ -397,7 +399,7 @@ mod tests {
         let acceptor = certificates.acceptor(&tls).expect("OpenSSL");
         let settings = Settings {
             limits,
-            balancers: NetworkSet::default(),
+            balancers: Balancers::default(),
             acceptor,
         };
         let edge = Edge::new(Arc::new(Silent), certificates, settings, metrics, 10, 1);

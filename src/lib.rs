@@ -54,7 +54,7 @@
 //! | 4 | `reload`, `service`, `admin`, `edge`, `proxy`, `engine`, `tls` | what runs: reloads, the process, the admin interface, connections, requests, certificates, handshakes |
 //! | 3 | `manager`, `on_demand`, `renewal`, `cert_files`, `cert_store`, `local_ca`, `acme`, `challenge`, `dns`, `issuer` | which certificates are served, and where they come from |
 //! | 2 | `storage`, `certificate`, `schedule`, `access_log`, `line_queue`, `problem`, `config` | what is kept, parsed, decided, written, configured |
-//! | 1 | `http_client`, `throttle`, `token_bucket`, `event`, `stamp`, `shutdown`, `readiness`, `pulse`, `metrics`, `secret`, `host`, `clock`, `memory`, `printable`, `parallel` | the words that all others speak |
+//! | 1 | `http_client`, `throttle`, `token_bucket`, `event`, `stamp`, `shutdown`, `readiness`, `pulse`, `metrics`, `secret`, `host`, `clock`, `memory`, `printable`, `parallel`, `unix_socket` | the words that all others speak |
 
 #![warn(missing_docs)]
 
@@ -131,6 +131,7 @@ pub mod storage;
 pub mod throttle;
 pub mod tls;
 mod token_bucket;
+mod unix_socket;
 
 pub use self::acme::AcmeIssuer;
 pub use self::builder::{

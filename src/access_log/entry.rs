@@ -15,6 +15,7 @@ const LONGEST: usize = 2048;
 pub struct Entry<'a> {
     /// When the request ended.
     pub time: UnixTime,
+    /// `None` for one that has no address: it is on a Unix socket.
     pub client: Option<IpAddr>,
     /// The requested host, as it was sent.
     pub host: &'a [u8],
@@ -47,7 +48,7 @@ impl Entry<'_> {
         let mut line = String::with_capacity(256);
         match self.client {
             Some(client) => _ = write!(line, "{client}"),
-            None => line.push('-'),
+            None => line.push_str("unix"),
         }
         let time = jiff::Timestamp::from_second(self.time.as_secs()).unwrap_or_default();
         line.push_str(" - ");
@@ -95,7 +96,7 @@ impl Entry<'_> {
         _ = write!(line, "{{\"time\":\"{time}\",\"client\":");
         match self.client {
             Some(client) => _ = write!(line, "\"{client}\""),
-            None => line.push_str("null"),
+            None => line.push_str("\"unix\""),
         }
         for (name, value) in [
             ("host", self.host),

@@ -1,11 +1,8 @@
 //! The admin interface's listener and its accept loop, with limits that keep one careless client
 //! from locking out the others.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +10,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -26,6 +23,7 @@ use crate::config::model::Admin;
 use crate::printable::Printable as _;
 use crate::shutdown::{ShutdownWatch, requested};
 use crate::throttle::Throttle;
+use crate::unix_socket::{self, SocketFile, UnixBindError};
 
 const BACKLOG: i32 = 128;
 const MAX_CONNECTIONS: usize = 128;
@@ -93,15 +91,17 @@ impl Listener {
                     address: address.to_string(),
                     source,
                 }),
-            Admin::Unix(path) => {
-                remove_stale(path)?;
-                bind_unix(path)
-                    .map(|(listener, file)| Some(Self(Kind::Unix { listener, file })))
-                    .map_err(|source| BindError::Bind {
+            // Only the owner may connect.
+            Admin::Unix(path) => unix_socket::bind(path, 0o600, BACKLOG)
+                .map(|(listener, file)| Some(Self(Kind::Unix { listener, file })))
+                .map_err(|error| match error {
+                    UnixBindError::InUse => BindError::InUse(path.clone()),
+                    UnixBindError::NotASocket => BindError::NotASocket(path.clone()),
+                    UnixBindError::Io(source) => BindError::Bind {
                         address: path.printable().to_string(),
                         source,
-                    })
-            }
+                    },
+                }),
         }
     }
 
@@ -143,49 +143,6 @@ fn bind_tcp(address: std::net::SocketAddr) -> io::Result<std::net::TcpListener> 
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// Only the owner may connect, from the first moment: before `listen` nobody can.
-fn bind_unix(path: &Path) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    let inode = fs::symlink_metadata(path)?.ino();
-    let file = SocketFile(path.to_owned(), inode);
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    socket.listen(BACKLOG)?;
-    Ok((socket.into(), file))
-}
-
-/// Removes the socket file of a killed gateway. One that responds is left alone.
-fn remove_stale(path: &Path) -> Result<(), BindError> {
-    let Ok(metadata) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(BindError::NotASocket(path.to_owned()));
-    }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
-            .map_err(|source| BindError::Bind {
-                address: path.printable().to_string(),
-                source,
-            }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        _ => Err(BindError::InUse(path.to_owned())),
-    }
-}
-
-/// A socket file that is removed when dropped, unless another has taken its place.
-#[derive(Debug)]
-struct SocketFile(PathBuf, u64);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if fs::symlink_metadata(&self.0).is_ok_and(|metadata| metadata.ino() == self.1) {
-            let _ = fs::remove_file(&self.0);
-        }
-    }
 }
 
 /// Serves until `shutdown` turns true, then lets the requests in flight finish.

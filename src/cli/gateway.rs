@@ -14,6 +14,7 @@ use crate::certificate::Loader;
 use crate::clock::SystemClock;
 use crate::config::model::{self, Admin, Config, Issuer, Origin};
 use crate::config::{self, Diagnostic, Diagnostics, Loaded, Severity};
+use crate::edge;
 use crate::local_ca::LocalCa;
 use crate::manager::TlsManager;
 use crate::printable::Printable as _;
@@ -129,6 +130,8 @@ pub(super) fn schema() -> Value {
 /// Prepares this process to be a gateway: it listens to signals from now on. Must be called before
 /// there is another thread.
 pub(super) fn listen(blocked: Option<Blocked>) -> Result<Signals, Failure> {
+    // Before there is a child: what systemd passes is for the process that it has started.
+    edge::take_inherited_sockets();
     let ended = app::leave_first_process().context("cannot create a process for the gateway")?;
     if let Some(code) = ended {
         return Err(Failure::Ended(code));

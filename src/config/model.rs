@@ -11,6 +11,7 @@ mod dns;
 mod error_page;
 mod files;
 mod forward_auth;
+mod listen;
 mod media_type;
 mod network;
 mod network_set;
@@ -45,6 +46,7 @@ pub use error_page::*;
 pub use files::*;
 pub use forward_auth::ForwardAuth;
 pub(crate) use forward_auth::MAX_ANSWER;
+pub use listen::*;
 pub(crate) use media_type::*;
 pub use network::*;
 pub use network_set::*;
@@ -92,8 +94,8 @@ pub struct Places {
 /// Listeners and limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    pub https: Vec<SocketAddr>,
-    pub http: Vec<SocketAddr>,
+    pub https: Vec<ListenAddress>,
+    pub http: Vec<ListenAddress>,
     pub admin: Admin,
     pub admin_token: Option<Secret>,
     /// Worker threads; if the file says 0, already the number of cores.
@@ -104,8 +106,7 @@ pub struct Server {
     pub grace_period: Duration,
     /// What looks up the names of upstream servers; if empty, the system's resolvers.
     pub resolvers: Vec<SocketAddr>,
-    /// Whose connections begin with a header of the PROXY protocol.
-    pub balancers: NetworkSet,
+    pub balancers: Balancers,
     /// The proxies that are believed about clients.
     pub trusted_proxies: NetworkSet,
     pub limits: Limits,

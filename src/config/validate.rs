@@ -23,6 +23,7 @@ mod forward_auth;
 mod health;
 mod hsts;
 mod issuer;
+mod listen;
 mod network;
 mod on_demand;
 mod order;

@@ -1,17 +1,16 @@
 //! The loop that accepts connections from one listening socket.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::net::{TcpListener, TcpStream};
 
 use super::announced::{Announcement, read_header};
 use super::limits::ConnectionGuard;
 use super::listener::{BACKLOG, Listener, ListenerKind};
 use super::slot::Slot;
 use super::socket::Socket;
+use super::stream::{Acceptor, ClientStream, Peer};
 use super::{Edge, wait_last_call};
 use crate::proxy::DirectResponder;
 use crate::shutdown::{ShutdownWatch, requested};
@@ -24,8 +23,8 @@ pub(super) async fn run<A>(edge: Arc<Edge<A>>, listener: Listener, mut shutdown:
 where
     A: DirectResponder + Send + Sync + 'static,
 {
-    let (address, kind) = (listener.address(), listener.kind());
-    let listener = match TcpListener::from_std(listener.into_socket()) {
+    let (address, kind) = (listener.address().clone(), listener.kind());
+    let listener = match Acceptor::of(listener.into_socket()) {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(%address, %error, "cannot accept on a bound socket");
@@ -79,24 +78,18 @@ where
 /// would be reset.
 fn serve_waiting<A>(
     edge: &Arc<Edge<A>>,
-    listener: TcpListener,
+    listener: Acceptor,
     kind: ListenerKind,
     open: &prometheus::IntGauge,
     shutdown: &ShutdownWatch,
 ) where
     A: DirectResponder + Send + Sync + 'static,
 {
-    let Ok(listener) = listener.into_std() else {
-        return;
-    };
-    for _ in 0..BACKLOG {
-        let Ok((stream, peer)) = listener.accept() else {
-            return;
-        };
-        let stream = stream.set_nonblocking(true).map(|()| stream);
+    // If clients connect as fast as they are accepted, this ends all the same.
+    let most = usize::try_from(BACKLOG).unwrap_or_default();
+    for (stream, peer) in listener.into_waiting().take(most) {
         let arrival = Arrival::of(edge, peer, kind);
-        if let Ok(stream) = stream.and_then(TcpStream::from_std)
-            && edge.connections.has_room()
+        if edge.connections.has_room()
             && let Some(guard) = count(edge, arrival, open)
         {
             serve(edge, stream, arrival, kind, guard, shutdown);
@@ -107,7 +100,7 @@ fn serve_waiting<A>(
 /// A connection that has just been accepted.
 #[derive(Clone, Copy)]
 struct Arrival {
-    peer: SocketAddr,
+    peer: Peer,
     /// How long a write may make no progress.
     write_stall: Duration,
     /// How long the header of the PROXY protocol may take, if one is expected from this peer.
@@ -115,17 +108,22 @@ struct Arrival {
 }
 
 impl Arrival {
-    fn of<A>(edge: &Edge<A>, peer: SocketAddr, kind: ListenerKind) -> Self {
+    fn of<A>(edge: &Edge<A>, peer: Peer, kind: ListenerKind) -> Self {
         let settings = edge.settings.load();
         let limits = &settings.limits;
         let limit = match kind {
             ListenerKind::Http => limits.header_read,
             ListenerKind::Https => limits.handshake,
         };
+        let balancers = &settings.balancers;
+        let is_balancer = match peer {
+            Peer::Ip(address) => balancers.networks.contains(address.ip()),
+            Peer::Unix => balancers.unix,
+        };
         Self {
             peer,
             write_stall: limits.idle,
-            header_limit: settings.balancers.contains(peer.ip()).then_some(limit),
+            header_limit: is_balancer.then_some(limit),
         }
     }
 }
@@ -137,9 +135,10 @@ fn count<A>(
     open: &prometheus::IntGauge,
 ) -> Option<ConnectionGuard> {
     let connections = &edge.connections;
-    let admitted = match arrival.header_limit {
-        Some(_) => Some(connections.admit_unknown(open.clone())),
-        None => connections.admit(arrival.peer.ip(), open.clone()),
+    let client = arrival.peer.ip();
+    let admitted = match client.filter(|_| arrival.header_limit.is_none()) {
+        Some(client) => connections.admit(client, open.clone()),
+        None => Some(connections.admit_unknown(open.clone())),
     };
     if admitted.is_none() {
         edge.report.count_client_full();
@@ -167,7 +166,7 @@ async fn admit<A>(
 /// Starts the task of one connection.
 fn serve<A>(
     edge: &Arc<Edge<A>>,
-    stream: TcpStream,
+    stream: ClientStream,
     arrival: Arrival,
     kind: ListenerKind,
     guard: ConnectionGuard,
@@ -177,7 +176,7 @@ fn serve<A>(
 {
     let slot = Arc::clone(guard.slot());
     let Some(limit) = arrival.header_limit else {
-        if !admit_handshake(edge, arrival.peer, kind) {
+        if !admit_handshake(edge, arrival.peer.ip(), kind) {
             return;
         }
         let socket = Socket::new(stream, arrival.peer, arrival.write_stall, guard);
@@ -199,8 +198,12 @@ fn serve<A>(
 
 /// Counts the handshake of a client that has connected, and returns whether it may begin. If not,
 /// the connection is to be closed, which costs nothing of TLS.
-fn admit_handshake<A>(edge: &Edge<A>, client: SocketAddr, kind: ListenerKind) -> bool {
-    let is_admitted = kind == ListenerKind::Http || edge.handshake_rate.admit(client.ip());
+fn admit_handshake<A>(edge: &Edge<A>, client: Option<IpAddr>, kind: ListenerKind) -> bool {
+    // A program of this machine has no limit of its own, as it has none on its connections.
+    let Some(client) = client.filter(|_| kind == ListenerKind::Https) else {
+        return true;
+    };
+    let is_admitted = edge.handshake_rate.admit(client);
     if !is_admitted {
         edge.report.log_handshake_refused(client);
     }
@@ -228,7 +231,7 @@ fn start<A>(
 /// reported, or if the gateway stops.
 async fn read_socket<A>(
     edge: &Edge<A>,
-    mut stream: TcpStream,
+    mut stream: ClientStream,
     (arrival, kind): (Arrival, ListenerKind),
     mut guard: ConnectionGuard,
     limit: Duration,
@@ -243,12 +246,15 @@ async fn read_socket<A>(
     let Announcement { addresses, rest } = read
         .inspect_err(|&why| edge.report.log_unannounced(arrival.peer, why))
         .ok()?;
-    let client = addresses.map_or(arrival.peer, |addresses| addresses.source);
-    if !guard.count_client(client.ip()) {
+    let client = addresses.map_or(arrival.peer, |addresses| Peer::Ip(addresses.source));
+    if client
+        .ip()
+        .is_some_and(|client| !guard.count_client(client))
+    {
         edge.report.count_client_full();
         return None;
     }
-    if !admit_handshake(edge, client, kind) {
+    if !admit_handshake(edge, client.ip(), kind) {
         return None;
     }
     let socket = Socket::new(stream, client, arrival.write_stall, guard).with_received(rest);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 
 use super::proxy_protocol::{Fault, Parsed, parse};
+use super::stream::ClientStream;
 use crate::proxy::Addresses;
 
 /// How much is read at a time: most headers, and the ClientHello that came with one.
@@ -50,7 +50,7 @@ impl Unannounced {
 /// # Errors
 /// If there is none, or none in time.
 pub(super) async fn read_header(
-    stream: &mut TcpStream,
+    stream: &mut ClientStream,
     limit: Duration,
 ) -> Result<Announcement, Unannounced> {
     let reading = tokio::time::timeout(limit, read_whole_header(stream));
@@ -59,7 +59,7 @@ pub(super) async fn read_header(
 
 /// Reads a header, however long it takes. Its length bounds what is held of it: 64 KiB and one piece
 /// at most.
-async fn read_whole_header(stream: &mut TcpStream) -> Result<Announcement, Unannounced> {
+async fn read_whole_header(stream: &mut ClientStream) -> Result<Announcement, Unannounced> {
     let mut rest = BytesMut::new();
     loop {
         match parse(&rest) {

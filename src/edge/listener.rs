@@ -3,11 +3,17 @@
 //! Who accepts from them is decided in `listeners`.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, SocketAddrV6, TcpListener};
 use std::sync::Arc;
 
+use nix::net::if_::{if_nameindex, if_nametoindex};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
+
+use super::inherited;
+use super::stream::ListeningSocket;
+use crate::config::model::ListenAddress;
+use crate::unix_socket::{self, SocketFile, UnixBindError};
 
 /// How many connections the kernel queues until they are accepted.
 pub(super) const BACKLOG: i32 = 4096;
@@ -31,118 +37,156 @@ impl ListenerKind {
 
 /// An address that could not be bound.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address}: {cause}{}", hint(.cause))]
+#[error("cannot listen on {address}: {cause}{hint}")]
 pub struct BindError {
-    pub address: SocketAddr,
+    address: ListenAddress,
     #[source]
-    pub cause: io::Error,
+    cause: io::Error,
+    hint: String,
 }
 
 impl BindError {
-    /// Whether the IPv6 wildcard address was to be bound on a machine without IPv6.
+    fn new(address: ListenAddress, cause: io::Error) -> Self {
+        Self {
+            hint: hint(&address, &cause),
+            address,
+            cause,
+        }
+    }
+
+    /// Whether all IPv6 addresses were to be bound on a machine without IPv6.
     pub(super) fn lacks_ipv6(&self) -> bool {
-        self.address.is_ipv6() && self.address.ip().is_unspecified() && is_of_family(&self.cause)
+        self.address
+            .ip()
+            .is_some_and(|address| address.is_ipv6() && address.ip().is_unspecified())
+            && matches!(
+                self.cause.raw_os_error(),
+                Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+            )
     }
 }
 
-/// Whether the machine lacks the address family, or any address of it.
-fn is_of_family(cause: &io::Error) -> bool {
-    matches!(
-        cause.raw_os_error(),
-        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
-    )
+fn hint(address: &ListenAddress, cause: &io::Error) -> String {
+    let hint = match (address, cause.raw_os_error()) {
+        (ListenAddress::Unix { .. } | ListenAddress::Systemd(_), _) => "",
+        (_, Some(libc::ENODEV)) => return known_interfaces(address),
+        (_, Some(libc::EAFNOSUPPORT)) => {
+            "; this machine has no IPv6, give an IPv4 address such as 0.0.0.0:443"
+        }
+        _ => match cause.kind() {
+            io::ErrorKind::AddrInUse => {
+                "; another program listens there, stop it or choose another port"
+            }
+            io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+            io::ErrorKind::PermissionDenied => {
+                "; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"
+            }
+            _ => "",
+        },
+    };
+    hint.to_owned()
 }
 
-fn hint(cause: &io::Error) -> &'static str {
-    if cause.raw_os_error() == Some(libc::EAFNOSUPPORT) {
-        return "; this machine has no IPv6, give an IPv4 address such as 0.0.0.0:443";
-    }
-    match cause.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; another program listens there, stop it or choose another port"
-        }
-        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
-        io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"
-        }
-        _ => "",
+/// Says which interfaces there are instead of the one of `address`.
+fn known_interfaces(address: &ListenAddress) -> String {
+    let Some(wanted) = address.interface() else {
+        return String::new();
+    };
+    let known = if_nameindex().map(|interfaces| {
+        let names = interfaces.iter().map(|one| one.name().to_string_lossy());
+        names.collect::<Vec<_>>().join(", ")
+    });
+    match known {
+        Ok(known) => format!("; there is no interface '{wanted}', this machine has {known}"),
+        Err(_) => format!("; there is no interface '{wanted}'"),
     }
 }
 
 /// A bound address, open for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Bound {
-    socket: TcpListener,
+    socket: ListeningSocket,
     /// As it is configured.
-    wanted: SocketAddr,
+    wanted: ListenAddress,
     /// With the port that the kernel chose if 0 was requested.
-    address: SocketAddr,
+    address: ListenAddress,
+    /// Of a Unix socket.
+    file: Option<SocketFile>,
 }
 
 impl Bound {
-    /// Binds `wanted`. An IPv6 address accepts IPv6 only, so that `0.0.0.0` and `[::]` can be bound
-    /// side by side.
+    /// Binds `wanted`, which may be several sockets if they come from systemd. An IPv6 address accepts
+    /// IPv6 only, so that `0.0.0.0` and `[::]` can be bound side by side.
     ///
-    /// `rivals` are our own sockets that will be closed once this one is in use: an address of one
+    /// `rivals` are our own sockets that will be closed once these are in use: an address of one
     /// interface can replace that of all, and the reverse.
-    pub(super) fn bind(wanted: SocketAddr, rivals: &[Arc<Self>]) -> Result<Self, BindError> {
-        let bound = match Self::try_bind(wanted, false) {
+    pub(super) fn bind(
+        wanted: &ListenAddress,
+        rivals: &[Arc<Self>],
+    ) -> Result<Vec<Arc<Self>>, BindError> {
+        let bound = match wanted {
+            ListenAddress::Systemd(name) => inherited::find(name).map(|sockets| {
+                let sockets = sockets.into_iter();
+                sockets
+                    .map(|socket| Arc::new(Self::of(socket, wanted)))
+                    .collect()
+            }),
+            ListenAddress::Unix { path, mode } => match unix_socket::bind(path, *mode, BACKLOG) {
+                Ok((socket, file)) => Ok(vec![Arc::new(Self {
+                    file: Some(file),
+                    ..Self::of(ListeningSocket::Unix(socket), wanted)
+                })]),
+                Err(UnixBindError::Io(error)) => Err(error),
+                Err(error) => Err(io::Error::new(io::ErrorKind::AddrInUse, error.to_string())),
+            },
+            _ => {
+                Self::bind_ip(wanted, rivals).map(|socket| vec![Arc::new(Self::of(socket, wanted))])
+            }
+        };
+        bound.map_err(|cause| BindError::new(wanted.clone(), cause))
+    }
+
+    fn of(socket: ListeningSocket, wanted: &ListenAddress) -> Self {
+        let address = match (wanted, socket.ip()) {
+            (ListenAddress::Ip(_) | ListenAddress::Systemd(_), Some(address)) => {
+                ListenAddress::Ip(address)
+            }
+            _ => wanted.clone(),
+        };
+        Self {
+            socket,
+            wanted: wanted.clone(),
+            address,
+            file: None,
+        }
+    }
+
+    fn bind_ip(wanted: &ListenAddress, rivals: &[Arc<Self>]) -> io::Result<ListeningSocket> {
+        match try_bind(wanted, false) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let mut rivals = rivals.iter().filter(|rival| rival.is_rival_of(wanted));
-                match rivals.next() {
-                    Some(first) => Self::bind_beside(wanted, rivals.chain([first]), error),
-                    None => Err(error),
+                let rivals = rivals.iter();
+                let rivals: Vec<_> = rivals.filter(|rival| rival.is_rival_of(wanted)).collect();
+                match rivals.is_empty() {
+                    true => Err(error),
+                    false => Self::bind_beside(wanted, &rivals, error),
                 }
             }
             bound => bound,
-        };
-        bound.map_err(|cause| BindError {
-            address: wanted,
-            cause,
-        })
-    }
-
-    fn try_bind(wanted: SocketAddr, beside: bool) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(wanted),
-            Type::STREAM.nonblocking().cloexec(),
-            Some(Protocol::TCP),
-        )?;
-        if wanted.is_ipv6() {
-            socket.set_only_v6(true)?;
         }
-        socket.set_reuse_address(true)?;
-        if beside {
-            socket.set_reuse_port(true)?;
-        }
-        socket.bind(&wanted.into())?;
-        socket.listen(BACKLOG)?;
-        if beside {
-            socket.set_reuse_port(false)?;
-        }
-        // Accepted sockets inherit it. Without it a connection is slower, not broken.
-        _ = socket.set_tcp_nodelay(true);
-        let socket = TcpListener::from(socket);
-        let address = socket.local_addr()?;
-        Ok(Self {
-            socket,
-            wanted,
-            address,
-        })
     }
 
     /// Binds an address that sockets of ours still occupy. Nobody else can take part: the kernel
     /// demands the same user of all, and that all say so at the time.
-    fn bind_beside<'a>(
-        wanted: SocketAddr,
-        rivals: impl Iterator<Item = &'a Arc<Self>> + Clone,
+    fn bind_beside(
+        wanted: &ListenAddress,
+        rivals: &[&Arc<Self>],
         in_use: io::Error,
-    ) -> io::Result<Self> {
+    ) -> io::Result<ListeningSocket> {
         let allow = |is_allowed| {
-            let mut rivals = rivals.clone();
+            let mut rivals = rivals.iter();
             rivals.try_for_each(|rival| SockRef::from(&rival.socket).set_reuse_port(is_allowed))
         };
-        let bound = allow(true).and_then(|()| Self::try_bind(wanted, true));
+        let bound = allow(true).and_then(|()| try_bind(wanted, true));
         allow(false)?;
         bound.map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => error,
@@ -150,20 +194,64 @@ impl Bound {
         })
     }
 
-    fn is_rival_of(&self, other: SocketAddr) -> bool {
-        let own = self.address;
-        own.port() == other.port()
-            && own.is_ipv4() == other.is_ipv4()
-            && (own.ip().is_unspecified() || other.ip().is_unspecified())
+    fn is_rival_of(&self, other: &ListenAddress) -> bool {
+        self.address.ip().is_some() && self.address.collides_with(other)
     }
 
-    pub(super) fn wanted(&self) -> SocketAddr {
-        self.wanted
+    pub(super) fn wanted(&self) -> &ListenAddress {
+        &self.wanted
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    pub(super) fn address(&self) -> &ListenAddress {
+        &self.address
     }
+
+    /// Makes it what `wanted`, the same place, asks for.
+    pub(super) fn adapt(&self, wanted: &ListenAddress) -> Result<(), BindError> {
+        if let (ListenAddress::Unix { mode, .. }, Some(file)) = (wanted, &self.file) {
+            file.set_mode(*mode)
+                .map_err(|cause| BindError::new(wanted.clone(), cause))?;
+        }
+        Ok(())
+    }
+}
+
+/// Binds an IP address; `beside` others that have the same port.
+fn try_bind(wanted: &ListenAddress, beside: bool) -> io::Result<ListeningSocket> {
+    let Some(address) = wanted.ip() else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    if beside {
+        socket.set_reuse_port(true)?;
+    }
+    let address = match wanted {
+        ListenAddress::Interface { interface, .. } => {
+            socket.bind_device(Some(interface.as_bytes()))?;
+            address
+        }
+        ListenAddress::LinkLocal { interface, address } => {
+            let scope = if_nametoindex(&**interface)?;
+            SocketAddrV6::new(*address.ip(), address.port(), 0, scope).into()
+        }
+        _ => address,
+    };
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    if beside {
+        socket.set_reuse_port(false)?;
+    }
+    // Accepted sockets inherit it. Without it a connection is slower, not broken.
+    _ = socket.set_tcp_nodelay(true);
+    Ok(ListeningSocket::Tcp(TcpListener::from(socket)))
 }
 
 /// A bound address that connections of one protocol can be accepted from.
@@ -171,17 +259,20 @@ impl Bound {
 pub struct Listener {
     bound: Arc<Bound>,
     /// The same socket, for whoever accepts.
-    socket: TcpListener,
+    socket: ListeningSocket,
     kind: ListenerKind,
 }
 
 impl Listener {
-    /// Binds `address`, see [`Bound::bind`].
+    /// Binds an IP address.
     ///
     /// # Errors
     /// If the address is in use, does not belong to this machine, or needs more privileges.
     pub fn bind(address: SocketAddr, kind: ListenerKind) -> Result<Self, BindError> {
-        Self::of(Arc::new(Bound::bind(address, &[])?), kind)
+        let wanted = ListenAddress::Ip(address);
+        let socket =
+            Bound::bind_ip(&wanted, &[]).map_err(|cause| BindError::new(wanted.clone(), cause))?;
+        Self::of(Arc::new(Bound::of(socket, &wanted)), kind)
     }
 
     /// A listener on an address that is bound already.
@@ -192,16 +283,13 @@ impl Listener {
                 socket,
                 kind,
             }),
-            Err(cause) => Err(BindError {
-                address: bound.wanted,
-                cause,
-            }),
+            Err(cause) => Err(BindError::new(bound.wanted.clone(), cause)),
         }
     }
 
     /// The address that was bound, with the port that the kernel chose if 0 was requested.
-    pub fn address(&self) -> SocketAddr {
-        self.bound.address
+    pub fn address(&self) -> &ListenAddress {
+        &self.bound.address
     }
 
     /// The protocol of this listener.
@@ -215,7 +303,7 @@ impl Listener {
 
     /// The socket to accept from. The address stays bound for as long as it, or whoever else has
     /// the address, lives.
-    pub(super) fn into_socket(self) -> TcpListener {
+    pub(super) fn into_socket(self) -> ListeningSocket {
         self.socket
     }
 }
@@ -226,25 +314,32 @@ mod tests {
 
     #[test]
     fn an_address_replaces_one_of_ours_and_no_other() {
-        let first = Arc::new(Bound::bind(at("127.0.0.1:0"), &[]).expect("a port"));
-        let port = first.address().port();
-        let any = at(&format!("0.0.0.0:{port}"));
-        let refused = Bound::bind(any, &[]).expect_err("in use");
+        let bind = |text: &str, rivals: &[Arc<Bound>]| {
+            let wanted = ListenAddress::Ip(text.parse().expect("an address"));
+            let mut bound = Bound::bind(&wanted, rivals)?;
+            Ok::<_, BindError>(bound.remove(0))
+        };
+        let first = bind("127.0.0.1:0", &[]).expect("a port");
+        let port = first.address().ip().expect("an address").port();
+        let any = format!("0.0.0.0:{port}");
+        let refused = bind(&any, &[]).expect_err("in use");
         assert_eq!(refused.cause.kind(), io::ErrorKind::AddrInUse);
 
-        let second = Bound::bind(any, &[Arc::clone(&first)]).expect("it makes room");
+        let second = bind(&any, &[Arc::clone(&first)]).expect("it makes room");
         drop(first);
-        let second = Arc::new(second);
-        let third = Bound::bind(at(&format!("127.0.0.1:{port}")), &[Arc::clone(&second)]);
-        let third = third.expect("it makes room");
+        let one = format!("127.0.0.1:{port}");
+        let third = bind(&one, &[Arc::clone(&second)]).expect("it makes room");
         drop(second);
-        // Neither lets others in.
-        assert_eq!(third.address().port(), port);
-        let other = Bound::try_bind(third.address(), true).expect_err("in use");
+        // It lets no others in.
+        let other = try_bind(third.address(), true).expect_err("in use");
         assert_eq!(other.kind(), io::ErrorKind::AddrInUse);
     }
 
-    fn at(address: &str) -> SocketAddr {
-        address.parse().expect("an address")
+    #[test]
+    fn an_unknown_interface_is_named_with_those_there_are() {
+        let [address, _] = ListenAddress::all_of(&"nonesuch0".into(), 0);
+        let error = Bound::bind(&address, &[]).expect_err("unknown").to_string();
+        let there_are = "there is no interface 'nonesuch0', this machine has ";
+        assert!(error.contains(there_are) && error.contains("lo"), "{error}");
     }
 }

@@ -5,7 +5,6 @@
 //! [`Listeners::commit`] cannot: it begins to accept on the new addresses and ends it on those that
 //! are no longer wanted. An address that stays keeps its socket and its task.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
@@ -13,8 +12,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::listener::{BindError, Bound, Listener, ListenerKind};
-use super::{Edge, accept};
-use crate::config::model::Server;
+use super::{Edge, accept, inherited};
+use crate::config::model::{ListenAddress, Server};
 use crate::lock::MutexExt as _;
 use crate::proxy::DirectResponder;
 
@@ -22,12 +21,15 @@ use crate::proxy::DirectResponder;
 const CLOSING: Duration = Duration::from_secs(1);
 
 /// An address that a configuration asks for.
-type Wanted = (SocketAddr, ListenerKind);
+type Wanted = (ListenAddress, ListenerKind);
 
 fn wanted(server: &Server) -> Vec<Wanted> {
-    let https = server.https.iter().map(|at| (*at, ListenerKind::Https));
-    let http = server.http.iter().map(|at| (*at, ListenerKind::Http));
-    https.chain(http).collect()
+    let of_kind = |addresses: &[ListenAddress], kind| {
+        let addresses = addresses.iter().cloned();
+        addresses.map(|at| (at, kind)).collect::<Vec<_>>()
+    };
+    let https = of_kind(&server.https, ListenerKind::Https);
+    [https, of_kind(&server.http, ListenerKind::Http)].concat()
 }
 
 /// The addresses of a configuration, all of them bound. If it is dropped, those that are not in use
@@ -35,7 +37,7 @@ fn wanted(server: &Server) -> Vec<Wanted> {
 pub struct ListenerPlan {
     addresses: Vec<Planned>,
     /// Addresses that this machine does not have.
-    without: Vec<SocketAddr>,
+    without: Vec<ListenAddress>,
 }
 
 enum Planned {
@@ -67,7 +69,18 @@ impl ListenerPlan {
     /// # Errors
     /// If another address cannot be bound.
     pub fn bind(server: &Server) -> Result<Self, BindError> {
-        Self::bind_beside(&wanted(server), &[], &[])
+        let plan = Self::bind_beside(&wanted(server), &[], &[])?;
+        let is_used = |name: &str| {
+            let mut addresses = server.https.iter().chain(&server.http);
+            addresses.any(|at| matches!(at, ListenAddress::Systemd(other) if **other == *name))
+        };
+        for name in inherited::unused(is_used) {
+            tracing::warn!(
+                "systemd has passed the socket '{name}', which is not used: name it in \
+                 'server.https' or 'server.http' as systemd:{name}, or remove its unit"
+            );
+        }
+        Ok(plan)
     }
 
     /// The same for addresses of which some are in use, or bound for another plan.
@@ -77,47 +90,73 @@ impl ListenerPlan {
         spare: &[Arc<Bound>],
     ) -> Result<Self, BindError> {
         let mut known: Vec<_> = open.iter().map(|(bound, _)| bound).chain(spare).collect();
+        let is_wanted = |bound: &Bound| {
+            let mut wanted = wanted.iter();
+            wanted.any(|(address, _)| address.is_same_place(bound.wanted()))
+        };
         // Those that stay are nobody's rivals.
-        let rivals: Vec<_> = known
-            .iter()
-            .filter(|bound| wanted.iter().all(|(address, _)| *address != bound.wanted()))
-            .map(|bound| Arc::clone(bound))
-            .collect();
+        let rivals = known.iter().filter(|bound| !is_wanted(bound));
+        let rivals: Vec<_> = rivals.map(|bound| Arc::clone(bound)).collect();
         let mut plan = Self {
             addresses: Vec::with_capacity(wanted.len()),
             without: Vec::new(),
         };
-        for &(address, kind) in wanted {
-            // Each once: several may ask for a port of the kernel's choice.
-            let found = known.iter().position(|bound| bound.wanted() == address);
-            let bound = match found.map(|index| known.swap_remove(index)) {
-                Some(bound) => Arc::clone(bound),
-                None => match Bound::bind(address, &rivals) {
-                    Ok(bound) => Arc::new(bound),
-                    Err(error) if error.lacks_ipv6() && is_over_ipv4(wanted, address, kind) => {
-                        plan.without.push(address);
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                },
+        for (address, kind) in wanted {
+            let found = take_known(&mut known, address);
+            for bound in &found {
+                bound.adapt(address)?;
+            }
+            let bound = match found.is_empty() {
+                true => Bound::bind(address, &rivals),
+                false => Ok(found),
             };
-            let is_open = open
-                .iter()
-                .any(|(other, spoken)| Arc::ptr_eq(other, &bound) && *spoken == kind);
-            plan.addresses.push(match is_open {
-                true => Planned::Open(bound, kind),
-                false => Planned::New(Listener::of(bound, kind)?),
-            });
+            let bound = match bound {
+                Ok(bound) => bound,
+                Err(error) if error.lacks_ipv6() && is_over_ipv4(wanted, address, *kind) => {
+                    plan.without.push(address.clone());
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for bound in bound {
+                let is_it = |(other, spoken): &(Arc<Bound>, ListenerKind)| {
+                    Arc::ptr_eq(other, &bound) && spoken == kind
+                };
+                plan.addresses.push(match open.iter().any(is_it) {
+                    true => Planned::Open(bound, *kind),
+                    false => Planned::New(Listener::of(bound, *kind)?),
+                });
+            }
         }
         Ok(plan)
     }
 }
 
-/// Whether there is a listener of this kind on the same port of an IPv4 address.
-fn is_over_ipv4(wanted: &[Wanted], address: SocketAddr, kind: ListenerKind) -> bool {
-    wanted
+/// Takes out of `known` what is bound for an address: one socket, since several may ask for a port of
+/// the kernel's choice, or all of systemd's.
+fn take_known(known: &mut Vec<&Arc<Bound>>, address: &ListenAddress) -> Vec<Arc<Bound>> {
+    let mut found = Vec::new();
+    while let Some(index) = known
         .iter()
-        .any(|(other, spoken)| other.is_ipv4() && other.port() == address.port() && *spoken == kind)
+        .position(|bound| bound.wanted().is_same_place(address))
+    {
+        found.push(Arc::clone(known.remove(index)));
+        if !matches!(address, ListenAddress::Systemd(_)) {
+            break;
+        }
+    }
+    found
+}
+
+/// Whether the same port is listened on over IPv4, with the same protocol and interface.
+fn is_over_ipv4(wanted: &[Wanted], address: &ListenAddress, kind: ListenerKind) -> bool {
+    let port = |address: &ListenAddress| Some(address.ip()?.port());
+    wanted.iter().any(|(other, spoken)| {
+        other.ip().is_some_and(|other| other.is_ipv4())
+            && port(other) == port(address)
+            && (other.interface() == address.interface() || other.interface().is_none())
+            && *spoken == kind
+    })
 }
 
 /// The listening sockets of an edge. It alone opens and closes them.
@@ -130,7 +169,7 @@ pub struct Listeners<A> {
 struct State {
     open: Vec<Open>,
     /// Addresses that this machine does not have.
-    without: Vec<SocketAddr>,
+    without: Vec<ListenAddress>,
     phase: Phase,
 }
 
@@ -266,10 +305,11 @@ where
     }
 
     /// What is listened on: the addresses with their protocols.
-    pub fn addresses(&self) -> Vec<(SocketAddr, ListenerKind)> {
+    pub fn addresses(&self) -> Vec<(ListenAddress, ListenerKind)> {
         let state = self.state();
         let open = state.open.iter();
-        open.map(|open| (open.bound.address(), open.kind)).collect()
+        open.map(|open| (open.bound.address().clone(), open.kind))
+            .collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -315,7 +355,7 @@ impl Open {
 }
 
 /// Reports the addresses that this machine does not have, if they are not those of before.
-fn report_without(before: &[SocketAddr], now: &[SocketAddr]) {
+fn report_without(before: &[ListenAddress], now: &[ListenAddress]) {
     if !now.is_empty() && now != before {
         let now: Vec<_> = now.iter().map(ToString::to_string).collect();
         tracing::warn!(

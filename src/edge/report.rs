@@ -2,13 +2,14 @@
 //! logged, since otherwise a client could fill the log by sending garbage.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use pingora_core::protocols::SocketDigest;
 
 use super::announced::Unannounced;
 use super::refusal::Refusal;
+use super::stream::Peer;
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
 use crate::tls::{ClientRefusal, Handshake};
@@ -67,7 +68,7 @@ impl Report {
     pub(super) fn log_handshake(
         &self,
         how: HandshakeFailure,
-        peer: SocketAddr,
+        peer: Peer,
         handshake: &Handshake,
         error: Option<&dyn fmt::Display>,
     ) {
@@ -95,7 +96,7 @@ impl Report {
     }
 
     /// Counts and logs a client whose certificate was refused, or that presented none.
-    fn log_client_refusal(&self, refusal: ClientRefusal, peer: SocketAddr, handshake: &Handshake) {
+    fn log_client_refusal(&self, refusal: ClientRefusal, peer: Peer, handshake: &Handshake) {
         let reason = refusal.reason;
         let counter = &self.metrics.client_certificates_refused;
         counter.with_label_values(&[reason]).inc();
@@ -126,7 +127,7 @@ impl Report {
 
     /// Logs that a client got the default certificate because there is none for its name. `tls`
     /// counts it.
-    pub(super) fn log_unknown_name(&self, peer: SocketAddr, handshake: &Handshake) {
+    pub(super) fn log_unknown_name(&self, peer: Peer, handshake: &Handshake) {
         if let Some(held_back) = self.unknown_names.admit() {
             tracing::debug!(
                 %peer,
@@ -155,7 +156,7 @@ impl Report {
 
     /// Counts and logs a balancer's connection that did not begin with a header of the PROXY
     /// protocol.
-    pub(super) fn log_unannounced(&self, peer: SocketAddr, why: Unannounced) {
+    pub(super) fn log_unannounced(&self, peer: Peer, why: Unannounced) {
         let reason = why.as_str();
         let refused = &self.metrics.proxy_protocol_refused;
         refused.with_label_values(&[reason]).inc();
@@ -178,11 +179,11 @@ impl Report {
     }
 
     /// Counts and logs a connection that was closed because its client begins too many handshakes.
-    pub(super) fn log_handshake_refused(&self, client: SocketAddr) {
+    pub(super) fn log_handshake_refused(&self, client: IpAddr) {
         self.count_limit("max_handshakes_per_ip");
         if let Some(held_back) = self.refused_handshakes.admit() {
             tracing::warn!(
-                client = %client.ip(),
+                %client,
                 held_back,
                 "closed a connection before its handshake: its client begins more than \
                  server.limits.max_handshakes_per_ip in a second"

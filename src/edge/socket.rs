@@ -1,4 +1,4 @@
-//! A client's TCP connection as Pingora sees it, with a deadline for blocked writes.
+//! A client's connection as Pingora sees it, with a deadline for blocked writes.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,10 +17,10 @@ use pingora_core::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::limits::ConnectionGuard;
+use super::stream::{ClientStream, Peer};
 use super::timer::Timer;
 use crate::tls::Handshake;
 
@@ -47,14 +47,14 @@ const AHEAD: usize = 2 * 1024;
 /// until the rest follows, a flush, or a wait for the client: each packet costs as much as some
 /// thousand octets.
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: ClientStream,
     /// What has been read in advance.
     ahead: BytesMut,
     /// What a handshake has written and is not sent yet.
     later: BytesMut,
     /// The record of the handshake, while it is under way.
     handshake: Option<Handshake>,
-    peer: SocketAddr,
+    peer: Peer,
     digest: Arc<SocketDigest>,
     accepted: TimingDigest,
     /// How long a write may make no progress.
@@ -67,14 +67,17 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn new(
-        stream: TcpStream,
-        peer: SocketAddr,
+        stream: ClientStream,
+        peer: Peer,
         write_stall: Duration,
         guard: ConnectionGuard,
     ) -> Self {
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
         // Known already: saves a system call.
-        let _ = digest.peer_addr.set(Some(peer.into()));
+        match peer {
+            Peer::Ip(address) => _ = digest.peer_addr.set(Some(address.into())),
+            Peer::Unix => _ = digest.peer_addr.set(None),
+        }
         Self {
             stream,
             ahead: BytesMut::new(),
@@ -103,8 +106,8 @@ impl Socket {
         self
     }
 
-    /// The client's address.
-    pub(super) fn peer(&self) -> SocketAddr {
+    /// The client.
+    pub(super) fn peer(&self) -> Peer {
         self.peer
     }
 
@@ -136,7 +139,7 @@ impl Socket {
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
             let send = || SockRef::from(&self.stream).send_with_flags(buf, flags);
-            match self.stream.try_io(Interest::WRITABLE, send) {
+            match self.stream.try_write_io(send) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => {
                     self.is_held = true;
@@ -150,8 +153,7 @@ impl Socket {
     fn release_held(&mut self) {
         if self.is_held {
             self.is_held = false;
-            // It is set already. If it fails, the kernel waits a fifth of a second.
-            _ = self.stream.set_nodelay(true);
+            self.stream.push();
         }
     }
 

@@ -22,7 +22,9 @@ pub(crate) use self::admission::Admission;
 use self::hashing::RandomState;
 use self::pools::Pools;
 use self::site::site;
-use crate::config::model::{self, Access, Config, ErrorPages, Maintenance, NetworkSet};
+use crate::config::model::{
+    self, Access, Config, ErrorPages, ListenAddress, Maintenance, NetworkSet,
+};
 use crate::dns::stub::StubResolver;
 use crate::host::{self, Host, HostName, NameBuffer, Pattern};
 use crate::metrics::{Metrics, SiteMetrics};
@@ -119,7 +121,7 @@ impl SiteTable {
         let sticky_key = pools::sticky_key(config, known_key);
         let mut table = Self {
             resolver: Arc::new(StubResolver::new(&config.server.resolvers)),
-            https_port: config.server.https.first().map(|address| address.port()),
+            https_port: https_port(&config.server.https),
             https_optional: config.server.https_optional,
             idle: config.server.limits.idle,
             upstream_connections: config.server.limits.upstream_connections,
@@ -343,6 +345,14 @@ impl Site {
     pub(crate) fn action(&self, index: usize) -> Option<&Action> {
         Some(&self.routes.get(index)?.action)
     }
+}
+
+/// The port of the first address that has one. Clients of Unix sockets, and of sockets of systemd, are
+/// taken to come by the usual port.
+fn https_port(addresses: &[ListenAddress]) -> Option<u16> {
+    let mut ports = addresses.iter().filter_map(ListenAddress::ip);
+    let port = ports.next().map_or(443, |address| address.port());
+    (!addresses.is_empty()).then_some(port)
 }
 
 #[cfg(test)]

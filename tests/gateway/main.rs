@@ -16,6 +16,7 @@
 
 mod acme;
 mod acme_issuer;
+mod addresses;
 mod admin;
 mod certificates;
 mod challenge;

@@ -31,6 +31,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "throttle",
             "token_bucket",
             "http_client",
+            "unix_socket",
         ],
     ),
     (

@@ -43,13 +43,14 @@ impl Access {
         self.basic_auth.is_some() || self.forward_auth.is_some()
     }
 
-    /// Whether a client may be served for its address. One without an address may be where there is
-    /// no list of those that are allowed.
+    /// Whether a client may be served for its address. One without an address, on a Unix socket, may
+    /// be where there are no lists: nobody knows whether it is on them.
     pub fn admits(&self, client: Option<IpAddr>) -> bool {
         let is_in = |networks: &[Network]| {
             client.is_some_and(|client| networks.iter().any(|network| network.contains(client)))
         };
-        !is_in(&self.deny) && (self.allow.is_empty() || is_in(&self.allow))
+        let is_denied = !self.deny.is_empty() && (client.is_none() || is_in(&self.deny));
+        !is_denied && (self.allow.is_empty() || is_in(&self.allow))
     }
 }
 
@@ -81,7 +82,7 @@ mod tests {
             ("10.0.0.0/8", "", None, false),
             ("", "192.0.2.0/24", Some("192.0.2.1"), false),
             ("", "192.0.2.0/24", Some("192.0.3.1"), true),
-            ("", "192.0.2.0/24", None, true),
+            ("", "192.0.2.0/24", None, false),
             ("10.0.0.0/8", "10.1.0.0/16", Some("10.1.2.3"), false),
             ("10.0.0.0/8", "10.1.0.0/16", Some("10.2.2.3"), true),
         ] {

@@ -7,7 +7,7 @@ impl Config {
     pub(crate) fn sample() -> Self {
         Self {
             server: Server {
-                balancers: NetworkSet::default(),
+                balancers: Balancers::default(),
                 trusted_proxies: NetworkSet::default(),
                 https: Vec::new(),
                 http: Vec::new(),

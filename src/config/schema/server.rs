@@ -13,10 +13,11 @@ use super::text::{Duration, SecretText, Size};
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Server {
-    /// Addresses of the TLS listeners (HTTP/2 and HTTP/1.1), `ADDRESS:PORT`; `[]` for none.
+    /// Addresses of the TLS listeners (HTTP/2 and HTTP/1.1): `ADDRESS:PORT`, `:PORT` for all addresses,
+    /// `INTERFACE:PORT`, `unix:PATH` or `systemd:NAME`; `[]` for none.
     pub(crate) https: Vec<String>,
     /// Addresses of the plain HTTP listeners: they redirect to HTTPS, answer HTTP-01 challenges
-    /// and serve the sites with `tls: off`; `[]` for none.
+    /// and serve the sites with `tls: off`; in the same forms; `[]` for none.
     pub(crate) http: Vec<String>,
     /// Address of the admin API: `ADDRESS:PORT`, `unix:PATH`, or `off`.
     pub(crate) admin: String,
@@ -75,8 +76,8 @@ impl Default for Server {
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["trusted"]))]
 pub(crate) struct ProxyProtocol {
-    /// Networks of the load balancers, `10.0.0.0/8`. A connection from there needs the header, and
-    /// one from elsewhere must not have it.
+    /// Networks of the load balancers, `10.0.0.0/8`, or `unix` for whoever connects to a Unix socket. A
+    /// connection from there needs the header, and one from elsewhere must not have it.
     #[schemars(length(min = 1))]
     pub(crate) trusted: Vec<String>,
 }

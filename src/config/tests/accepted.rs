@@ -21,7 +21,7 @@ fn defaults_are_those_of_the_schema() {
     } = accept(GOOD).config;
     let addresses = |list: &[&str]| {
         list.iter()
-            .map(|text| text.parse().unwrap())
+            .map(|text| ListenAddress::Ip(text.parse().unwrap()))
             .collect::<Vec<_>>()
     };
     assert_eq!(server.https, addresses(&["0.0.0.0:443", "[::]:443"]));

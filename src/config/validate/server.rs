@@ -1,6 +1,5 @@
 //! `server`, `tls` and `log`.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,33 +8,29 @@ use super::client::dns_servers;
 use super::client_auth::client_auth;
 use super::context::Context;
 use super::error_page::error_pages;
-use super::network::networks;
+use super::listen::Taken;
+use super::network::network;
 use super::tls_options::TlsOptions;
 use super::trusted_proxies::trusted_proxies;
 use super::value::{FOREVER, MOMENT};
 use crate::config::model::{
-    AccessLog, Admin, Limits, Log, LogFormat, NetworkSet, Server, SessionTickets, Tls, TlsPolicy,
+    AccessLog, Admin, Balancers, Limits, Log, LogFormat, Server, SessionTickets, Tls, TlsPolicy,
     TlsVersion, UnknownSni,
 };
 use crate::config::problem::At;
 use crate::config::schema;
 
-/// A listener's address and where it is configured.
-type Listener<'a> = (SocketAddr, At<'a>);
-
 pub(super) fn server(ctx: &mut Context<'_>, raw: &schema::Server, at: &At<'_>) -> Server {
     let (https_at, http_at, admin_at) = (at.key("https"), at.key("http"), at.key("admin"));
-    let mut taken = Vec::new();
-    let https = listeners(ctx, &raw.https, &https_at, &mut taken);
-    let http = listeners(ctx, &raw.http, &http_at, &mut taken);
+    let mut taken = Taken::default();
+    let https = taken.claim_list(ctx, &raw.https, &https_at);
+    let http = taken.claim_list(ctx, &raw.http, &http_at);
     if raw.https.is_empty() && raw.http.is_empty() {
         let message = "there is no listener: 'https' and 'http' are both empty";
         ctx.problems.error(at, message, "give at least one address");
     }
     let admin = admin(ctx, raw, &admin_at, at);
-    if let Admin::Tcp(address) = admin {
-        claim_address(ctx, address, admin_at, &mut taken);
-    }
+    taken.claim_admin(ctx, &admin, admin_at);
     let token_at = at.key("admin_token");
     if let Some(token) = &raw.admin_token {
         let token = token.0.expose();
@@ -84,48 +79,18 @@ pub(super) fn server(ctx: &mut Context<'_>, raw: &schema::Server, at: &At<'_>) -
     }
 }
 
-/// The networks of the balancers whose connections begin with a header of the PROXY protocol.
-fn balancers(ctx: &mut Context<'_>, raw: &schema::Server, at: &At<'_>) -> NetworkSet {
+/// Who begins connections with a header of the PROXY protocol.
+fn balancers(ctx: &mut Context<'_>, raw: &schema::Server, at: &At<'_>) -> Balancers {
     let trusted = raw.proxy_protocol.as_ref().map(|raw| &*raw.trusted);
-    let networks = networks(ctx, &at.key("trusted"), trusted.unwrap_or_default());
-    networks.into_iter().collect()
-}
-
-fn listeners<'a>(
-    ctx: &mut Context<'_>,
-    raw: &[String],
-    at: &'a At<'a>,
-    taken: &mut Vec<Listener<'a>>,
-) -> Vec<SocketAddr> {
-    let mut addresses = Vec::with_capacity(raw.len());
-    for (index, text) in raw.iter().enumerate() {
-        let at = at.index(index);
-        if let Some(address) = ctx.listen_address(&at, text) {
-            claim_address(ctx, address, at, taken);
-            addresses.push(address);
-        }
-    }
-    addresses
-}
-
-/// Claims an address, or reports that it is already taken.
-fn claim_address<'a>(
-    ctx: &mut Context<'_>,
-    address: SocketAddr,
-    at: At<'a>,
-    taken: &mut Vec<Listener<'a>>,
-) {
-    match taken.iter().find(|(other, _)| collide(*other, address)) {
-        Some((_, first)) => {
-            let message = format!(
-                "{} is already used by {}, at {}",
-                at.quoted(),
-                first.path(),
-                ctx.sources.describe(first.place()),
-            );
-            ctx.problems.error(&at, message, "choose another port");
-        }
-        None => taken.push((address, at)),
+    let trusted_at = at.key("trusted");
+    let entries = trusted.unwrap_or_default().iter().enumerate();
+    let (unix, networks): (Vec<_>, Vec<_>) = entries.partition(|(_, text)| *text == "unix");
+    let networks = networks.into_iter();
+    Balancers {
+        networks: networks
+            .filter_map(|(index, text)| network(ctx, &trusted_at.index(index), text))
+            .collect(),
+        unix: !unix.is_empty(),
     }
 }
 
@@ -269,12 +234,4 @@ pub(super) fn renewal(
         ari: raw.ari,
         required_at_start: raw.required_at_start,
     }
-}
-
-/// Returns true if two listeners cannot both be bound. The system chooses the port for port 0.
-fn collide(one: SocketAddr, other: SocketAddr) -> bool {
-    one.port() == other.port()
-        && one.port() != 0
-        && one.is_ipv4() == other.is_ipv4()
-        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }

@@ -1,6 +1,6 @@
 use prometheus::IntGauge;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::edge::limits::Connections;
@@ -13,7 +13,7 @@ pub(in crate::edge) async fn pair() -> (Socket, TcpStream) {
     let gauge = IntGauge::new("open", "open").expect("a valid name");
     let guard = Arc::new(Connections::default()).admit(peer.ip(), gauge);
     let guard = guard.expect("room");
-    let socket = Socket::new(stream, peer, Duration::from_secs(5), guard);
+    let socket = Socket::new(stream.into(), peer.into(), Duration::from_secs(5), guard);
     (socket, client)
 }
 
@@ -44,7 +44,10 @@ async fn what_a_handshake_writes_goes_when_the_client_is_waited_for() {
     socket.flush().await.expect("noted");
     socket.end_handshake();
     client.write_all(b"request").await.expect("sent");
-    socket.stream.readable().await.expect("it comes");
+    let ClientStream::Tcp(stream) = &socket.stream else {
+        panic!("it is of TCP");
+    };
+    stream.readable().await.expect("it comes");
     let mut request = [0; 64];
     assert_eq!(socket.read(&mut request).await.expect("comes"), 7);
     assert_eq!(arrived(&client), b"", "the answer follows at once");

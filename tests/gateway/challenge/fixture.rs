@@ -88,7 +88,7 @@ impl Fixture {
             let _inside = runtime.enter();
             let any = "127.0.0.1:0".parse().expect("an address");
             let listener = Listener::bind(any, kind).expect("a port");
-            let address = listener.address();
+            let address = listener.address().ip().expect("an address");
             runtime.spawn(Arc::clone(&edge).run(listener, stopped.clone()));
             address
         };

@@ -1,44 +1,16 @@
 //! Addresses come and go while it runs, and no connection is lost.
 
-use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use super::{Gateway, TlsClient, body, gateway, under_connections};
-use crate::support::{Act, H2, Origin, Port, connect, exchange, read_response, serving, snigate};
+use super::{TlsClient, body, gateway, under_connections};
+use crate::support::{
+    Act, H2, Origin, Port, connect, exchange, is_closed, listen, read_response, relisten, serving,
+    snigate,
+};
 
 const SITE: &str = "sites: [{ hosts: [a.test], routes: [{ respond: { body: x } }] }]";
-
-fn addresses(all: &[SocketAddr]) -> String {
-    let all: Vec<_> = all.iter().map(|one| format!("\"{one}\"")).collect();
-    format!("[{}]", all.join(", "))
-}
-
-/// Writes a configuration that listens at these addresses, and reloads. Returns what came of it.
-fn listen(gateway: &Gateway, https: &[SocketAddr], http: &[SocketAddr]) -> (u16, String) {
-    let text = fs::read_to_string(&gateway.config).expect("readable");
-    let lines = text.lines().map(|line| match line.trim_start() {
-        key if key.starts_with("https: [") => format!("  https: {}", addresses(https)),
-        key if key.starts_with("http: [") => format!("  http: {}", addresses(http)),
-        _ => line.to_owned(),
-    });
-    let text: Vec<_> = lines.collect();
-    gateway.write("snigate.yaml", &(text.join("\n") + "\n"));
-    let (status, summary) = gateway.reload();
-    (status, summary.to_string())
-}
-
-#[track_caller]
-fn relisten(gateway: &Gateway, https: &[SocketAddr], http: &[SocketAddr]) {
-    let (status, summary) = listen(gateway, https, http);
-    assert_eq!(status, 200, "{summary}");
-    assert!(summary.contains("\"restart_needed\":[]"), "{summary}");
-}
-
-fn is_closed(address: SocketAddr) -> bool {
-    TcpStream::connect(address).is_err()
-}
 
 fn get(address: SocketAddr) -> String {
     let mut stream = TlsClient::named("a.test").connect(address);
@@ -62,7 +34,7 @@ fn addresses_come_and_go_without_a_restart() {
     let (https, http) = (gateway.https, gateway.http);
     let ports = [Port::take(), Port::take()];
     let [more, plain_more] = [ports[0].address(), ports[1].address()];
-    relisten(&gateway, &[https, more], &[http, plain_more]);
+    relisten(&gateway, &[&https, &more], &[&http, &plain_more]);
     assert_eq!((get(https), get(more)), ("x".to_owned(), "x".to_owned()));
     assert_eq!([plain(http), plain(plain_more)], ["308", "308"]);
     let status = gateway.ask("GET", "/api/v1/status").text();
@@ -74,7 +46,7 @@ fn addresses_come_and_go_without_a_restart() {
     let printed = snigate(&["status", "--admin", &gateway.admin.to_string()]).stdout;
     assert!(printed.contains(&format!("{https}, {more}")), "{printed}");
 
-    relisten(&gateway, &[https], &[http]);
+    relisten(&gateway, &[&https], &[&http]);
     // At once: when the reload is over.
     assert!(is_closed(more) && is_closed(plain_more));
     assert_eq!(get(https), "x");
@@ -85,9 +57,9 @@ fn addresses_come_and_go_without_a_restart() {
         assert!(gateway.log().lines().any(is_told), "{}", gateway.log());
     }
     // And all of one kind.
-    relisten(&gateway, &[https], &[]);
+    relisten(&gateway, &[&https], &[]);
     assert!(is_closed(http));
-    relisten(&gateway, &[https], &[http]);
+    relisten(&gateway, &[&https], &[&http]);
     assert_eq!(plain(http), "308");
 }
 
@@ -104,7 +76,7 @@ fn connections_of_a_removed_address_are_asked_to_end() {
     let gateway = serving(&[&["a.test"]], config).start();
     let port = Port::take();
     let (kept, gone) = (gateway.https, port.address());
-    relisten(&gateway, &[kept, gone], &[gateway.http]);
+    relisten(&gateway, &[&kept, &gone], &[&gateway.http]);
     let mut stays = TlsClient::named("a.test").connect(kept);
     assert_eq!(stays.get("a.test", "/").status, 200);
     let mut idle = TlsClient::named("a.test").connect(gone);
@@ -117,7 +89,7 @@ fn connections_of_a_removed_address_are_asked_to_end() {
     let (answer, _) = busy_h2.begin(request, false);
     origin.wait_for_requests(4);
 
-    relisten(&gateway, &[kept], &[gateway.http]);
+    relisten(&gateway, &[&kept], &[&gateway.http]);
     assert!(is_closed(gone));
     assert_eq!(idle.read(&mut [0; 8]).expect("a close in order"), 0);
     origin.release();
@@ -141,14 +113,14 @@ fn an_address_that_cannot_be_bound_refuses_the_whole_reload() {
     let (_taken, taken) = taken.expect("an address");
     let (free, https, http) = (Port::take(), gateway.https, gateway.http);
     gateway.replace_config(super::config("two"));
-    let (status, refused) = listen(&gateway, &[https, free.address(), taken], &[]);
+    let (status, refused) = listen(&gateway, &[&https, &free.address(), &taken], &[]);
     assert_eq!(status, 400, "{refused}");
     let reason = format!("cannot listen on {taken}");
     assert!(refused.contains(&reason), "{refused}");
     assert_eq!(body(&gateway, "a.example").as_deref(), Ok("one"));
     assert!(is_closed(free.address()) && !is_closed(http));
     gateway.wait_for_log(&reason);
-    relisten(&gateway, &[https, free.address()], &[http]);
+    relisten(&gateway, &[&https, &free.address()], &[&http]);
     assert_eq!(body(&gateway, "a.example").as_deref(), Ok("two"));
 }
 
@@ -161,12 +133,12 @@ fn an_address_changes_its_protocol() {
         ("x".to_owned(), "308".to_owned())
     );
     for _ in 0..3 {
-        relisten(&gateway, &[http], &[https]);
+        relisten(&gateway, &[&http], &[&https]);
         assert_eq!(
             (get(http), plain(https)),
             ("x".to_owned(), "308".to_owned())
         );
-        relisten(&gateway, &[https], &[http]);
+        relisten(&gateway, &[&https], &[&http]);
         assert_eq!(
             (get(https), plain(http)),
             ("x".to_owned(), "308".to_owned())
@@ -181,9 +153,9 @@ fn all_addresses_of_a_port_take_the_place_of_one() {
     let all = SocketAddr::from(([0, 0, 0, 0], one.port()));
     let other = SocketAddr::from(([127, 0, 0, 2], one.port()));
     for _ in 0..3 {
-        relisten(&gateway, &[all], &[http]);
+        relisten(&gateway, &[&all], &[&http]);
         assert_eq!((get(one), get(other)), ("x".to_owned(), "x".to_owned()));
-        relisten(&gateway, &[one], &[http]);
+        relisten(&gateway, &[&one], &[&http]);
         assert_eq!(get(one), "x");
         assert!(is_closed(other));
     }
@@ -198,9 +170,9 @@ fn no_connection_is_lost_while_other_addresses_change() {
     let seen = under_connections(&gateway, "a.example", ca.certificate(), || {
         for round in 0..30 {
             match round % 3 {
-                0 => relisten(&gateway, &[https, a], &[http]),
-                1 => relisten(&gateway, &[b, https], &[a, http]),
-                _ => relisten(&gateway, &[https], &[b]),
+                0 => relisten(&gateway, &[&https, &a], &[&http]),
+                1 => relisten(&gateway, &[&b, &https], &[&a, &http]),
+                _ => relisten(&gateway, &[&https], &[&b]),
             }
         }
     });

@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::http1::{Response, connect, exchange, read_response};
 use super::{Curl, Port, curl, wait_for};
 pub use builder::Builder;
-use builder::refuse;
+use builder::{pass, refuse};
 
 /// Names the lane over which gateways send requests to upstreams; their own where it is not set.
 const LANE: &str = "SNIGATE_TEST_LANE";
@@ -53,6 +53,7 @@ impl Gateway {
             prelude: String::new(),
             wrapper: Vec::new(),
             is_unread: false,
+            passed: Vec::new(),
             refused: Vec::new(),
             lane: std::env::var_os(LANE),
         }
@@ -73,8 +74,8 @@ impl Gateway {
             ..
         } = &self.builder;
         let more = self.builder.more.iter();
-        let https: Vec<String> = std::iter::once(&self.https)
-            .chain(more)
+        let https: Vec<String> = std::iter::once(self.https.to_string())
+            .chain(more.cloned())
             .map(|address| format!("\"{address}\""))
             .collect();
         let mut text = format!(
@@ -141,6 +142,9 @@ impl Gateway {
         }
         if let Some(lane) = &self.builder.lane {
             command.arg("--lane").arg(lane);
+        }
+        if !self.builder.passed.is_empty() {
+            pass(&mut command, &self.builder.passed);
         }
         for refused in &self.builder.refused {
             refuse(&mut command, *refused);

@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use tempfile::TempDir;
 
 use super::Gateway;
@@ -17,7 +19,7 @@ pub struct Builder {
     pub(super) dir: TempDir,
     pub(super) ports: [Port; 3],
     /// Where it listens for HTTPS besides.
-    pub(super) more: Vec<SocketAddr>,
+    pub(super) more: Vec<String>,
     pub(super) server: String,
     pub(super) rest: String,
     pub(super) token: Option<String>,
@@ -28,6 +30,8 @@ pub struct Builder {
     /// The command that becomes, or runs, the program; none where empty.
     pub(super) wrapper: Vec<String>,
     pub(super) is_unread: bool,
+    /// Its descriptors from 3 on.
+    pub(super) passed: Vec<OwnedFd>,
     /// What the kernel refuses it.
     pub(super) refused: Vec<Refused>,
     /// What `--lane` is given; it is not given where this is none.
@@ -117,7 +121,35 @@ impl Builder {
     /// Lets it listen for HTTPS at another address of this machine too, at the same port.
     pub fn also_at(mut self, address: impl Into<std::net::IpAddr>) -> Self {
         let port = self.ports[0].number();
-        self.more.push(SocketAddr::new(address.into(), port));
+        self.more
+            .push(SocketAddr::new(address.into(), port).to_string());
+        self
+    }
+
+    /// Lets it listen for HTTPS at this address too.
+    pub fn also_on(mut self, address: &str) -> Self {
+        self.more.push(address.to_owned());
+        self
+    }
+
+    /// Passes it sockets by name, as systemd does.
+    pub fn passed(mut self, sockets: &[(&str, &dyn AsFd)]) -> Self {
+        let names: Vec<_> = sockets.iter().map(|(name, _)| *name).collect();
+        self.prelude.push_str(&format!(
+            "export LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={}; ",
+            names.len(),
+            names.join(":"),
+        ));
+        // Above those that they become.
+        let copy = |socket: &dyn AsFd| fcntl(socket.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(100));
+        self.passed = sockets
+            .iter()
+            .map(|(_, socket)| {
+                let copy = copy(*socket).expect("a descriptor");
+                // SAFETY: it has just been made, for this alone.
+                unsafe { OwnedFd::from_raw_fd(copy) }
+            })
+            .collect();
         self
     }
 
@@ -168,6 +200,22 @@ impl Builder {
         gateway.wait_until_ready();
         gateway
     }
+}
+
+/// Has a command begin with these descriptors, from 3 on.
+pub(super) fn pass(command: &mut Command, descriptors: &[OwnedFd]) {
+    let descriptors: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let pass = move || {
+        for (descriptor, place) in descriptors.iter().zip(3..) {
+            // SAFETY: what was at this place is not used before exec closes it.
+            if unsafe { libc::dup2(*descriptor, place) } == -1 {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes system calls and nothing else.
+    unsafe { command.pre_exec(pass) };
 }
 
 /// Has the kernel refuse a system call, as systemd's sandbox does.
