@@ -7,6 +7,7 @@
 mod control;
 mod init;
 mod logging;
+mod privileges;
 mod process;
 mod services;
 mod sockets;
@@ -40,10 +41,12 @@ use crate::service::systemd;
 use crate::storage::{FileStorage, Storage};
 
 pub use self::init::leave_first_process;
+pub use self::privileges::forbid_new_privileges;
 
 use self::control::AppControl;
 use self::logging::Level;
-use self::process::{Descriptors, UserError};
+use self::privileges::UserError;
+use self::process::Descriptors;
 use self::services::{BackgroundTasks, BackgroundTasksService, EdgeService, EngineService, START};
 use self::sockets::Sockets;
 
@@ -97,10 +100,12 @@ pub fn run(file: PathBuf, loaded: Loaded, lane: Lane, signals: Signals) -> Resul
     let metrics = Metrics::new()?;
     let level = Level::init(&config.log, metrics.log_lines_lost.clone())?;
     let _last_lines = level.watch_panics();
-    process::forbid_core_dumps();
+    process::restrict_core_dumps();
+    privileges::keep_capabilities_from_children();
     let sockets = Sockets::bind(&config)?;
     if let Some(user) = &config.server.user {
-        process::become_user(user)?;
+        privileges::become_user(user)?;
+        process::restrict_core_dumps();
     }
     let storage = storage(&config);
     let app = App::new(file, loaded, lane, level, metrics, storage)?;

@@ -1,10 +1,7 @@
-//! What concerns the process as a whole: file descriptors and the user it runs as.
-
-use std::io;
+//! What concerns the process as a whole: file descriptors and core dumps.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{Uid, User, initgroups, setgid, setuid};
-use thiserror::Error;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 /// Descriptors that connections may not use: for listeners, logs, reloads, the admin interface
 /// and connections to CAs. A gateway that is full must still be able to renew and to be controlled.
@@ -61,10 +58,21 @@ impl Descriptors {
     }
 }
 
-/// Keeps this process from leaving its memory, private keys among it, in a core dump. Whoever needs
-/// one sets `SNIGATE_CORE_DUMPS=1`.
-pub(super) fn forbid_core_dumps() {
-    if std::env::var_os("SNIGATE_CORE_DUMPS").is_some_and(|value| value == "1") {
+/// Keeps this process from leaving its memory, private keys among it, in a core dump, and other
+/// processes of its user from reading it. Whoever needs one sets `SNIGATE_CORE_DUMPS=1`.
+///
+/// To be called again when the process has become another user: the system then forgets it.
+pub(super) fn restrict_core_dumps() {
+    let may_dump = std::env::var_os("SNIGATE_CORE_DUMPS").is_some_and(|value| value == "1");
+    let behavior = match may_dump {
+        true => DumpableBehavior::Dumpable,
+        false => DumpableBehavior::NotDumpable,
+    };
+    // The limit alone does not keep a program from getting the dump that the system pipes it into.
+    if let Err(error) = set_dumpable_behavior(behavior) {
+        tracing::warn!(%error, "cannot say whether this process may be dumped");
+    }
+    if may_dump {
         return;
     }
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
@@ -81,43 +89,6 @@ fn local_ports() -> u64 {
         // As Linux sets it.
         _ => 28_232,
     }
-}
-
-/// Why the process cannot run as the configured user.
-#[derive(Debug, Error)]
-pub enum UserError {
-    #[error("server.user: cannot become '{user}': {cause}")]
-    Become { user: String, cause: nix::Error },
-    #[error("server.user: only root can become '{0}'; start as root, or leave the key out")]
-    NotRoot(String),
-    #[error("server.user: there is no user '{0}'; create it, or leave the key out")]
-    Unknown(String),
-    #[error("server.user: cannot look up '{user}': {cause}")]
-    LookUp { user: String, cause: io::Error },
-}
-
-/// Becomes `user` for good, with its groups and nothing of root's.
-pub(super) fn become_user(user: &str) -> Result<(), UserError> {
-    let found = User::from_name(user)
-        .map_err(|cause| UserError::LookUp {
-            user: user.to_owned(),
-            cause: cause.into(),
-        })?
-        .ok_or_else(|| UserError::Unknown(user.to_owned()))?;
-    if Uid::effective() == found.uid {
-        return Ok(());
-    }
-    if !Uid::effective().is_root() {
-        return Err(UserError::NotRoot(user.to_owned()));
-    }
-    let name = std::ffi::CString::new(user).map_err(|_| UserError::Unknown(user.to_owned()))?;
-    initgroups(&name, found.gid)
-        .and_then(|()| setgid(found.gid))
-        .and_then(|()| setuid(found.uid))
-        .map_err(|cause| UserError::Become {
-            user: user.to_owned(),
-            cause,
-        })
 }
 
 #[cfg(test)]
@@ -137,11 +108,5 @@ mod tests {
             (26_188, 21_174, 6_547, 6_547),
             "as the ports allow"
         );
-    }
-
-    #[test]
-    fn an_unknown_user_is_named() {
-        let error = become_user("no-such-user-here").expect_err("unknown");
-        assert!(error.to_string().contains("no-such-user-here"));
     }
 }

@@ -1,6 +1,7 @@
 //! Starting and stopping, in order and not.
 
 mod disconnects;
+mod privileges;
 mod signals;
 mod stalled;
 mod start;
@@ -9,6 +10,8 @@ mod user;
 mod without;
 
 use std::time::Duration;
+
+use nix::unistd::{Uid, User};
 
 use crate::support::{Builder, Origin, serving};
 
@@ -25,4 +28,14 @@ fn in_front_of(origin: &Origin) -> Builder {
             origin.address()
         ),
     )
+}
+
+/// A user that is not root: `nobody` where the test can choose, else whoever runs it.
+fn someone() -> User {
+    let user = if Uid::effective().is_root() {
+        User::from_name("nobody")
+    } else {
+        User::from_uid(Uid::effective())
+    };
+    user.expect("readable").expect("a user")
 }

@@ -4,19 +4,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use nix::unistd::{Uid, User};
-
+use super::someone;
 use crate::support::{Ca, Gateway, TlsClient, wait_for};
-
-/// A user that is not root: `nobody` where the test can choose, else whoever runs it.
-fn someone() -> User {
-    let user = if Uid::effective().is_root() {
-        User::from_name("nobody")
-    } else {
-        User::from_uid(Uid::effective())
-    };
-    user.expect("readable").expect("a user")
-}
 
 /// Takes away, or gives, what everyone but root needs to read a file.
 fn set_readable(path: &Path, is_readable: bool) {

@@ -13,7 +13,7 @@ use std::thread;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 use serde_json::Value;
 
 use super::http1::{Response, connect, exchange, read_response};
@@ -157,6 +157,10 @@ impl Gateway {
             (None, Stdio::piped())
         };
         self.stderr = unread;
+        if !Uid::effective().is_root() {
+            // Only root sees the descriptors of a process that may not be dumped.
+            command.env("SNIGATE_CORE_DUMPS", "1");
+        }
         let mut child = command
             .env_remove("NOTIFY_SOCKET")
             .envs(
