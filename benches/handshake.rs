@@ -101,8 +101,9 @@ fn ours(leaf: &Leaf) -> (SslAcceptor, GlobalCertificate) {
         unknown_sni: UnknownSni::Default,
         session_tickets: SessionTickets::Rotate(Duration::from_secs(43_200)),
         policy: None,
+        key_log: None,
     };
-    (server.acceptor(&settings).expect("OpenSSL"), server)
+    (server.acceptor(&settings, None).expect("OpenSSL"), server)
 }
 
 /// A client that knows these groups.

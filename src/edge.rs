@@ -396,7 +396,7 @@ mod tests {
             groups: vec!["X25519".to_owned()],
             ..Tls::sample()
         };
-        let acceptor = certificates.acceptor(&tls).expect("OpenSSL");
+        let acceptor = certificates.acceptor(&tls, None).expect("OpenSSL");
         let settings = Settings {
             limits,
             balancers: Balancers::default(),

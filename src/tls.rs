@@ -20,6 +20,7 @@ mod ffi;
 mod foreign;
 mod handshake;
 mod info;
+mod key_log;
 mod policies;
 mod policy;
 mod select;
@@ -52,6 +53,7 @@ use crate::throttle::Throttle;
 pub use self::client_certificate::{ClientCertificate, ClientRefusal};
 pub use self::handshake::Handshake;
 pub use self::info::TlsInfo;
+pub use self::key_log::KeyLog;
 pub use self::policies::Policies;
 pub use self::select::Snapshot;
 
@@ -126,12 +128,13 @@ impl GlobalCertificate {
         self.0.live.load_full()
     }
 
-    /// An acceptor for handshakes that `pingora_core` drives with this handle as its callbacks.
+    /// An acceptor for handshakes that `pingora_core` drives with this handle as its callbacks. Their
+    /// secrets are written to `log`.
     ///
     /// # Errors
     /// If OpenSSL refuses a setting, such as an unknown group.
-    pub fn acceptor(&self, tls: &Tls) -> Result<SslAcceptor, ErrorStack> {
-        let mut builder = context::builder()?;
+    pub fn acceptor(&self, tls: &Tls, log: Option<KeyLog>) -> Result<SslAcceptor, ErrorStack> {
+        let mut builder = context::builder(log)?;
         self.configure(&mut builder, tls)?;
         Ok(builder.build())
     }

@@ -166,6 +166,8 @@ pub struct Tls {
     pub session_tickets: SessionTickets,
     /// For clients of no site, and for sites that say nothing about it.
     pub policy: Option<Arc<TlsPolicy>>,
+    /// What the secrets of all connections are written to.
+    pub key_log: Option<PathBuf>,
 }
 
 /// What a client gets that asks for a name without a certificate.

@@ -10,7 +10,8 @@ use crate::config::model::{Config, Log, Server};
 use crate::config::{Diagnostics, Loaded};
 use crate::edge::{BindError, ListenerPlan, Settings};
 use crate::metrics::Metrics;
-use crate::tls::GlobalCertificate;
+use crate::printable::Printable as _;
+use crate::tls::{GlobalCertificate, KeyLog};
 
 /// A configuration that was read, or why it is invalid.
 pub(super) type LoadOutcome = Result<Loaded, Diagnostics>;
@@ -63,13 +64,20 @@ impl PreparedConfig {
 /// What the edge works with under a configuration.
 ///
 /// # Errors
-/// Where OpenSSL refuses a setting.
+/// Where OpenSSL refuses a setting, or the key log cannot be opened.
 pub fn settings(
     certificates: &GlobalCertificate,
     config: &Config,
 ) -> Result<Settings, ReloadError> {
+    let key_log = config.tls.key_log.as_deref().map(|path| {
+        let unable = |error| {
+            let path = path.printable();
+            ReloadError::Unable(format!("tls.key_log: cannot open {path}: {error}"))
+        };
+        KeyLog::open(path).map_err(unable)
+    });
     let acceptor = certificates
-        .acceptor(&config.tls)
+        .acceptor(&config.tls, key_log.transpose()?)
         .map_err(|error| ReloadError::Unable(format!("tls: OpenSSL refuses a setting: {error}")))?;
     Ok(Settings {
         limits: config.server.limits,

@@ -6,6 +6,7 @@ use openssl::ssl::{
 };
 
 use super::ffi;
+use super::key_log::KeyLog;
 use super::policy::to_openssl;
 use super::ticket::Tickets;
 use crate::config::model::{SessionTickets, Tls};
@@ -22,9 +23,13 @@ const CIPHER_SUITES: &str =
 /// The longest lifetime of a session in seconds: a day. TLS 1.3 allows a week.
 const MAX_SESSION: u64 = 24 * 60 * 60;
 
-/// A builder for [`configure`].
-pub(super) fn builder() -> Result<SslAcceptorBuilder, ErrorStack> {
-    SslAcceptor::mozilla_intermediate_v5(SslMethod::tls())
+/// A builder for [`configure`]. The secrets of its connections are written to `key_log`.
+pub(super) fn builder(key_log: Option<KeyLog>) -> Result<SslAcceptorBuilder, ErrorStack> {
+    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls())?;
+    if let Some(key_log) = key_log {
+        key_log.follow(&mut builder);
+    }
+    Ok(builder)
 }
 
 /// Sets everything that the configuration says about TLS. `tickets` holds the keys of session

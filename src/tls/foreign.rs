@@ -36,7 +36,7 @@ impl GlobalCertificate {
         protocols: &[&str],
         runtime: Handle,
     ) -> Result<SslAcceptor, ErrorStack> {
-        let mut builder = context::builder()?;
+        let mut builder = context::builder(None)?;
         context::configure(&mut builder, tls, &self.0.tickets)?;
         let is_validation = self.0.is_validation;
         let (this, policy) = (self.clone(), session_policy(tls));

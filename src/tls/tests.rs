@@ -34,6 +34,7 @@ fn settings() -> Tls {
         unknown_sni: UnknownSni::Default,
         session_tickets: SessionTickets::Rotate(Duration::from_secs(3600)),
         policy: None,
+        key_log: None,
     }
 }
 
@@ -129,7 +130,7 @@ impl Client {
         server: &GlobalCertificate,
         settings: &Tls,
     ) -> Result<Connected, String> {
-        let acceptor = server.acceptor(settings).expect("an acceptor");
+        let acceptor = server.acceptor(settings, None).expect("an acceptor");
         self.connect_through(server, &acceptor).await
     }
 
@@ -467,7 +468,7 @@ async fn a_connection_carries_the_state_of_its_handshake_to_its_first_request() 
 async fn a_long_connection_keeps_no_replaced_state() {
     let server = server(SITES, false, UnknownSni::Default);
     let state = Arc::downgrade(&server.snapshot());
-    let acceptor = server.acceptor(&settings()).expect("an acceptor");
+    let acceptor = server.acceptor(&settings(), None).expect("an acceptor");
     let context = SslContext::builder(SslMethod::tls_client()).expect("a context");
     let mut ssl = Ssl::new(&context.build()).expect("a client");
     ssl.set_hostname("a.test").expect("set");

@@ -2,6 +2,7 @@
 
 mod client_auth;
 mod client_hello;
+mod key_log;
 mod parameters;
 mod selection;
 mod sessions;

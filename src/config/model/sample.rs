@@ -78,6 +78,7 @@ impl Tls {
             unknown_sni: UnknownSni::Default,
             session_tickets: SessionTickets::Off,
             policy: None,
+            key_log: None,
         }
     }
 }

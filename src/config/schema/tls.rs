@@ -38,6 +38,11 @@ pub(crate) struct Tls {
     /// Certificates that clients present: `off`, or whose. A site's own `client_auth` takes
     /// precedence.
     pub(crate) client_auth: ClientAuth,
+    /// A file to which the secrets of all connections are appended, for Wireshark and the like.
+    /// Whoever reads it reads everything that clients and sites exchange: for debugging only. The
+    /// variable `SSLKEYLOGFILE` has no effect.
+    #[schemars(length(min = 1))]
+    pub(crate) key_log: Option<String>,
 }
 
 impl Default for Tls {
@@ -57,6 +62,7 @@ impl Default for Tls {
             unknown_sni: UnknownSni::Default,
             session_tickets: SessionTickets::Rotate(TicketRotation::default()),
             client_auth: ClientAuth::Off(Off::Off),
+            key_log: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `server`, `tls` and `log`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,7 +183,22 @@ pub(super) fn tls(ctx: &mut Context<'_>, raw: &schema::Tls, at: &At<'_>) -> Tls 
             }
         },
         policy: TlsPolicy::new(client_auth, None, None, None).map(Arc::new),
+        key_log: raw
+            .key_log
+            .as_ref()
+            .map(|path| key_log(ctx, path, &at.key("key_log"))),
     }
+}
+
+/// Said at each start and each reload, so that nobody forgets it.
+fn key_log(ctx: &mut Context<'_>, path: &str, at: &At<'_>) -> PathBuf {
+    let message = format!(
+        "the secrets of all TLS connections are written to {}: whoever reads it can decrypt them",
+        at.quoted()
+    );
+    let hint = "remove this key when you have finished debugging, and the file";
+    ctx.problems.warn(at, message, hint);
+    ctx.path(at, path)
 }
 
 pub(super) fn log(ctx: &mut Context<'_>, raw: &schema::Log, at: &At<'_>) -> Log {
