@@ -10,6 +10,8 @@
 
 mod accept;
 mod announced;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handshake_queue;
 mod handshake_rate;
 mod http1;

@@ -85,6 +85,9 @@ pub mod edge;
 pub mod engine;
 pub mod event;
 mod field;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 #[doc(hidden)]
 pub mod http_client;

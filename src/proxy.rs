@@ -32,6 +32,8 @@ mod files;
 mod flow;
 mod forward;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod granted;
 mod grpc;
 mod handover;

@@ -116,7 +116,7 @@ pub(super) fn private_key(der: &[u8]) -> Result<PKey<Private>, ErrorStack> {
 }
 
 /// Returns true if `pem` has a private key, valid or not.
-pub(super) fn has_key(pem: &[u8]) -> bool {
+pub(crate) fn has_key(pem: &[u8]) -> bool {
     let mut rest = pem;
     while let Ok(Some(block)) = Block::next_in(rest) {
         if block.label.ends_with("PRIVATE KEY") {

@@ -6,6 +6,8 @@
 
 mod client;
 mod direct;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod head;
 mod loan;
 mod request_line;

@@ -17,7 +17,7 @@ mod holdback;
 mod http2;
 mod permit;
 mod request;
-mod response;
+pub(super) mod response;
 mod send_pace;
 mod upload;
 mod wait;

@@ -67,7 +67,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "tls", "engine", "proxy", "edge", "admin", "service", "reload",
         ],
     ),
-    (5, &["builder", "app", "cli", "main", "lib"]),
+    (5, &["builder", "app", "cli", "fuzzing", "main", "lib"]),
 ];
 
 /// In lines, without the tests at its end; of integration tests, all lines.

@@ -1,5 +1,8 @@
 //! The head of a response as a server sends it in HTTP/1.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::proxy) mod fuzzing;
+
 use std::mem::MaybeUninit;
 
 use http::{HeaderName, HeaderValue, StatusCode, Version};
