@@ -12,7 +12,7 @@ use crate::proxy::is_well_formed;
 /// The longest request line in bytes.
 pub(in crate::edge) const MAX_REQUEST_LINE: usize = 16 * 1024;
 
-/// The longest method that is accepted before the request line is complete.
+/// The longest method.
 pub(super) const MAX_METHOD: usize = 32;
 
 /// The empty line that a client may send before a request (RFC 9112, section 2.2).
@@ -38,6 +38,9 @@ impl<'a> RequestLine<'a> {
         };
         if method.is_empty() || !method.iter().all(|&byte| is_token(byte)) {
             return Err(bad("the method is not a token"));
+        }
+        if method.len() > MAX_METHOD {
+            return Err(bad("the method is too long"));
         }
         let http_10 = match version {
             b"HTTP/1.1" => false,
@@ -192,6 +195,19 @@ mod tests {
             b"/?\xc3",
         ] {
             assert!(!is_well_formed(target), "{}", target.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_long_method_is_refused_however_it_arrives() {
+        for (length, is_good) in [(MAX_METHOD, true), (MAX_METHOD + 1, false)] {
+            let line = format!("{} / HTTP/1.1", "M".repeat(length));
+            assert_eq!(RequestLine::parse(line.as_bytes()).is_ok(), is_good);
+            for end in 0..line.len() {
+                let begin = line.as_bytes().get(..end).expect("a part");
+                let is_known = end > MAX_METHOD && !is_good;
+                assert_eq!(looks_like_http(begin).is_ok(), !is_known, "{end}");
+            }
         }
     }
 
