@@ -114,6 +114,8 @@ enum State {
     #[default]
     SizeStart,
     Size,
+    /// After white space behind a size, which extensions may follow.
+    SizeEnd,
     Extension,
     SizeLf,
     Data,
@@ -190,10 +192,12 @@ impl Chunks {
                 self.size = self.size << 4 | u64::from(hex(byte));
                 State::Size
             }
-            (State::Size, b'\r') => State::SizeLf,
-            (State::Size, b';' | b' ' | b'\t') => self.extension()?,
-            (State::Extension, b'\r') => State::SizeLf,
-            (State::Extension, b'\t' | b' '..=b'~' | 0x80..) => self.extension()?,
+            (State::Size | State::SizeEnd | State::Extension, b'\r') => State::SizeLf,
+            (State::Size | State::SizeEnd, b' ' | b'\t') => self.extension(State::SizeEnd)?,
+            (State::Size | State::SizeEnd, b';')
+            | (State::Extension, b'\t' | b' '..=b'~' | 0x80..) => {
+                self.extension(State::Extension)?
+            }
             (State::SizeLf, b'\n') if self.size == 0 => State::TrailerStart,
             (State::SizeLf, b'\n') => State::Data,
             (State::DataCr, b'\r') => State::DataLf,
@@ -226,12 +230,13 @@ impl Chunks {
         Ok(())
     }
 
-    fn extension(&mut self) -> io::Result<State> {
+    /// Counts an octet that follows a size. `next` is the state after it.
+    fn extension(&mut self, next: State) -> io::Result<State> {
         self.extensions += 1;
         if self.extensions > MAX_EXTENSIONS {
             return Err(malformed("the chunk extensions are too large"));
         }
-        Ok(State::Extension)
+        Ok(next)
     }
 }
 
@@ -275,6 +280,8 @@ mod tests {
             scan(b"A;x=y\r\n0123456789\r\n00\r\nT: v\r\n\r\n"),
             Some((31, true))
         );
+        assert_eq!(scan(b"0 \t\r\n\r\n"), Some((7, true)));
+        assert_eq!(scan(b"1 \t; x\r\na\r\n0\r\n\r\n"), Some((15, true)));
         assert_eq!(scan(b"3\r\nab"), Some((5, false)));
         assert_eq!(scan(b""), Some((0, false)));
         let mut length = Framing::Length(3);
@@ -295,6 +302,8 @@ mod tests {
             b"3\r\nabcd\r\n",
             b"3\r\nabc\n0\r\n\r\n",
             b"3\r\nabc\r0\r\n\r\n",
+            b"3 4\r\nabc\r\n",
+            b"3\t;\r\nabc\r\n0 x\r\n\r\n",
             b"3;a\nb\r\nabc\r\n",
             b"3;a\0b\r\nabc\r\n",
             b"100000000000000000\r\n",
