@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::request::{Relayed, Request};
 use crate::config::model::NetworkSet;
+use crate::field::is_token;
 
 impl Relayed {
     /// What the fields of a request say, if it comes from a proxy that is `trusted`.
@@ -235,6 +236,10 @@ impl<'a> Hop<'a> {
                 continue;
             }
             let (name, value) = pair.split_at_checked(memchr::memchr(b'=', pair)?)?;
+            // So an element has an even number of quotes.
+            if name.is_empty() || !name.iter().copied().all(is_token) {
+                return None;
+            }
             let value = unquote(value.get(1..)?)?;
             let place = match name {
                 _ if name.eq_ignore_ascii_case(b"for") => &mut hop.client,

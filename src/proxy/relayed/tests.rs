@@ -179,6 +179,8 @@ fn forwarded_is_read_if_there_is_nothing_else() {
         ("for=\"192.0.2.\\1\"", "10.0.0.1"),
         ("for =192.0.2.1", "10.0.0.1"),
         ("for= 192.0.2.1", "10.0.0.1"),
+        ("for=192.0.2.1;a\";host=\"b\"", "10.0.0.1"),
+        ("for=192.0.2.1;=b", "10.0.0.1"),
         // Quotes that a client has left open do not reach what its proxy appends.
         ("for=6.6.6.6;x=\", for=192.0.2.1", "192.0.2.1"),
         ("for=6.6.6.6, x=\", for=\"[2001:db8::7]\"", "2001:db8::7"),
