@@ -62,11 +62,12 @@ impl FromStr for HostName {
         if text.parse::<IpAddr>().is_ok() {
             return Err(HostNameError::IpAddress);
         }
-        let ascii = idna::domain_to_ascii(bare).map_err(|_| HostNameError::Idna)?;
-        if ascii.len() > MAX_HOST_NAME {
-            return Err(HostNameError::TooLong(ascii.len()));
+        let ascii = idna::domain_to_ascii(text).map_err(|_| HostNameError::Idna)?;
+        let bare = ascii.strip_suffix('.').unwrap_or(&ascii);
+        if bare.len() > MAX_HOST_NAME {
+            return Err(HostNameError::TooLong(bare.len()));
         }
-        if let Some(label) = ascii.split('.').find(|label| label.len() > MAX_LABEL) {
+        if let Some(label) = bare.split('.').find(|label| label.len() > MAX_LABEL) {
             return Err(HostNameError::LabelTooLong(label.to_owned()));
         }
         match buffer.normalize(ascii.as_bytes()) {
@@ -331,10 +332,12 @@ mod tests {
             Err(HostNameError::IpAddress)
         );
         assert_eq!("".parse::<HostName>(), Err(HostNameError::Empty));
-        assert_eq!(
-            "a b.example".parse::<HostName>(),
-            Err(HostNameError::Character)
-        );
+        // As full stops go, so does that of another script.
+        assert_eq!("a\u{3002}".parse(), "a".parse::<HostName>());
+        for text in ["a b.example", "a..", "a.\u{3002}", ".."] {
+            let parsed = text.parse::<HostName>();
+            assert_eq!(parsed, Err(HostNameError::Character), "{text:?}");
+        }
     }
 
     #[test]
