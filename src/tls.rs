@@ -20,7 +20,7 @@ mod ffi;
 mod foreign;
 mod handshake;
 mod info;
-mod key_log;
+pub mod key_log;
 mod policies;
 mod policy;
 mod select;
@@ -53,7 +53,6 @@ use crate::throttle::Throttle;
 pub use self::client_certificate::{ClientCertificate, ClientRefusal};
 pub use self::handshake::Handshake;
 pub use self::info::TlsInfo;
-pub use self::key_log::KeyLog;
 pub use self::policies::Policies;
 pub use self::select::Snapshot;
 
@@ -128,8 +127,7 @@ impl GlobalCertificate {
         self.0.live.load_full()
     }
 
-    /// An acceptor for handshakes that `pingora_core` drives with this handle as its callbacks. Their
-    /// secrets are written to `log`.
+    /// An acceptor for handshakes that Pingora drives with this handle. `log` gets their secrets.
     ///
     /// # Errors
     /// If OpenSSL refuses a setting, such as an unknown group.

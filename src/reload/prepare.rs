@@ -11,7 +11,8 @@ use crate::config::{Diagnostics, Loaded};
 use crate::edge::{BindError, ListenerPlan, Settings};
 use crate::metrics::Metrics;
 use crate::printable::Printable as _;
-use crate::tls::{GlobalCertificate, KeyLog};
+use crate::tls::GlobalCertificate;
+use crate::tls::key_log::KeyLog;
 
 /// A configuration that was read, or why it is invalid.
 pub(super) type LoadOutcome = Result<Loaded, Diagnostics>;
