@@ -21,7 +21,6 @@ macro_rules! retry_bad_nonce {
 
 mod account;
 mod authorization;
-mod base64url;
 mod ca;
 mod client;
 mod directory;

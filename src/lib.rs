@@ -54,7 +54,7 @@
 //! | 4 | `reload`, `service`, `admin`, `edge`, `proxy`, `engine`, `tls` | what runs: reloads, the process, the admin interface, connections, requests, certificates, handshakes |
 //! | 3 | `manager`, `on_demand`, `renewal`, `cert_files`, `cert_store`, `local_ca`, `acme`, `challenge`, `dns`, `issuer` | which certificates are served, and where they come from |
 //! | 2 | `storage`, `certificate`, `schedule`, `access_log`, `line_queue`, `problem`, `config` | what is kept, parsed, decided, written, configured |
-//! | 1 | `http_client`, `throttle`, `token_bucket`, `event`, `stamp`, `shutdown`, `readiness`, `pulse`, `metrics`, `secret`, `host`, `clock`, `memory`, `printable`, `parallel`, `unix_socket` | the words that all others speak |
+//! | 1 | `jwt`, `http_client`, `base64url`, `throttle`, `token_bucket`, `event`, `stamp`, `shutdown`, `readiness`, `pulse`, `metrics`, `secret`, `host`, `clock`, `memory`, `printable`, `parallel`, `unix_socket` | the words that all others speak |
 
 #![warn(missing_docs)]
 
@@ -66,6 +66,7 @@ pub mod acme;
 pub mod admin;
 #[doc(hidden)]
 pub mod app;
+mod base64url;
 mod builder;
 #[doc(hidden)]
 pub mod cert_files;
@@ -92,6 +93,8 @@ pub mod host;
 #[doc(hidden)]
 pub mod http_client;
 pub mod issuer;
+#[doc(hidden)]
+pub mod jwt;
 #[doc(hidden)]
 pub mod line_queue;
 #[doc(hidden)]

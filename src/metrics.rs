@@ -47,6 +47,8 @@ pub struct Metrics {
     pub sites: Sites,
     /// Requests that were refused, by reason, except those that a site has nothing for.
     pub refused: IntCounterVec,
+    /// Fetches of the keys of tokens, by server and result.
+    pub key_fetches: IntCounterVec,
     /// Attempts at an upstream by result.
     pub upstream_attempts: IntCounterVec,
     /// Retries of requests to an upstream by result.
@@ -199,6 +201,11 @@ impl Metrics {
                 "snigate_requests_refused_total",
                 "Requests that were refused, by reason.",
                 &["reason"],
+            )?,
+            key_fetches: counters(
+                "snigate_jwks_fetches_total",
+                "Fetches of the keys that tokens are verified with, by server and result.",
+                &["server", "result"],
             )?,
             upstream_attempts: counters(
                 "snigate_upstream_attempts_total",

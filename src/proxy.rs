@@ -77,6 +77,7 @@ mod template;
 mod tls_failure;
 mod tls_policy;
 mod tls_stream;
+mod token_keys;
 mod trailers;
 mod upstream;
 mod warm_up;
@@ -111,6 +112,7 @@ pub(crate) use self::session_body::{
     BODY_END, DRAIN_LIMIT, DRAIN_TIMEOUT, IDLE_AFTER, IDLE_BEFORE,
 };
 pub use self::sticky::StickyKey;
+pub use self::token_keys::token_key_loop;
 pub use self::trailers::{check_size as check_trailers, parse_trailers, write_last_chunk};
 pub use self::upstream::{EndpointView, Pool};
 

@@ -15,8 +15,8 @@ use openssl::pkey::{Id, PKey, Private};
 use openssl::sign;
 use serde_json::{Value, json};
 
-use super::base64url::encode;
 use super::client::{AcmeClient, nonce_of};
+use crate::base64url::encode;
 
 /// How many times a request is sent if the CA rejects the nonce.
 const TRIES: u32 = 10;
@@ -221,9 +221,9 @@ mod tests {
     use openssl::pkey::Public;
     use openssl::rsa::Rsa;
 
-    use super::super::base64url::decode;
     use super::*;
     use crate::acme::key::generate;
+    use crate::base64url::decode;
     use crate::config::model::KeyType;
 
     const URL: &str = "https://ca.test/revoke";

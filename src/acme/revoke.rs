@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::AcmeIssuer;
 use super::account::AccountCtx;
-use super::base64url::encode;
 use super::client::AcmeClient;
 use super::error::{self, Step};
 use super::jws::{Signer, post_jws};
+use crate::base64url::encode;
 use crate::host::Pattern;
 use crate::issuer::{Revocation, RevocationReason};
 use crate::schedule::{Failure, FailureClass};

@@ -118,6 +118,10 @@ impl Service for BackgroundTasksService {
         tasks.spawn(parts.reload.run(self.stopping.clone()));
         let (sites, stopping) = (Arc::clone(&parts.sites), self.stopping.clone());
         tasks.spawn(proxy::resolve_loop(sites, stopping.clone()));
+        tasks.spawn(proxy::token_key_loop(
+            Arc::clone(&parts.sites),
+            stopping.clone(),
+        ));
         tasks.spawn(proxy::overload_loop(
             parts.overload,
             parts.readiness,

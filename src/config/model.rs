@@ -12,6 +12,7 @@ mod error_page;
 mod files;
 mod forward_auth;
 mod listen;
+mod jwt;
 mod media_type;
 mod network;
 mod network_set;
@@ -36,6 +37,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use crate::host::{Identifier, Pattern};
+use crate::jwt::KeyServer;
 use crate::secret::Secret;
 
 pub use access::*;
@@ -47,6 +49,7 @@ pub use files::*;
 pub use forward_auth::ForwardAuth;
 pub(crate) use forward_auth::MAX_ANSWER;
 pub use listen::*;
+pub use jwt::*;
 pub(crate) use media_type::*;
 pub use network::*;
 pub use network_set::*;
@@ -80,6 +83,8 @@ pub struct Config {
     pub on_demand: Option<OnDemand>,
     pub upstreams: IndexMap<Arc<str>, Arc<Upstream>>,
     pub sites: Vec<Arc<Site>>,
+    /// What publishes the keys of tokens.
+    pub key_servers: Vec<Arc<KeyServer>>,
     pub log: Log,
     pub places: Places,
 }

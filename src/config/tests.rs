@@ -9,6 +9,7 @@ mod error_pages;
 mod files;
 mod forward_auth;
 mod hostile;
+mod jwt;
 mod on_demand;
 mod order;
 mod refusable;

@@ -24,6 +24,7 @@ mod health;
 mod hsts;
 mod issuer;
 mod listen;
+mod jwt;
 mod network;
 mod on_demand;
 mod order;
@@ -49,6 +50,8 @@ mod value;
 mod zerossl;
 
 use std::collections::HashMap;
+
+use indexmap::IndexMap;
 
 pub use self::preset::never_certified;
 
@@ -79,6 +82,8 @@ pub(super) fn validate(
         pages: HashMap::new(),
         client_auth: HashMap::new(),
         forward_auths: HashMap::new(),
+        jwts: HashMap::new(),
+        key_servers: IndexMap::new(),
         route_places,
     };
     let server = server::server(ctx, &raw.server, &root.key("server"));
@@ -121,6 +126,7 @@ pub(super) fn validate(
         on_demand,
         upstreams,
         sites,
+        key_servers: ctx.key_servers.values().cloned().collect(),
         log,
         places: Places {
             default_certificate: ctx.origin(&root.key("tls").key("default_certificate")),

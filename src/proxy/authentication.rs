@@ -2,11 +2,12 @@
 //!
 //! Passwords are checked on threads that may block, few at a time, since a check is slow on purpose.
 //! One that was right is remembered for a while. A client that has guessed wrong too often is refused
-//! without a check. Services that decide are asked with the head of the request.
+//! without a check. Tokens are verified at once. Services that decide are asked with the head of the request.
 
 mod basic;
 mod guesses;
 mod services;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +20,13 @@ use tokio::time::timeout;
 use self::basic::Credentials;
 use self::guesses::Guesses;
 use self::services::Services;
+use self::tokens::Tokens;
 use super::granted::Granted;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::response::LocalResponse;
 use crate::config::model::{Access, BasicAuth, PasswordHash};
+use crate::jwt::Token;
 
 /// How many passwords are checked at a time. Each takes a thread for some hundredths of a second, or
 /// as long as its hash demands.
@@ -51,12 +54,14 @@ struct State {
     key: [u8; 32],
     guesses: Guesses,
     services: Services,
+    tokens: Tokens,
 }
 
 /// Who sends a request.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) user: Option<Box<str>>,
+    pub(super) token: Option<Arc<Token>>,
     /// What an authentication service says of the request.
     pub(super) granted: Option<Arc<Granted>>,
 }
@@ -90,6 +95,7 @@ impl Default for Authenticator {
             key: random_key(),
             guesses: Guesses::default(),
             services: Services::default(),
+            tokens: Tokens::new(random_key()),
         }))
     }
 }
@@ -108,12 +114,23 @@ impl Authenticator {
             Some(basic) => Some(self.check_password(basic, request).await?),
             None => None,
         };
+        let token = match &access.jwt {
+            Some(jwt) => {
+                let verified = self.0.tokens.verify(jwt, request).await;
+                Some(verified.map_err(Refusal::Token)?)
+            }
+            None => None,
+        };
         let granted = match &access.forward_auth {
             Some(service) => Some(Arc::new(self.0.services.ask(service, request).await?)),
             None => None,
         };
-        let is_known = user.is_some() || granted.is_some();
-        Ok(is_known.then(|| Arc::new(Identity { user, granted })))
+        let identity = Identity {
+            user,
+            token,
+            granted,
+        };
+        Ok((identity != Identity::default()).then(|| Arc::new(identity)))
     }
 
     async fn check_password(

@@ -64,7 +64,7 @@ fn is_final(route: &Route) -> bool {
         let mut parts = value.parts().iter();
         parts.any(|part| match part {
             Part::Text(text) => text.to_ascii_lowercase().contains("no-transform"),
-            Part::Placeholder(_) | Part::Group { .. } => false,
+            Part::Placeholder(_) | Part::Claim(_) | Part::Group { .. } => false,
         })
     };
     let rewriting = route.rewriting.as_deref();

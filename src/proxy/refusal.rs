@@ -4,6 +4,7 @@ use http::StatusCode;
 use prometheus::IntCounter;
 
 use super::rate_limit::Exceeded;
+use crate::jwt::Fault;
 use crate::metrics::Metrics;
 
 /// Why a request is not served.
@@ -36,6 +37,8 @@ pub(crate) enum Refusal {
     Forbidden,
     /// The client is none of the users that may have this.
     Unauthorized,
+    /// The request has no token with which it could be served.
+    Token(Fault),
     /// The client has sent too many wrong passwords.
     TooManyGuesses,
     /// The service that decides says no. Its response is the client's.
@@ -97,6 +100,18 @@ impl Refusal {
                 StatusCode::UNAUTHORIZED,
                 "A user name and a password are needed here.",
             ),
+            Self::Token(fault) => match fault {
+                Fault::Missing => (StatusCode::UNAUTHORIZED, "A token is needed here."),
+                Fault::Claims => (StatusCode::FORBIDDEN, "The token does not allow this."),
+                Fault::NoKeys => (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "The keys that tokens are verified with are not known.",
+                ),
+                other => (
+                    StatusCode::UNAUTHORIZED,
+                    other.description().unwrap_or_default(),
+                ),
+            },
             Self::TooManyGuesses => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "There were too many wrong passwords. Try again in a minute.",
@@ -135,6 +150,8 @@ impl Refusal {
             Self::Maintenance(_) => "maintenance",
             Self::Forbidden => "forbidden",
             Self::Unauthorized => "unauthorized",
+            Self::Token(Fault::NoKeys) => "jwt_keys",
+            Self::Token(_) => "jwt",
             Self::TooManyGuesses => "too_many_guesses",
             Self::Denied => "denied",
             Self::Undecided => "undecided",
@@ -155,6 +172,8 @@ pub(super) struct RefusalCounters {
     forbidden: IntCounter,
     unauthorized: IntCounter,
     too_many_guesses: IntCounter,
+    jwt: IntCounter,
+    jwt_keys: IntCounter,
     no_certificate: IntCounter,
     denied: IntCounter,
     undecided: IntCounter,
@@ -173,6 +192,8 @@ impl RefusalCounters {
             forbidden: refused(Refusal::Forbidden),
             unauthorized: refused(Refusal::Unauthorized),
             too_many_guesses: refused(Refusal::TooManyGuesses),
+            jwt: refused(Refusal::Token(Fault::Missing)),
+            jwt_keys: refused(Refusal::Token(Fault::NoKeys)),
             denied: refused(Refusal::Denied),
             undecided: refused(Refusal::Undecided),
             rate_limited: refused(Refusal::RateLimited(None, Exceeded(0))),
@@ -192,6 +213,8 @@ impl RefusalCounters {
             Refusal::Forbidden => self.forbidden.inc(),
             Refusal::Unauthorized => self.unauthorized.inc(),
             Refusal::TooManyGuesses => self.too_many_guesses.inc(),
+            Refusal::Token(Fault::NoKeys) => self.jwt_keys.inc(),
+            Refusal::Token(_) => self.jwt.inc(),
             Refusal::NoCertificate => self.no_certificate.inc(),
             Refusal::Denied => self.denied.inc(),
             Refusal::Undecided => self.undecided.inc(),

@@ -195,7 +195,9 @@ fn path_ends_with_slash(template: &Template) -> bool {
                 None => ends = text.ends_with('/'),
             },
             model::Part::Placeholder(Placeholder::QuestionedQuery) => return ends,
-            model::Part::Placeholder(_) | model::Part::Group { .. } => ends = false,
+            model::Part::Placeholder(_) | model::Part::Claim(_) | model::Part::Group { .. } => {
+                ends = false;
+            }
         }
     }
     ends

@@ -7,6 +7,7 @@
 mod action;
 mod admission;
 mod hashing;
+mod key_servers;
 mod pools;
 mod site;
 
@@ -27,6 +28,7 @@ use crate::config::model::{
 };
 use crate::dns::stub::StubResolver;
 use crate::host::{self, Host, HostName, NameBuffer, Pattern};
+use crate::jwt::KeyServer;
 use crate::metrics::{Metrics, SiteMetrics};
 use crate::proxy::authority::Channel;
 use crate::proxy::matcher::{Matcher, Mismatch};
@@ -69,6 +71,8 @@ pub struct SiteTable {
     pub(crate) error_pages: Option<Arc<ErrorPages>>,
     /// The limits of sites, with what has been counted for them.
     limits: AllLimits,
+    /// What publishes the keys of tokens.
+    pub(crate) key_servers: Box<[Arc<KeyServer>]>,
 }
 
 /// A site, ready for requests.
@@ -132,6 +136,7 @@ impl SiteTable {
             ..Self::default()
         };
         table.pools = pools::pools(config, metrics, known, table.sticky_key.as_ref());
+        table.key_servers = key_servers::connect(config, metrics, previous);
         let known = previous.map(|table| &table.limits);
         table.add(&config.sites, metrics, known);
         table

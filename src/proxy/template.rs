@@ -8,6 +8,7 @@ use super::path;
 use super::request::Request;
 use crate::config::model::{Part, Placeholder, Template, decode_escape};
 use crate::host::NameBuffer;
+use crate::jwt::Token;
 use crate::tls::TlsInfo;
 
 /// The values of placeholders for one request.
@@ -20,6 +21,7 @@ pub(crate) struct Values<'a> {
     query: Option<&'a [u8]>,
     /// Empty if it is not known.
     user: &'a str,
+    token: Option<&'a Token>,
 }
 
 /// A template for the value of a field. One without placeholders is made into a value once.
@@ -39,12 +41,18 @@ impl<'a> Values<'a> {
             path,
             query: target.get(path.len() + 1..),
             user: "",
+            token: None,
         }
     }
 
     /// The values for a request of this user.
     pub(crate) fn with_user(self, user: &'a str) -> Self {
         Self { user, ..self }
+    }
+
+    /// The values for a request with this token.
+    pub(crate) fn with_token(self, token: Option<&'a Token>) -> Self {
+        Self { token, ..self }
     }
 
     /// The values with another path.
@@ -59,6 +67,7 @@ impl<'a> Values<'a> {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
                 Part::Placeholder(placeholder) => self.put(*placeholder, &mut out),
+                Part::Claim(name) => out.extend_from_slice(self.claim(name).as_bytes()),
                 // Only targets may have them.
                 Part::Group { .. } => {}
             }
@@ -88,6 +97,7 @@ impl<'a> Values<'a> {
                     let found = found.map_or(&b""[..], |found| found.as_bytes());
                     put_group(found, &mut out);
                 }
+                Part::Claim(name) => put_encoded(self.claim(name).as_bytes(), &mut out),
                 Part::Placeholder(
                     placeholder @ (Placeholder::ClientCertSubject
                     | Placeholder::ClientCertSan
@@ -101,6 +111,11 @@ impl<'a> Values<'a> {
             }
         }
         out
+    }
+
+    /// What the token says under a name; empty without one.
+    fn claim(&self, name: &str) -> &'a str {
+        self.token.map_or("", |token| token.claim(name))
     }
 
     fn put(&self, placeholder: Placeholder, out: &mut Vec<u8>) {
@@ -209,7 +224,7 @@ fn put_group(decoded: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a text of a certificate, or the name of a user, so that it can be any part of a URL.
+/// Appends a text of a certificate or a token, or the name of a user, so that it can be any part of a URL.
 fn put_encoded(text: &[u8], out: &mut Vec<u8>) {
     for &octet in text {
         match octet {

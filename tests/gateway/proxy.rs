@@ -26,6 +26,7 @@ mod http2_room;
 mod http2_servers;
 mod httpx;
 mod interim;
+mod jwt;
 mod log;
 mod maintenance;
 mod proxy_protocol;

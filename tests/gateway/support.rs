@@ -35,6 +35,7 @@ mod revocation;
 mod site;
 mod tests;
 mod tls_origin;
+mod token_signer;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -70,6 +71,7 @@ pub use resolver::{Mood, Resolver};
 pub use revocation::revocation_list;
 pub use site::{ROOT, serving};
 pub use tls_origin::TlsOrigin;
+pub use token_signer::{TokenSigner, base64url, key_set, unix_time};
 
 /// How long anything may take on a busy machine before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(30);

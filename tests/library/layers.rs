@@ -30,8 +30,10 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "event",
             "throttle",
             "token_bucket",
+            "base64url",
             "http_client",
             "unix_socket",
+            "jwt",
         ],
     ),
     (

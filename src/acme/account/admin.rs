@@ -6,7 +6,6 @@ use instant_acme::Error;
 use openssl::sha::sha256;
 use serde_json::{Value, json};
 
-use super::super::base64url::encode;
 use super::super::ca::Ca;
 use super::super::error::{self, Step};
 use super::super::json::{json, texts, word};
@@ -16,6 +15,7 @@ use super::register::register_account;
 use super::roll_over::{self, change_key, settle_key};
 use super::store::unread;
 use super::{AccountCtx, Accounts, ended};
+use crate::base64url::encode;
 use crate::config::model::Acme;
 use crate::issuer::{AccountFacts, AccountTask};
 use crate::printable::lines;

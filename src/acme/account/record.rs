@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::super::base64url::{decode, encode};
 use super::super::client::AcmeClient;
 use super::super::jws::Signer;
+use crate::base64url::{decode, encode};
 use crate::clock::UnixTime;
 use crate::config::model::Acme;
 use crate::storage::{Key, damaged};

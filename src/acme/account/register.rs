@@ -2,7 +2,6 @@
 
 use instant_acme::{Account as AcmeAccount, Error, ExternalAccountKey, NewAccount};
 
-use super::super::base64url::decode;
 use super::super::client::AcmeClient;
 use super::super::error::{self, Step};
 use super::super::problem::Problem;
@@ -10,6 +9,7 @@ use super::super::zerossl;
 use super::AccountCtx;
 use super::record::AccountRecord;
 use super::store::{AccountStore, contacts, internal, unread};
+use crate::base64url::decode;
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{ExternalAccount, ZeroSsl};
 use crate::schedule::{Failure, FailureClass};

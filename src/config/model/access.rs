@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::{ForwardAuth, Network};
+use super::{ForwardAuth, Jwt, Network};
 use crate::secret::Secret;
 
 /// Who may have what a site or a route serves.
@@ -17,6 +17,7 @@ pub struct Access {
     /// No client of these networks.
     pub deny: Arc<[Network]>,
     pub basic_auth: Option<Arc<BasicAuth>>,
+    pub jwt: Option<Arc<Jwt>>,
     pub forward_auth: Option<Arc<ForwardAuth>>,
 }
 
@@ -40,7 +41,7 @@ pub enum PasswordHash {
 impl Access {
     /// Whether it takes time to find out whether a request is served.
     pub fn authenticates(&self) -> bool {
-        self.basic_auth.is_some() || self.forward_auth.is_some()
+        self.basic_auth.is_some() || self.jwt.is_some() || self.forward_auth.is_some()
     }
 
     /// Whether a client may be served for its address. One without an address, on a Unix socket, may

@@ -39,6 +39,7 @@ impl Config {
             on_demand: None,
             upstreams: IndexMap::new(),
             sites: Vec::new(),
+            key_servers: Vec::new(),
             places: Places::default(),
             log: Log {
                 level: "info".to_owned(),

@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use super::PathRegex;
 
+/// What the names of placeholders for claims begin with.
+const CLAIM: &str = "claim:";
+
 /// A text with placeholders: `https://{host}{path}`. `{{` and `}}` stand for braces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Template {
@@ -19,6 +22,8 @@ pub struct Template {
 pub enum Part {
     Text(Box<str>),
     Placeholder(Placeholder),
+    /// What the token of the request says under this name; nothing without one.
+    Claim(Box<str>),
     /// What a group of an expression for paths has found.
     Group {
         /// As it is written: a name or a number.
@@ -199,6 +204,9 @@ impl Template {
 impl Part {
     /// What a name in braces stands for. A group of `path` may have the name of no placeholder.
     fn named(name: &str, path: Option<&PathRegex>) -> Option<Self> {
+        if let Some(claim) = name.strip_prefix(CLAIM).filter(|claim| !claim.is_empty()) {
+            return Some(Self::Claim(claim.into()));
+        }
         let known = Placeholder::ALL.into_iter().find(|one| one.name() == name);
         known.map(Self::Placeholder).or_else(|| {
             Some(Self::Group {
@@ -223,6 +231,7 @@ impl fmt::Display for Template {
         self.parts.iter().try_for_each(|part| match part {
             Part::Text(text) => f.write_str(&text.replace('{', "{{").replace('}', "}}")),
             Part::Placeholder(placeholder) => write!(f, "{{{}}}", placeholder.name()),
+            Part::Claim(name) => write!(f, "{{{CLAIM}{name}}}"),
             Part::Group { name, .. } => write!(f, "{{{name}}}"),
         })
     }
@@ -255,6 +264,12 @@ mod tests {
             assert_eq!(template.as_literal(), Some(text));
             assert_eq!(template, Template::literal(text));
         }
+        let claim: Template = "{claim:https://a.example/role}".parse().expect("valid");
+        assert_eq!(
+            claim.parts(),
+            [Part::Claim("https://a.example/role".into())]
+        );
+        assert_eq!(claim.to_string(), "{claim:https://a.example/role}");
         for placeholder in Placeholder::ALL {
             let written = format!("{{{}}}", placeholder.name());
             let template: Template = written.parse().expect("valid");
@@ -292,6 +307,8 @@ mod tests {
         for (text, error) in [
             ("{hots}", unknown("hots")),
             ("{}", unknown("")),
+            ("{claim:}", unknown("claim:")),
+            ("{claims:a}", unknown("claims:a")),
             ("{ host }", unknown(" host ")),
             ("{HOST}", unknown("HOST")),
             ("{a{host}", unknown("a{host")),
@@ -306,7 +323,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_reads_as_the_same_template(text in "([{}a/]|\\{host\\}|\\{path\\}){0,12}") {
+        fn what_is_shown_reads_as_the_same_template(text in "([{}a/]|\\{host\\}|\\{path\\}|\\{claim:a\\}){0,12}") {
             if let Ok(template) = text.parse::<Template>() {
                 prop_assert_eq!(template.to_string().parse(), Ok(template));
             }

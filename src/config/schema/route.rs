@@ -11,6 +11,7 @@ use super::client_auth::{ClientAuth, RouteClientAuth};
 use super::compress::Compress;
 use super::error_page::{ErrorPage, Maintenance};
 use super::files::Files;
+use super::jwt::Jwt;
 use super::rate_limit::RateLimit;
 use super::retries::Retries;
 use super::rewrite::{HeaderEdits, Hsts};
@@ -188,6 +189,8 @@ pub(crate) struct Site {
     pub(crate) deny: Option<Vec<String>>,
     /// The users that are served, by name and password. A route's own takes precedence.
     pub(crate) basic_auth: Option<BasicAuth>,
+    /// The tokens that requests need to be served. A route's own takes precedence.
+    pub(crate) jwt: Option<Jwt>,
     /// A service that is asked whether a request is served. A route's own takes precedence.
     pub(crate) forward_auth: Option<ForwardAuth>,
     /// How many requests are served in a time, those of all routes together that have no limit of
@@ -213,6 +216,7 @@ impl Default for Site {
             allow: None,
             deny: None,
             basic_auth: None,
+            jwt: None,
             forward_auth: None,
             rate_limit: None,
             max_requests: 0,
@@ -276,6 +280,8 @@ pub(crate) struct Route {
     pub(crate) deny: Option<Vec<String>>,
     /// The users that are served, by name and password; or `off`. By default those of the site.
     pub(crate) basic_auth: Option<BasicAuth>,
+    /// The tokens that requests need to be served; or `off`. By default as the site says.
+    pub(crate) jwt: Option<Jwt>,
     /// A service that is asked whether a request is served; or `off`. By default that of the site.
     pub(crate) forward_auth: Option<ForwardAuth>,
     /// `required`: clients without a certificate get 403. For sites whose `client_auth` is optional.
@@ -308,6 +314,7 @@ impl Default for Route {
             allow: None,
             deny: None,
             basic_auth: None,
+            jwt: None,
             forward_auth: None,
             client_auth: None,
             rate_limit: None,

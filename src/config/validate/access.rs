@@ -1,4 +1,4 @@
-//! `allow`, `deny`, `basic_auth` and `forward_auth` of sites and routes.
+//! `allow`, `deny`, `basic_auth`, `jwt` and `forward_auth` of sites and routes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use http::HeaderValue;
 use super::client::read_file;
 use super::context::Context;
 use super::forward_auth::forward_auth;
+use super::jwt::jwt;
 use super::network::networks;
 use crate::config::model::{Access, BasicAuth, Network, PasswordHash};
 use crate::config::problem::{At, quote};
@@ -20,6 +21,7 @@ pub(super) struct AccessKeys<'a> {
     pub(super) allow: Option<&'a [String]>,
     pub(super) deny: Option<&'a [String]>,
     pub(super) basic_auth: Option<&'a schema::BasicAuth>,
+    pub(super) jwt: Option<&'a schema::Jwt>,
     pub(super) forward_auth: Option<&'a schema::ForwardAuth>,
 }
 
@@ -35,10 +37,12 @@ pub(super) fn access(
         allow,
         deny,
         basic_auth,
+        jwt,
         forward_auth,
     } = keys;
     let has_lists = allow.is_some() || deny.is_some();
-    if !has_lists && basic_auth.is_none() && forward_auth.is_none() {
+    let has_users = basic_auth.is_some() || jwt.is_some() || forward_auth.is_some();
+    if !has_lists && !has_users {
         return inherited.cloned();
     }
     let inherited = inherited.map(|access| (**access).clone());
@@ -56,6 +60,17 @@ pub(super) fn access(
         }
         Some(schema::BasicAuth::Off(_)) => access.basic_auth = None,
         None => {}
+    }
+    match jwt {
+        Some(schema::Jwt::On(raw)) => access.jwt = self::jwt(ctx, raw, &at.key("jwt")),
+        Some(schema::Jwt::Off(_)) => access.jwt = None,
+        None => {}
+    }
+    if access.basic_auth.is_some() && access.jwt.is_some() {
+        let key = if jwt.is_some() { "jwt" } else { "basic_auth" };
+        let message = "'basic_auth' and 'jwt' exclude each other: a request has one user";
+        let hint = "keep one of them; if the site has the other, write 'off' for it here";
+        ctx.problems.error(&at.key(key).at_key(), message, hint);
     }
     match forward_auth {
         Some(schema::ForwardAuth::On(raw)) => {

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Uri};
+use indexmap::IndexMap;
 
-use crate::config::model::{ClientAuth, ForwardAuth, Origin, Page, PathRegex};
+use crate::config::model::{ClientAuth, ForwardAuth, Jwt, Origin, Page, PathRegex};
 use crate::config::problem::{At, Problems, quote};
 use crate::config::route_places::RoutePlaces;
 use crate::config::schema;
 use crate::config::source::Sources;
+use crate::jwt::KeyServer;
 
 pub(super) struct Context<'c> {
     /// The whole configuration, for references from one section to another.
@@ -27,6 +29,10 @@ pub(super) struct Context<'c> {
     pub(super) client_auth: HashMap<ClientAuthKey, Option<Arc<ClientAuth>>>,
     /// Services that are asked about requests, each made once.
     pub(super) forward_auths: HashMap<ServiceSettings, Arc<ForwardAuth>>,
+    /// Tokens that requests need, each with keys of their own.
+    pub(super) jwts: HashMap<TokenSettings, Arc<Jwt>>,
+    /// What publishes the keys of tokens, each made once.
+    pub(super) key_servers: IndexMap<KeyServerSettings, Arc<KeyServer>>,
     /// Where to note the places of routes, if somebody asks.
     pub(super) route_places: Option<&'c mut RoutePlaces>,
 }
@@ -43,6 +49,14 @@ pub(super) struct ClientAuthKey {
 /// What tells one service that is asked about requests from another: its URL, the fields that it sets,
 /// its time-out, and the file of the roots to trust it by.
 pub(super) type ServiceSettings = (Uri, Vec<HeaderName>, Duration, Option<PathBuf>);
+
+/// What tells the tokens that one route needs from those of another: the keys as written, and the files
+/// of their keys and of the roots.
+pub(super) type TokenSettings = (String, [Option<PathBuf>; 2]);
+
+/// What tells one server that publishes keys from another: its URL, the file of the roots to trust it
+/// by, and how often it is asked.
+pub(super) type KeyServerSettings = (Uri, Option<PathBuf>, Duration);
 
 /// Names that something refers to, by the section that defines them.
 #[derive(Default)]

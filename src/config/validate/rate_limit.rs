@@ -64,7 +64,7 @@ fn key(ctx: &mut Context<'_>, raw: &schema::RateKey, authenticates: bool, at: &A
         schema::RateKey::Word(schema::RateKeyWord::User) => {
             if !authenticates {
                 let message = "requests are counted by user, but no users are authenticated here";
-                let hint = "add 'basic_auth', or count by client_ip";
+                let hint = "add 'basic_auth' or 'jwt', or count by client_ip";
                 ctx.problems.error(at, message, hint);
             }
             RateKey::User

@@ -65,7 +65,7 @@ fn check_begin(template: &Template) -> Result<(), &'static str> {
             };
             return check_host(text.strip_prefix("://").ok_or(SCHEME)?, rest, IN_HOST);
         }
-        Part::Placeholder(_) | Part::Group { .. } => return Err(SCHEME),
+        Part::Placeholder(_) | Part::Claim(_) | Part::Group { .. } => return Err(SCHEME),
         Part::Text(text) => text,
     };
     if let Some(path) = begin.strip_prefix('/') {
@@ -106,7 +106,7 @@ fn check_host(begin: &str, rest: &[Part], hint: &'static str) -> Result<(), &'st
             // It may be empty: what follows may still belong to the host.
             Part::Placeholder(Placeholder::QuestionedQuery) => {}
             Part::Placeholder(Placeholder::Host | Placeholder::Sni | Placeholder::Port) => {}
-            Part::Placeholder(_) | Part::Group { .. } => return Err(hint),
+            Part::Placeholder(_) | Part::Claim(_) | Part::Group { .. } => return Err(hint),
         }
     }
     Ok(())

@@ -73,7 +73,7 @@ pub(super) fn target(
     let begins = match template.parts().first() {
         Some(Part::Text(text)) => text.starts_with('/'),
         Some(Part::Placeholder(placeholder)) => *placeholder == Placeholder::Path,
-        Some(Part::Group { .. }) | None => false,
+        Some(Part::Claim(_) | Part::Group { .. }) | None => false,
     };
     let hint = if !begins {
         "begin it with '/' or {path}"

@@ -110,6 +110,7 @@ pub(super) fn sites(
             allow: site.allow.as_deref(),
             deny: site.deny.as_deref(),
             basic_auth: site.basic_auth.as_ref(),
+            jwt: site.jwt.as_ref(),
             forward_auth: site.forward_auth.as_ref(),
         };
         let access = access(ctx, keys, None, &at);
@@ -231,6 +232,7 @@ fn routes(
             allow: route.allow.as_deref(),
             deny: route.deny.as_deref(),
             basic_auth: route.basic_auth.as_ref(),
+            jwt: route.jwt.as_ref(),
             forward_auth: route.forward_auth.as_ref(),
         };
         let access = access(ctx, keys, inherited.access, &at);

@@ -35,7 +35,7 @@ pub(super) fn path_template(
             let hint = match nearest(&name, names) {
                 Some(known) => format!("did you mean '{{{known}}}'?"),
                 None => format!(
-                    "there are {}; write '{{{{' and '}}}}' for braces",
+                    "there are {} and {{claim:NAME}}; write '{{{{' and '}}}}' for braces",
                     names.map(|name| format!("{{{name}}}")).join(", ")
                 ),
             };
@@ -55,7 +55,7 @@ pub(super) fn path_template(
 pub(super) fn sample(template: &Template) -> String {
     let parts = template.parts().iter().map(|part| match part {
         Part::Text(text) => text,
-        Part::Group { .. } => "a",
+        Part::Claim(_) | Part::Group { .. } => "a",
         Part::Placeholder(placeholder) => match placeholder {
             Placeholder::Host | Placeholder::Sni => "a.example",
             Placeholder::Path => "/a",

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::jwt::Token;
 use crate::proxy::authentication::{Authenticator, Denial};
 use crate::proxy::granted::Granted;
 use crate::proxy::path;
@@ -42,7 +43,14 @@ pub(in crate::proxy) fn is_maintained(
 impl Decision {
     /// The user that sends the request, where clients are authenticated.
     pub(in crate::proxy) fn user(&self) -> Option<&str> {
-        self.identity.as_ref()?.user.as_deref()
+        let identity = self.identity.as_ref()?;
+        let of_token = || identity.token.as_ref()?.subject();
+        identity.user.as_deref().or_else(of_token)
+    }
+
+    /// The token of the request, where one is needed.
+    pub(in crate::proxy) fn token(&self) -> Option<&Token> {
+        self.identity.as_ref()?.token.as_deref()
     }
 
     /// What an authentication service says of the request, where one is asked.

@@ -9,6 +9,7 @@ use super::RequestCtx;
 use crate::access_log::{AccessLog, Entry};
 use crate::clock::UnixTime;
 use crate::config::model::Files;
+use crate::jwt::Fault;
 use crate::proxy::connection_limit::{ConnectionLimit, Held};
 use crate::proxy::decision::{Decision, Step, rate_fields};
 use crate::proxy::error_page::{Replacements, error_response, maintenance_response};
@@ -35,7 +36,11 @@ impl RequestCtx {
         self.is_tls = request.is_secure();
         let decision = self.decision.insert(decision);
         let user = decision.user().unwrap_or_default();
-        let values = || Values::of(request, &self.request_id).with_user(user);
+        let token = decision.token();
+        let values = || {
+            let values = Values::of(request, &self.request_id);
+            values.with_user(user).with_token(token)
+        };
         if let Some(rewriting) = decision.rewriting() {
             let rewritten = rewriting.fill(&values())?;
             self.rewritten = Some(Box::new(rewritten));
@@ -85,6 +90,10 @@ impl RequestCtx {
         match (refusal, self.decision.as_ref().and_then(Decision::site)) {
             (Refusal::Method, Some(site)) => page().allowing(site.allowed_methods(request)),
             (Refusal::Unauthorized, _) => self.challenge(page()),
+            (Refusal::Token(fault), _) => match bearer_challenge(fault) {
+                Some(challenge) => page().with_field(WWW_AUTHENTICATE, challenge),
+                None => page(),
+            },
             (Refusal::TooManyGuesses, _) => page().with_field(RETRY_AFTER, HeaderValue::from(60)),
             (Refusal::SiteFull, _) => page().with_field(RETRY_AFTER, HeaderValue::from(1)),
             (Refusal::RateLimited(index, exceeded), Some(site)) => {
@@ -195,6 +204,21 @@ impl RequestCtx {
         let rewritten = self.rewritten.as_deref()?;
         Some((self.decision.as_ref()?.rewriting()?, rewritten))
     }
+}
+
+/// What says how a client gets past what is wrong with its token (RFC 6750, section 3); `None` if it
+/// cannot.
+fn bearer_challenge(fault: Fault) -> Option<HeaderValue> {
+    let error = match fault {
+        Fault::NoKeys => return None,
+        Fault::Missing => return Some(HeaderValue::from_static("Bearer realm=\"Restricted\"")),
+        Fault::Claims => "insufficient_scope",
+        _ => "invalid_token",
+    };
+    let why = fault.description().unwrap_or_default();
+    let text =
+        format!("Bearer realm=\"Restricted\", error=\"{error}\", error_description=\"{why}\"");
+    HeaderValue::try_from(text).ok()
 }
 
 /// The page for a request that is more than the limit of a route, or of the site, allows.

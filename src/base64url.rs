@@ -1,16 +1,16 @@
-//! Base64url (RFC 4648, section 5), which ACME uses for binary data.
+//! Base64url (RFC 4648, section 5), which ACME and tokens use for binary data.
 
 use zeroize::Zeroizing;
 
 /// Encodes without padding.
-pub(super) fn encode(bytes: &[u8]) -> String {
+pub(crate) fn encode(bytes: &[u8]) -> String {
     let standard = openssl::base64::encode_block(bytes);
     let standard = standard.trim_end_matches('=');
     standard.replace('+', "-").replace('/', "_")
 }
 
 /// Decodes with or without padding.
-pub(super) fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let bare = text.trim().trim_end_matches('=');
     if bare.is_empty() || bare.len() % 4 == 1 {
         return None;
@@ -32,6 +32,12 @@ pub(super) fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
         .map(Zeroizing::new)
 }
 
+/// Decodes the one text that stands for some octets: without padding, and without anything else that
+/// could be left out.
+pub(crate) fn decode_exactly(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    decode(text).filter(|decoded| encode(decoded) == text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +52,15 @@ mod tests {
         assert_eq!(decoded(" YWJj\n"), Some(b"abc".to_vec()));
         for wrong in ["", "a", "+/8=", "a b c", "a.bc", "=a=="] {
             assert_eq!(decoded(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn octets_have_one_exact_text() {
+        let decoded = |text| decode_exactly(text).map(|bytes| bytes.to_vec());
+        assert_eq!(decoded("-_8"), Some(vec![0xfb, 0xff]));
+        for other in ["-_8=", " -_8", "-_9", ""] {
+            assert_eq!(decoded(other), None, "{other:?}");
         }
     }
 }
