@@ -18,9 +18,13 @@ use crate::proxy::Authority;
 pub type Target = fn(&[u8]);
 
 /// All targets by their names.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("certificate", certificate),
     ("chunked_body", crate::proxy::fuzzing::chunked_body),
+    (
+        "client_hello",
+        crate::tls::client_hello::fuzzing::client_hello,
+    ),
     ("configuration", configuration),
     ("file_request", crate::proxy::fuzzing::file_request),
     ("forwarded", crate::proxy::fuzzing::forwarded),

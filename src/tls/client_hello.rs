@@ -4,6 +4,9 @@
 //! A pure function of octets: it reads from no connection, and nothing is answered. It is at least as
 //! strict as OpenSSL about what it reads, so that no hello has one name here and another there.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+
 /// How many octets a connection may begin with before its hello is complete.
 pub const LONGEST_HELLO: usize = 64 * 1024;
 
