@@ -4,6 +4,8 @@
 //! Parsers are private, so a target lies beside what it calls, in a module `fuzzing`. libFuzzer
 //! calls them from `fuzz/`. The tests replay what is collected there in `corpus`.
 
+#![allow(clippy::panic, reason = "a target fails by a panic")]
+
 use std::env::VarError;
 use std::net::IpAddr;
 use std::path::Path;
@@ -79,13 +81,7 @@ fn configuration(octets: &[u8]) {
         assert!(!shown.contains(SECRET), "{shown}");
     };
     match loader.load_str(text, Path::new("/nowhere/at/all")) {
-        Ok(loaded) => {
-            loaded.warnings.iter().chain(&loaded.faults).for_each(check);
-            assert!(
-                !format!("{loaded:?}").contains("hunter2-of-the-environment")
-                    || text.contains("SECRET")
-            );
-        }
+        Ok(loaded) => loaded.warnings.iter().chain(&loaded.faults).for_each(check),
         Err(refused) => {
             assert!(!refused.list.is_empty(), "refused without a reason");
             refused.list.iter().for_each(check);

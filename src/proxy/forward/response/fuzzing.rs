@@ -1,5 +1,7 @@
 //! A target for fuzzing: the head of a response.
 
+#![allow(clippy::panic, reason = "a target fails by a panic")]
+
 use http::{HeaderValue, StatusCode};
 
 use super::{Asked, Body, parse_head, unfold_lines};
