@@ -56,6 +56,7 @@ pub use self::info::TlsInfo;
 pub use self::policies::Policies;
 pub use self::select::Snapshot;
 
+use self::key_log::KeyLog;
 use self::select::{Purpose, RequestedName, Selection};
 use self::ticket::Tickets;
 
@@ -141,8 +142,7 @@ impl GlobalCertificate {
     /// settings and this handle as their callbacks (`TlsSettings::with_callbacks`), certificates are
     /// presented as well, but no session is resumed and no validation by TLS is answered.
     ///
-    /// Do not call `enable_h2` or `set_alpn` on the result: they would replace the choice of
-    /// protocol made here.
+    /// Do not call `enable_h2` or `set_alpn` on the result: protocols are chosen here.
     ///
     /// # Errors
     /// If OpenSSL refuses a setting.
