@@ -367,7 +367,12 @@ mod tests {
             panic!("nothing is asked")
         }
 
-        async fn authorize(&self, _: Decision, _: &Request<'_>) -> Routed {
+        async fn authorize(
+            &self,
+            _: Decision,
+            _: &Request<'_>,
+            _: impl Future<Output = ()> + Send,
+        ) -> Routed {
             panic!("nothing is asked")
         }
 

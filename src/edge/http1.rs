@@ -14,6 +14,7 @@ mod request_line;
 mod stream;
 mod transport;
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -99,10 +100,15 @@ pub(super) async fn serve<A>(
         let request = client.request_from(&head, stream.unread());
         let routed = match request.map(|request| app.route(&request)) {
             Some(pending @ (Routed::Validation | Routed::Authorize(_))) => {
-                let Some(request) = client.request_from(&head, stream.unread()) else {
+                // So that the stream can be asked meanwhile whether its client is gone.
+                let bytes = stream.take_bytes(head.len);
+                let Some(request) = client.request_from(&head, &bytes) else {
                     return;
                 };
-                Some(Box::pin(app.complete_routing(pending, &request)).await)
+                let gone = poll_fn(|cx| stream.poll_hung_up(cx).map(|_| ()));
+                let routed = Box::pin(app.complete_routing(pending, &request, gone)).await;
+                stream.return_bytes(bytes);
+                Some(routed)
             }
             routed => routed,
         };
@@ -145,7 +151,7 @@ pub(super) async fn serve<A>(
                 }
                 continue;
             }
-            Some(Routed::Validation | Routed::Authorize(_)) | None => return,
+            Some(Routed::Gone | Routed::Validation | Routed::Authorize(_)) | None => return,
         };
         match next {
             Next::Keep => {}
@@ -194,13 +200,13 @@ async fn forward_message<A: DirectResponder>(
         Carried::Complete => Next::keep_if(client.keeps_connection()),
         Carried::Cut => {
             // The client is to see what it has got of the response.
-            let flushed = std::future::poll_fn(|cx| client.poll_flush(cx));
+            let flushed = poll_fn(|cx| client.poll_flush(cx));
             _ = tokio::time::timeout(FAREWELL, flushed).await;
             Next::Cut
         }
         Carried::Respond(response) => {
             // An interim response may be on its way.
-            let flushed = std::future::poll_fn(|cx| client.poll_flush(cx));
+            let flushed = poll_fn(|cx| client.poll_flush(cx));
             let flushed = tokio::time::timeout(FAREWELL, flushed).await;
             if !matches!(flushed, Ok(Ok(()))) {
                 app.record_sent(*response, request, 0);
@@ -273,7 +279,7 @@ async fn await_first_bytes(
     }
     let since = Instant::now();
     let mut filled = std::pin::pin!(stream.read_more());
-    std::future::poll_fn(|cx| match filled.as_mut().poll(cx) {
+    poll_fn(|cx| match filled.as_mut().poll(cx) {
         Poll::Ready(filled) => Poll::Ready(matches!(filled, Ok(1..))),
         Poll::Pending if slot.poll_close_requested(cx).is_ready() => Poll::Ready(false),
         Poll::Pending => idle.poll_since(cx, limits.idle, || since).map(|()| false),

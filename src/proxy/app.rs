@@ -13,6 +13,7 @@ use pingora_proxy::HttpProxy;
 
 use super::authentication::Denial;
 use super::decision::{Decision, Step, apply_user_limit};
+use super::failure::CLIENT_GONE;
 use super::file_transfer::transfer_file;
 use super::forward::{Carried, Client, forward};
 use super::header::is_websocket;
@@ -36,18 +37,21 @@ pub trait DirectResponder: HttpServerApp {
     /// Decides what to do with a request that may be a CA's, which takes a look into the storage.
     fn route_validation(&self, request: &Request<'_>) -> impl Future<Output = Routed> + Send;
 
-    /// Finds out who sends a request, and decides what to do with it then.
+    /// Finds out who sends a request, and decides what to do with it then. `gone` is ready once the
+    /// client is gone, which ends the search.
     fn authorize(
         &self,
         decision: Decision,
         request: &Request<'_>,
+        gone: impl Future<Output = ()> + Send,
     ) -> impl Future<Output = Routed> + Send;
 
-    /// Does what else it takes to decide what to do with a request.
+    /// Does what else it takes to decide what to do with a request, until the client is `gone`.
     fn complete_routing(
         &self,
         routed: Routed,
         request: &Request<'_>,
+        gone: impl Future<Output = ()> + Send,
     ) -> impl Future<Output = Routed> + Send
     where
         Self: Sync,
@@ -58,7 +62,7 @@ pub trait DirectResponder: HttpServerApp {
                 routed => routed,
             };
             match routed {
-                Routed::Authorize(decision) => self.authorize(decision, request).await,
+                Routed::Authorize(decision) => self.authorize(decision, request, gone).await,
                 routed => routed,
             }
         }
@@ -92,6 +96,8 @@ pub enum Routed {
     Validation,
     /// Ask [`DirectResponder::authorize`].
     Authorize(Decision),
+    /// The client is gone, and the request has been recorded.
+    Gone,
 }
 
 /// How requests reach their servers.
@@ -191,11 +197,28 @@ impl DirectResponder for ProxyApp {
         self.decide(request)
     }
 
-    async fn authorize(&self, mut decision: Decision, request: &Request<'_>) -> Routed {
+    async fn authorize(
+        &self,
+        mut decision: Decision,
+        request: &Request<'_>,
+        gone: impl Future<Output = ()> + Send,
+    ) -> Routed {
         let relayed = decision.relayed.clone();
         let request = &request.through(relayed.as_deref());
         let authenticator = &self.gateway.authenticator;
-        let denial = decision.authenticate(authenticator, request).await.err();
+        let authenticated = tokio::select! {
+            biased;
+            authenticated = decision.authenticate(authenticator, request) => Some(authenticated),
+            () = gone => None,
+        };
+        let Some(authenticated) = authenticated else {
+            let mut ctx = RequestCtx::new();
+            // Nothing is sent, whatever the route would make of it.
+            _ = ctx.take_decision(decision, request);
+            self.gateway.record_request(&ctx, CLIENT_GONE, 0, request);
+            return Routed::Gone;
+        };
+        let denial = authenticated.err();
         if denial.is_none() {
             apply_user_limit(&mut decision, request);
         }

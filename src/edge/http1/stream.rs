@@ -89,6 +89,12 @@ impl MessageStream {
         self.buffer.split_to(count.min(self.buffer.len()))
     }
 
+    /// Takes back the bytes that were removed last.
+    pub(super) fn return_bytes(&mut self, mut bytes: BytesMut) {
+        bytes.unsplit(std::mem::take(&mut self.buffer));
+        self.buffer = bytes;
+    }
+
     /// Sends a complete response to a message that was removed from the buffer.
     pub(super) async fn send_response(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
         self.inner.write_all(head).await?;

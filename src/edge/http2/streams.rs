@@ -252,8 +252,10 @@ where
         let in_flight = self.slot.count_in_flight();
         let routed = match self.route(&mut session) {
             pending @ (Routed::Validation | Routed::Authorize(_)) => {
-                let request = Request::of(session.req_header(), session.digest());
-                Box::pin(self.app.complete_routing(pending, &request)).await
+                let (head, digest, halves) = session.split();
+                let request = Request::of(head, Some(digest));
+                let gone = poll_fn(|cx| halves.poll_reset(cx).map(|_| ()));
+                Box::pin(self.app.complete_routing(pending, &request, gone)).await
             }
             routed => routed,
         };
@@ -273,7 +275,7 @@ where
                     None => return,
                 }
             }
-            Routed::Validation | Routed::Authorize(_) => return,
+            Routed::Gone | Routed::Validation | Routed::Authorize(_) => return,
             Routed::Process(decision) => {
                 let flow = Flow::new(&self.held);
                 let session = Session::new_session(session, flow, decision, in_flight.stalled());

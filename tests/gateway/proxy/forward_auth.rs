@@ -1,6 +1,7 @@
 //! A service that is asked whether a request is served.
 
 mod connections;
+mod hang_ups;
 
 use std::fs;
 use std::thread;
