@@ -1,6 +1,7 @@
 //! `snigate check --explain`: where a request would lead, and why.
 
 mod effects;
+mod guards;
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! What applies to a request besides its route: maintenance, error pages, compression and limits.
+//! What applies to a request besides its route: maintenance, error pages, compression and limits, and
+//! what decides whether it is served.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
+use super::guards::Guards;
 use super::shown;
 use crate::config::model::{
     Action, Coding, Compression, Config, ErrorKey, Maintenance, Origin, Proxy, Route, Site,
@@ -22,6 +24,7 @@ pub(super) struct Effects {
     error_page: Option<String>,
     compression: Option<Arc<Compression>>,
     limits: Option<String>,
+    guards: Guards,
 }
 
 impl Effects {
@@ -68,6 +71,7 @@ impl Effects {
             maintenance,
             compression: route.and_then(|route| route.compression.clone()),
             limits: route.and_then(|route| limits(config, route)),
+            guards: Guards::of(config, site.map(|(_, site)| site), route),
         }
     }
 
@@ -90,15 +94,14 @@ impl Effects {
             format!("{whom} ({})", shown(place))
         });
         let compression = self.compression.as_deref().map(describe_compression);
-        [
+        let effects = [
             ("maintenance", maintenance),
             ("error page", self.error_page.clone()),
             ("compression", compression),
             ("limits", self.limits.clone()),
-        ]
-        .into_iter()
-        .filter_map(|(name, text)| Some((name, text?)))
-        .collect()
+        ];
+        let all = effects.into_iter().chain(self.guards.lines());
+        all.filter_map(|(name, text)| Some((name, text?))).collect()
     }
 
     /// The same for programs.
@@ -119,6 +122,7 @@ impl Effects {
             "error_page": self.error_page,
             "compression": self.compression.as_deref().map(describe_compression),
             "limits": self.limits,
+            "guards": self.guards.report(),
         })
     }
 }

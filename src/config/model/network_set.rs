@@ -1,6 +1,6 @@
 //! Sets of networks that are asked often.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::network::Network;
 
@@ -24,6 +24,21 @@ impl NetworkSet {
     /// Whether there is no network.
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
+    }
+}
+
+impl NetworkSet {
+    /// The first and the last address of each range, in order.
+    pub fn ranges(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+        let v4 = self.v4.iter().map(|&(first, last)| {
+            let address = |bits| IpAddr::V4(Ipv4Addr::from_bits(bits));
+            (address(first), address(last))
+        });
+        let v6 = self.v6.iter().map(|&(first, last)| {
+            let address = |bits| IpAddr::V6(Ipv6Addr::from_bits(bits));
+            (address(first), address(last))
+        });
+        v4.chain(v6)
     }
 }
 

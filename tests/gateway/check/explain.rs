@@ -274,6 +274,64 @@ sites:
 }
 
 #[test]
+fn what_a_client_has_to_satisfy_is_explained() {
+    let (dir, path) = configured(
+        r#"server: { https: ["127.0.0.1:8443"], admin: off, trusted_proxies: [10.0.0.0/8, "::1"] }
+storage: { file: { path: ./data } }
+issuers: { local: { local_ca: {} } }
+sites:
+  - hosts: [a.example]
+    allow: [192.0.2.0/24]
+    rate_limit: { requests: 10 }
+    max_requests: 50
+    jwt: { jwks_url: "https://login.example/keys", issuer: i, audience: [api, web], claims: { role: admin } }
+    routes:
+      - { path: /x, respond: {} }
+      - path: /y
+        allow: []
+        deny: [192.0.2.1]
+        jwt: off
+        basic_auth: { users_file: users }
+        forward_auth: { url: "http://127.0.0.1:9/secret" }
+        rate_limit: { requests: 5, per: 1m, by: { header: X-Key } }
+        respond: {}
+      - { path: /z, allow: [], jwt: off, rate_limit: off, respond: {} }
+"#,
+    );
+    let ann = "ann:$2b$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuOHHWkwRXVm\n";
+    fs::write(dir.path().join("users"), ann).expect("a file");
+    let lines = |path_and_query: &str| {
+        let printed = explain(&path, &[&format!("https://a.example{path_and_query}")]);
+        assert_eq!(
+            (printed.code, &*printed.stderr),
+            (Some(0), ""),
+            "{printed:?}"
+        );
+        let lines = printed.stdout.lines().skip(4).map(str::to_owned);
+        lines
+            .take_while(|line| !line.starts_with("other"))
+            .collect::<Vec<_>>()
+    };
+    let proxies = "trusted proxies: 10.0.0.0 to 10.255.255.255, ::1";
+    let most = "requests of the site: 50 at a time";
+    let access = "access: only clients in 192.0.2.0/24; a token in Authorization of i for api or web \
+                  with role admin, signed by a key of login.example";
+    let rate = "rate limit: 10 requests in 1s, 10 at once, for each client, the site's";
+    assert_eq!(lines("/x"), [proxies, access, rate, most]);
+    assert_eq!(lines("/nothing")[1..], [proxies, access, rate, most]);
+    let access = "access: no clients in 192.0.2.1/32; a name and a password; the \
+                  consent of 127.0.0.1:9 within 5s";
+    let rate = "rate limit: 5 requests in 60s, 5 at once, for each value of x-key, the route's";
+    assert_eq!(lines("/y"), [proxies, access, rate, most]);
+    assert_eq!(lines("/z"), [proxies, most]);
+    let printed = explain(&path, &["https://a.example/y", "--json"]);
+    let report: Value = serde_json::from_str(&printed.stdout).expect("JSON");
+    let guards = &report["effects"]["guards"];
+    assert_eq!(guards["max_requests"], 50);
+    assert!(!printed.stdout.contains("secret"), "{printed:?}");
+}
+
+#[test]
 fn what_cannot_be_explained_is_refused() {
     let (_dir, path) = config();
     for arguments in [
