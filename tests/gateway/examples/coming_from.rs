@@ -8,8 +8,13 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
+use serde_json::json;
+
 use super::named_echo;
-use crate::support::{Act, Builder, CurlReply, Gateway, Origin, TlsClient, read_head, serving};
+use crate::support::{
+    Act, Builder, Ca, CurlReply, Gateway, Origin, TlsClient, TokenSigner, read_head, serving,
+    wait_for,
+};
 
 /// A line of a table: what it is for, and what is written here for it.
 struct Line {
@@ -63,15 +68,20 @@ struct Bench {
     gateway: Gateway,
     app: Origin,
     other: Origin,
+    /// Whose keys are in `keys.json`.
+    issuer: TokenSigner,
 }
 
 impl Bench {
     fn start(builder: Builder, app: Origin, other: Origin) -> Self {
+        let issuer = TokenSigner::new("1");
+        fs::write(builder.dir().join("keys.json"), issuer.set()).expect("a file");
         let gateway = builder.start();
         Self {
             gateway,
             app,
             other,
+            issuer,
         }
     }
 
@@ -130,6 +140,10 @@ fn sites() {
     }
     let builder = Gateway::builder().config(yaml);
     fs::write(builder.dir().join("404.html"), "nothing here").expect("a file");
+    let clients = Ca::new("Clients");
+    fs::write(builder.dir().join("clients.pem"), clients.pem()).expect("a file");
+    let client = clients.leaf(&["client.test"]).for_client().make();
+    client.write(builder.dir(), "client");
     let bench = Bench::start(builder, app, other);
     try_each(
         &bench,
@@ -159,6 +173,25 @@ fn sites() {
             ("have error pages", |bench, host| {
                 let reply = bench.get(host, "/missing");
                 assert_eq!((reply.status, &*reply.text()), (404, "nothing here"));
+            }),
+            ("verify client certificates", |bench, host| {
+                let curl = bench.gateway.curl(host, "/").arg("--insecure");
+                assert!(curl.try_send().is_err());
+                let file = |name| bench.gateway.dir().join(name).display().to_string();
+                let (cert, key) = (file("client.pem"), file("client.key"));
+                bench.received(host, "/", &["--cert", &cert, "--key", &key]);
+            }),
+            ("limit requests at a time", |bench, host| {
+                let mut held = TlsClient::named(host).connect(bench.gateway.https);
+                let part = format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\nx");
+                held.write_all(part.as_bytes()).expect("taken");
+                wait_for("the limit", || {
+                    (bench.get(host, "/").status == 503).then_some(())
+                });
+                drop(held);
+                wait_for("its end", || {
+                    (bench.get(host, "/").status == 200).then_some(())
+                });
             }),
             ("close for maintenance", |bench, host| {
                 assert_eq!(bench.get(host, "/").status, 503);
@@ -237,6 +270,12 @@ const ROUTES: &[(&str, Trial)] = &[
     ("ask for a password", |bench, host| {
         assert_eq!(bench.get(host, "/staff").status, 401);
         bench.received(host, "/staff", &["--user", "ann:hunter2"]);
+    }),
+    ("ask for a token", |bench, host| {
+        assert_eq!(bench.get(host, "/token").status, 401);
+        let token = bench.issuer.token(&json!({ "aud": "api" }));
+        let field = format!("Authorization: Bearer {token}");
+        bench.received(host, "/token", &["--header", &field]);
     }),
     ("have a service decide", |bench, host| {
         let text = bench.received(host, "/private", &["--header", "X-User: root"]);

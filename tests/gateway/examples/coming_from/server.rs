@@ -1,9 +1,35 @@
 //! The lines about what is in front of the gateway.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use super::lines;
-use crate::support::{Act, Origin, connect, read_response, serving};
+use crate::support::{Act, Gateway, Origin, connect, is_end, read_response, serving, wait_for};
+
+/// The response to a request after `header`, with this field.
+fn get(gateway: &Gateway, header: &str, field: &str) -> String {
+    let mut stream = connect(gateway.http);
+    let request = format!("{header}GET / HTTP/1.1\r\nHost: plain.test\r\n{field}\r\n");
+    stream.write_all(request.as_bytes()).expect("taken");
+    read_response(&mut stream).expect("a response").text()
+}
+
+/// Whether a connection to the address is closed at once, while others are held open.
+fn is_closed(address: std::net::SocketAddr, held: &mut Vec<std::net::TcpStream>) -> bool {
+    let mut stream = connect(address);
+    let moment = std::time::Duration::from_millis(50);
+    stream.set_read_timeout(Some(moment)).expect("set");
+    match stream.read(&mut [0]) {
+        Ok(0) => true,
+        Err(error) if is_end(&error) => true,
+        Ok(_) | Err(_) => {
+            held.push(stream);
+            false
+        }
+    }
+}
+
+/// What tries a line.
+type Trial = fn(&Gateway);
 
 #[test]
 fn servers() {
@@ -12,21 +38,38 @@ fn servers() {
         vec![Act::respond(200, client)]
     });
     let lines = lines("In front");
-    let tried = [
-        (
-            "expect the PROXY protocol",
-            "PROXY TCP4 192.0.2.1 192.0.2.2 1 80\r\n",
-            "",
-        ),
-        ("believe a proxy", "", "X-Forwarded-For: 192.0.2.1\r\n"),
+    let tried: [(&str, Trial); 4] = [
+        ("expect the PROXY protocol", |gateway| {
+            let header = "PROXY TCP4 192.0.2.1 192.0.2.2 1 80\r\n";
+            assert_eq!(get(gateway, header, ""), "192.0.2.1");
+        }),
+        ("believe a proxy", |gateway| {
+            let field = "X-Forwarded-For: 192.0.2.1\r\n";
+            assert_eq!(get(gateway, "", field), "192.0.2.1");
+        }),
+        ("limit connections of a client", |gateway| {
+            let mut held = Vec::new();
+            wait_for("a connection too many", || {
+                is_closed(gateway.http, &mut held).then_some(())
+            });
+            assert_eq!(held.len(), 1);
+        }),
+        ("limit handshakes of a client", |gateway| {
+            let mut held = Vec::new();
+            wait_for("a handshake too many", || {
+                is_closed(gateway.https, &mut held).then_some(())
+            });
+            assert_eq!(get(gateway, "", ""), "127.0.0.1");
+        }),
     ];
     let purposes: Vec<&str> = lines.iter().map(|line| &*line.purpose).collect();
     assert_eq!(
         purposes,
-        tried.map(|(purpose, ..)| purpose),
+        tried.map(|(purpose, _)| purpose),
         "every line is tried"
     );
-    for (line, (purpose, header, field)) in lines.iter().zip(tried) {
+    for (line, (purpose, trial)) in lines.iter().zip(tried) {
+        eprintln!("{purpose}");
         let keys = super::members(&line.yaml).replace("10.0.0.0/8", "127.0.0.0/8");
         let gateway = serving(
             &[],
@@ -38,10 +81,6 @@ fn servers() {
         )
         .server(&keys)
         .start();
-        let mut stream = connect(gateway.http);
-        let request = format!("{header}GET / HTTP/1.1\r\nHost: plain.test\r\n{field}\r\n");
-        stream.write_all(request.as_bytes()).expect("taken");
-        let response = read_response(&mut stream).expect("a response");
-        assert_eq!(response.text(), "192.0.2.1", "{purpose}");
+        trial(&gateway);
     }
 }
