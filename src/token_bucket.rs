@@ -26,8 +26,8 @@ pub(crate) struct Rate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Left {
     pub(crate) tokens: u64,
-    /// How long it takes until the bucket is full.
-    pub(crate) full_in: Duration,
+    /// How long it takes until there is one more.
+    pub(crate) next_in: Duration,
 }
 
 /// How long it takes until an empty bucket has a token again.
@@ -56,9 +56,10 @@ impl Rate {
             return Err(Empty(Duration::from_nanos(missing - self.whole)));
         }
         *full_at = now.saturating_add(missing);
+        let left = self.whole.saturating_sub(missing);
         Ok(Left {
-            tokens: self.whole.saturating_sub(missing) / self.interval,
-            full_in: Duration::from_nanos(missing),
+            tokens: left / self.interval,
+            next_in: Duration::from_nanos(self.interval - left % self.interval),
         })
     }
 }
@@ -152,6 +153,7 @@ mod tests {
         for left in (0..20).rev() {
             let taken = rate.take_token(&mut full_at, now).expect("a token");
             assert_eq!(taken.tokens, left);
+            assert_eq!(taken.next_in, Duration::from_millis(100));
         }
         let empty = rate.take_token(&mut full_at, now);
         assert_eq!(empty, Err(Empty(Duration::from_millis(100))));
@@ -161,8 +163,12 @@ mod tests {
         now += 1;
         let taken = rate.take_token(&mut full_at, now).expect("a token");
         assert_eq!(taken.tokens, 0);
-        assert_eq!(taken.full_in, Duration::from_secs(2));
+        assert_eq!(taken.next_in, Duration::from_millis(100));
         assert!(rate.take_token(&mut full_at, now).is_err());
+        now += SECOND / 4;
+        let taken = rate.take_token(&mut full_at, now).expect("a token");
+        let next = Duration::from_millis(50);
+        assert_eq!((taken.tokens, taken.next_in), (1, next));
         // However long the pause is, no more than a burst is saved.
         now += 3600 * SECOND;
         let given = (0..100).filter(|_| rate.take_token(&mut full_at, now).is_ok());

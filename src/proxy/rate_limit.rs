@@ -145,7 +145,7 @@ pub(super) fn exhausted(exceeded: Exceeded) -> HeaderValue {
 }
 
 fn state(left: Left) -> HeaderValue {
-    let reset = whole_seconds(left.full_in);
+    let reset = whole_seconds(left.next_in);
     let text = format!("\"gateway\";r={};t={reset}", left.tokens);
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(limiter.policy, "\"gateway\";q=2;w=2");
         let left = Left {
             tokens: 1,
-            full_in: Duration::from_millis(1001),
+            next_in: Duration::from_millis(1001),
         };
         assert_eq!(state(left), "\"gateway\";r=1;t=2");
         assert_eq!(exhausted(Exceeded(7)), "\"gateway\";r=0;t=7");
