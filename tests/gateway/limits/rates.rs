@@ -1,13 +1,14 @@
 //! How many requests are served in a time, and at a time.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::thread;
 use std::time::Duration;
 
 use super::limited;
 use crate::support::{
-    Act, Builder, Curl, CurlReply, Gateway, Origin, connect, is_end, serving, wait_for, within,
+    Act, Builder, Curl, CurlReply, Gateway, Origin, TlsClient, connect, is_end, read_head, serving,
+    wait_for, within,
 };
 
 const VERSIONS: [&str; 2] = ["--http1.1", "--http2"];
@@ -274,6 +275,54 @@ fn a_site_serves_some_requests_at_a_time() {
         });
         let refused = gateway.metric("snigate_requests_refused_total{reason=\"site_full\"}");
         assert!(refused >= Some(1.0), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_websocket_is_in_progress_until_it_ends() {
+    let origin = Origin::start(|_| {
+        vec![
+            Act::send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            ),
+            Act::Silence,
+        ]
+    });
+    let config = format!(
+        "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
+         sites:\n\
+         - hosts: [a.test]\n  \
+           max_requests: 1\n  \
+           routes:\n  \
+           - {{ path: /ws, upstream: app }}\n  \
+           - {{ respond: {{}} }}\n",
+        origin.address(),
+    );
+    let gateway = serving(&[&["a.test"]], config).start();
+    let ask = |version| {
+        let asked = gateway.curl("a.test", "/").args(["--insecure", version]);
+        asked.send().status
+    };
+    let open = || {
+        let mut client = TlsClient::named("a.test").connect(gateway.https);
+        let request =
+            "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        client.write_all(request.as_bytes()).expect("taken");
+        let head = read_head(&mut client).expect("a head").expect("a response");
+        (client, String::from_utf8(head).expect("text"))
+    };
+    for _ in 0..2 {
+        let (client, head) = open();
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        for version in VERSIONS {
+            assert_eq!(ask(version), 503, "{version}");
+        }
+        let (_, head) = open();
+        assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+        drop(client);
+        wait_for("the end of the WebSocket", || {
+            (ask("--http2") == 200).then_some(())
+        });
     }
 }
 
