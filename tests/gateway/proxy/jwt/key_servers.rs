@@ -60,25 +60,26 @@ fn keys_are_fetched_again_when_a_token_has_a_new_one() {
         TokenSigner::new("2"),
     );
     let keys = Keys::of(&[&first]);
+    let begun = Instant::now();
     let gateway = guarded(&app, &keys.url()).start();
+    // One more if the configuration is loaded again before there are keys.
+    let most = || 2 + usize::try_from(begun.elapsed().as_secs() / 10).expect("a few");
     let (of_first, of_second) = (first.token(&json!({})), second.token(&json!({})));
     for version in VERSIONS {
         assert_eq!(with_token(&gateway, version, "/", &of_first).status, 200);
         assert_eq!(with_token(&gateway, version, "/", &of_second).status, 401);
     }
-    assert_eq!(keys.fetches(), 1);
+    assert!((1..=most()).contains(&keys.fetches()), "{}", keys.fetches());
     let request = &keys.server.requests()[0];
     assert_eq!(request.line(), "GET /keys HTTP/1.1");
     keys.set(published(&[&second]));
     // Not for each such token: whoever makes them up does not cause fetches.
-    let begun = Instant::now();
     wait_for("the new key", || {
         (status(&gateway, &of_second) == 200).then_some(())
     });
-    let most = 1 + usize::try_from(begun.elapsed().as_secs() / 10).expect("a few") + 1;
-    assert!((2..=most).contains(&keys.fetches()), "{}", keys.fetches());
+    assert!((2..=most()).contains(&keys.fetches()), "{}", keys.fetches());
     assert_eq!(status(&gateway, &of_first), 401, "its key is gone");
-    assert_eq!(fetched(&gateway, &keys, "ok"), 2.0);
+    assert!(fetched(&gateway, &keys, "ok") >= 2.0);
 }
 
 #[test]
@@ -213,7 +214,8 @@ fn requests_that_wait_for_keys_cause_one_fetch() {
             assert_eq!(one.join().expect("no panic"), 200);
         }
     });
-    assert_eq!(keys.fetches(), 1);
+    // One more if the configuration is loaded again before there are keys.
+    assert!((1..=2).contains(&keys.fetches()), "{}", keys.fetches());
 }
 
 #[test]
