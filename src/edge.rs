@@ -31,6 +31,7 @@ mod timer;
 mod write_coalescing;
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -165,18 +166,18 @@ where
         slot: Arc<Slot>,
         shutdown: ShutdownWatch,
     ) -> impl Future<Output = ()> + Send {
-        let in_handshake = slot.count_in_flight();
         let settings = self.settings.load_full();
         let limits = settings.limits;
         // A task reserves memory for all that it may ever hold, hence the boxes: most connections
         // have long finished their handshake and are idle.
-        let handshake = Arc::clone(&self).perform_handshake(settings, socket, shutdown.clone());
+        let (edge, its_slot) = (Arc::clone(&self), Arc::clone(&slot));
+        let handshake = edge.perform_handshake(settings, socket, its_slot, shutdown.clone());
         let handshake = Box::pin(handshake);
         async move {
             let Some(tls) = handshake.await else {
                 return;
             };
-            drop(in_handshake);
+            slot.restart_idle_time();
             if tls.selected_alpn_proto() == Some(ALPN::H2) {
                 let (app, report) = (&self.app, &self.report);
                 Box::pin(http2::serve(app, tls, &limits, report, &slot, shutdown)).await;
@@ -193,6 +194,7 @@ where
         self: Arc<Self>,
         settings: Arc<Settings>,
         socket: Socket,
+        slot: Arc<Slot>,
         mut shutdown: ShutdownWatch,
     ) -> Option<Box<SslStream<Socket>>> {
         let peer = socket.peer();
@@ -200,10 +202,11 @@ where
         let handshake = Handshake::new(peer.ip(), socket.get_socket_digest());
         let socket = socket.for_handshake(handshake.clone());
         let accept = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
-        let accept = self.queue.run_handshake(handshake.run(accept));
+        let accept = self.queue.run_handshake(&slot, handshake.run(accept));
         let accepted = tokio::select! {
             accepted = accept => accepted.map_err(|error| (HandshakeFailure::Failed, Some(error))),
             () = handshake.wait_until_overdue(limit) => Err((HandshakeFailure::TimedOut, None)),
+            () = wait_until_let_go(&slot, &handshake) => Err((HandshakeFailure::LetGo, None)),
             () = wait_last_call(&mut shutdown) => Err((HandshakeFailure::Stopped, None)),
         };
         let mut tls = match accepted {
@@ -225,6 +228,20 @@ where
         }
         Some(tls)
     }
+}
+
+/// Waits until the connection is asked to make room for another, while it waits for its client.
+async fn wait_until_let_go(slot: &Slot, handshake: &Handshake) {
+    std::future::poll_fn(|cx| {
+        while slot.poll_close_requested(cx).is_ready() {
+            if !handshake.is_waiting_for_certificate() {
+                return Poll::Ready(());
+            }
+            slot.restart_idle_time();
+        }
+        Poll::Pending
+    })
+    .await;
 }
 
 /// How long a client that has not sent its first request may take once the gateway stops.

@@ -17,6 +17,8 @@ use std::task::Poll;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 
+use super::slot::Slot;
+
 /// Admits the steps of all handshakes in order.
 pub(super) struct HandshakeQueue {
     turns: Semaphore,
@@ -37,11 +39,13 @@ impl HandshakeQueue {
     }
 
     /// Runs `handshake` to its end. If more handshakes than threads are open, each step waits for
-    /// its turn. Between steps, when the handshake waits for its client, it has no turn.
-    pub(super) async fn run_handshake<F: Future>(&self, handshake: F) -> F::Output {
+    /// its turn. Between steps, when the handshake waits for its client, it has no turn, and its
+    /// connection may be closed to make room for another.
+    pub(super) async fn run_handshake<F: Future>(&self, slot: &Slot, handshake: F) -> F::Output {
         let open = OpenHandshake::enter(&self.open);
         let mut handshake = pin!(handshake);
         loop {
+            let occupied = slot.occupy();
             let turn = if open.total() > self.threads {
                 // The semaphore is never closed.
                 let turn = self.turns.acquire().await.ok();
@@ -56,6 +60,7 @@ impl HandshakeQueue {
             if let Poll::Ready(output) = step {
                 return output;
             }
+            drop(occupied);
             await_wake().await;
         }
     }
@@ -128,7 +133,7 @@ mod tests {
                 sent.expect("a client");
                 log.note("step");
             };
-            crowd.spawn(async move { turns.run_handshake(handshake).await });
+            crowd.spawn(async move { turns.run_handshake(&Slot::default(), handshake).await });
         }
         while turns.open.load(Ordering::Relaxed) < 50 || turns.turns.available_permits() == 0 {
             yield_now().await;
@@ -151,10 +156,11 @@ mod tests {
             let (client, from_client) = oneshot::channel::<()>();
             clients.push(client);
             let turns = Arc::clone(&turns);
-            waiting.spawn(async move { turns.run_handshake(from_client).await });
+            waiting.spawn(async move { turns.run_handshake(&Slot::default(), from_client).await });
         }
         yield_now().await;
-        let quick = turns.run_handshake(async { 7 });
+        let slot = Slot::default();
+        let quick = turns.run_handshake(&slot, async { 7 });
         let quick = tokio::time::timeout(Duration::from_secs(10), quick).await;
         assert_eq!(quick, Ok(7));
         for client in clients {
@@ -171,7 +177,11 @@ mod tests {
         let mut crowd = JoinSet::new();
         for _ in 0..20 {
             let turns = Arc::clone(&turns);
-            crowd.spawn(async move { turns.run_handshake(std::future::pending::<()>()).await });
+            crowd.spawn(async move {
+                turns
+                    .run_handshake(&Slot::default(), std::future::pending::<()>())
+                    .await
+            });
         }
         for _ in 0..3 {
             yield_now().await;

@@ -70,13 +70,14 @@ pub(super) async fn serve<A>(
         if !begun {
             return close_stream(stream, &mut shutdown).await;
         }
-        let _in_flight = slot.count_in_flight();
         let head = tokio::select! {
             // Most heads have arrived by now.
             biased;
             head = read_head(&mut stream, limits) => head,
             () = wait_last_call(&mut shutdown) => return,
+            () = wait_until_let_go(slot) => return,
         };
+        let _in_flight = slot.count_in_flight();
         let head = match head {
             Ok(Some(head)) => head,
             Ok(None) => return close_stream(stream, &mut shutdown).await,
@@ -285,6 +286,12 @@ async fn await_first_bytes(
         Poll::Pending => idle.poll_since(cx, limits.idle, || since).map(|()| false),
     })
     .await
+}
+
+/// Waits until a connection on which a head has begun to arrive has to make room for another.
+async fn wait_until_let_go(slot: &Slot) {
+    slot.restart_idle_time();
+    std::future::poll_fn(|cx| slot.poll_close_requested(cx)).await;
 }
 
 /// Reads until a whole head has arrived; `None` if the client goes away.

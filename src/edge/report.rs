@@ -32,6 +32,8 @@ pub(super) struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HandshakeFailure {
     Failed,
+    /// It was closed to make room for another connection.
+    LetGo,
     /// The gateway was stopped.
     Stopped,
     TimedOut,
@@ -42,6 +44,7 @@ impl HandshakeFailure {
     fn as_str(self) -> &'static str {
         match self {
             Self::Failed => "failed",
+            Self::LetGo => "let_go",
             Self::Stopped => "stopped",
             Self::TimedOut => "timeout",
         }

@@ -43,8 +43,8 @@ impl Default for Slot {
 }
 
 impl Slot {
-    /// Counts a request, or a handshake, until the returned guard is dropped. The connection stays
-    /// open even if it has just been asked to close.
+    /// Counts a request until the returned guard is dropped. The connection stays open even if it
+    /// has just been asked to close.
     pub(super) fn count_in_flight(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         if self.let_go.load(Ordering::Relaxed) {
@@ -54,6 +54,20 @@ impl Slot {
             slot: Arc::clone(self),
             stalled: Arc::default(),
         }
+    }
+
+    /// Keeps the connection open until the returned guard is dropped. Unlike a request, this leaves
+    /// the time since when it has been idle as it is.
+    pub(super) fn occupy(&self) -> Occupied<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Occupied(self)
+    }
+
+    /// Lets the connection be idle from now on. It stays open even if it has just been asked to
+    /// close.
+    pub(super) fn restart_idle_time(&self) {
+        self.last_end.store(now(), Ordering::Relaxed);
+        self.let_go.store(false, Ordering::Relaxed);
     }
 
     /// Since when nothing has been in flight; `None` while something is.
@@ -87,6 +101,16 @@ impl Slot {
         } else {
             Poll::Pending
         }
+    }
+}
+
+/// Work of the gateway's own for a connection, see [`Slot::occupy`].
+#[derive(Debug)]
+pub(super) struct Occupied<'a>(&'a Slot);
+
+impl Drop for Occupied<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -133,6 +157,20 @@ mod tests {
         assert_eq!(slot.idle_since(), None);
         drop(two);
         assert!(slot.idle_since().expect("idle again") > at_first);
+    }
+
+    #[tokio::test]
+    async fn work_for_a_connection_makes_it_no_younger() {
+        let slot = Slot::default();
+        let at_first = slot.idle_since().expect("idle");
+        let work = slot.occupy();
+        assert_eq!(slot.idle_since(), None);
+        drop(work);
+        assert_eq!(slot.idle_since(), Some(at_first));
+        slot.request_close();
+        slot.restart_idle_time();
+        assert!(!slot.is_close_requested());
+        assert!(slot.idle_since().expect("idle") > at_first);
     }
 
     #[tokio::test]

@@ -191,6 +191,11 @@ impl Handshake {
         output
     }
 
+    /// Whether the handshake waits for a certificate, and not for its client.
+    pub fn is_waiting_for_certificate(&self) -> bool {
+        self.state().waiting_since.is_some()
+    }
+
     /// What requests of the connection need to know; `None` if no ClientHello was read.
     pub(super) fn to_info(&self) -> Option<TlsInfo> {
         let state = self.state();
