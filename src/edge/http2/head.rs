@@ -2,8 +2,8 @@
 //! over HTTP/1, and nothing in it can be read differently by another server (RFC 9113, sections
 //! 8.1.1 and 8.3.1).
 
-use http::Method;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
+use http::{HeaderMap, HeaderValue, Method};
 use pingora_http::RequestHeader;
 
 use super::websocket;
@@ -37,6 +37,37 @@ pub(super) fn check_head(head: &RequestHeader, max: usize) -> Result<(), Refusal
         return Err(bad("more than one Content-Length"));
     }
     check_authority(head)
+}
+
+/// Joins the `Cookie` fields that a client may split (RFC 9113, section 8.2.3) if there are very many:
+/// each takes far more memory than what it says, for as long as the request lasts.
+pub(super) fn join_crumbs(head: &mut RequestHeader) {
+    if head.headers.len() <= MAX_FIELDS {
+        return;
+    }
+    let Ok(empty) = RequestHeader::build_no_case(Method::GET, b"/", None) else {
+        return;
+    };
+    let mut parts = http::request::Parts::from(std::mem::replace(head, empty));
+    let crumbs: Vec<&[u8]> = parts
+        .headers
+        .get_all(COOKIE)
+        .iter()
+        .map(|crumb| crumb.as_bytes())
+        .collect();
+    // Values with "; " between them are a value.
+    let joined = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).ok();
+    let mut fields = HeaderMap::with_capacity(MAX_FIELDS);
+    for (name, value) in &parts.headers {
+        if name != COOKIE {
+            fields.append(name, value.clone());
+        }
+    }
+    if let Some(joined) = joined {
+        fields.insert(COOKIE, joined);
+    }
+    parts.headers = fields;
+    *head = parts.into();
 }
 
 /// Checks that a request names one authority, in either of the two places.
@@ -155,6 +186,43 @@ mod tests {
         assert_eq!(refused("GET", "*", &[("host", "a.test")]), Some(400));
         assert_eq!(refused("OPTIONS", "*", &[("host", "a.test")]), None);
         assert_eq!(refused("CONNECT", "a.test:443", &[]), Some(405));
+    }
+
+    #[test]
+    fn very_many_crumbs_of_a_cookie_become_one() {
+        let build = |count: usize| {
+            let mut request = http::Request::builder()
+                .uri("https://a.test/p?q")
+                .method("PUT");
+            request = request.header("a", "1").header("a", "2");
+            for number in 0..count {
+                request = request.header("cookie", format!("c{number}"));
+            }
+            let (parts, ()) = request
+                .header("z", "3")
+                .body(())
+                .expect("a request")
+                .into_parts();
+            let mut head = RequestHeader::from(parts);
+            join_crumbs(&mut head);
+            head
+        };
+        assert_eq!(build(97).headers.get_all(COOKIE).iter().count(), 97);
+        let head = build(1500);
+        assert_eq!(
+            (head.method.as_str(), head.raw_path()),
+            ("PUT", &b"/p?q"[..])
+        );
+        assert_eq!(head.headers.len(), 4);
+        let cookies = head
+            .headers
+            .get(COOKIE)
+            .expect("one")
+            .to_str()
+            .expect("text");
+        assert!(cookies.starts_with("c0; c1; ") && cookies.ends_with("; c1499"));
+        let values: Vec<_> = head.headers.get_all("a").iter().collect();
+        assert_eq!(values, ["1", "2"]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::accounting::Accounting;
 use super::client::Http2Client;
-use super::head::check_head;
+use super::head::{check_head, join_crumbs};
 use super::outbox::Outbox;
 use super::response::{await_body_end, send_response};
 use super::session::Session;
@@ -343,6 +343,7 @@ where
         if let Err(refusal) = checked.and_then(|()| session.begin_handshake()) {
             return Routed::Respond(Box::new(self.prepare_refusal(session, &refusal)));
         }
+        join_crumbs(session.req_header_mut());
         self.app
             .route(&Request::of(session.req_header(), session.digest()))
     }

@@ -214,10 +214,13 @@ fn is_cookie(name: &[u8]) -> bool {
 fn join_cookies<'a>(request: &Request<'a>) -> Cow<'a, [u8]> {
     let cookies = request.fields.iter().filter(|(name, _)| is_cookie(name));
     let mut cookies = cookies.map(|(_, value)| value);
-    let first = Cow::Borrowed(cookies.next().unwrap_or_default());
-    cookies.fold(first, |joined, next| {
-        Cow::Owned([&*joined, next].join(&b"; "[..]))
-    })
+    let mut joined = Cow::Borrowed(cookies.next().unwrap_or_default());
+    for next in cookies {
+        let joined = joined.to_mut();
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(next);
+    }
+    joined
 }
 
 /// Whether the gateway writes a field itself: where the request goes, and how its body is framed.
