@@ -45,7 +45,7 @@ pub(super) struct Exchange<'a, C> {
     clock: WaitClock,
     /// How many octets of the request the server had not acknowledged when the wait began.
     unacknowledged: usize,
-    /// Whether the client has the complete response.
+    /// Whether the response was complete before the request was.
     has_response: bool,
 }
 
@@ -126,9 +126,13 @@ impl<'a, C: Client> Exchange<'a, C> {
         self.poll_overdue(cx)
     }
 
-    /// Whether the connection may serve another request.
+    /// Whether the connection may serve another request. Not if the response was complete before the
+    /// request: a server that has not waited for the body may take it for another request, whose
+    /// response would be that of the next one.
     pub(super) fn leaves_connection(&self) -> bool {
-        self.upload.is_complete() && self.download.leaves_connection(self.connection)
+        !self.has_response
+            && self.upload.is_complete()
+            && self.download.leaves_connection(self.connection)
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<()> {
@@ -364,7 +368,7 @@ mod tests {
             assert_eq!(arrived(&mut server).await, format!("{HEAD}{body}"));
             (person, server)
         });
-        assert_eq!(outcome.await, complete(seconds(1), true, &response()));
+        assert_eq!(outcome.await, complete(seconds(1), false, &response()));
     }
 
     #[tokio::test(start_paused = true)]
