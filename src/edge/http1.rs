@@ -291,7 +291,7 @@ async fn await_first_bytes(
 /// Waits until a connection on which a head has begun to arrive has to make room for another.
 async fn wait_until_let_go(slot: &Slot) {
     slot.restart_idle_time();
-    std::future::poll_fn(|cx| slot.poll_close_requested(cx)).await;
+    poll_fn(|cx| slot.poll_close_requested(cx)).await;
 }
 
 /// Reads until a whole head has arrived; `None` if the client goes away.
