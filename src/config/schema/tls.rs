@@ -41,7 +41,6 @@ pub(crate) struct Tls {
     /// A file to which the secrets of all connections are appended, for Wireshark and the like.
     /// Whoever reads it reads everything that clients and sites exchange: for debugging only. The
     /// variable `SSLKEYLOGFILE` has no effect.
-    #[schemars(length(min = 1))]
     pub(crate) key_log: Option<String>,
 }
 

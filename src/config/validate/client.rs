@@ -84,10 +84,13 @@ pub(super) fn read_file_within(
 ) -> Result<Zeroizing<Vec<u8>>, (String, &'static str)> {
     let failed = |error: std::io::Error| (format!("cannot be read: {error}"), CHECK_PATH);
     // Others, such as pipes, could keep a reader waiting.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
         return Err(("is not a regular file".to_owned(), CHECK_PATH));
     }
-    let mut octets = Zeroizing::new(Vec::new());
+    // The capacity suffices: nothing is moved, so no copy of a secret is left behind.
+    let capacity = usize::try_from(metadata.len().min(max)).unwrap_or(0) + 1;
+    let mut octets = Zeroizing::new(Vec::with_capacity(capacity));
     let file = File::open(path).map_err(failed)?;
     file.take(max + 1)
         .read_to_end(&mut octets)
