@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::model::Origin;
 
-use crate::printable::Printable as _;
+use crate::printable::{self, Printable as _};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -128,7 +128,7 @@ impl Diagnostic {
         if self.path.is_empty() {
             self.message.clone()
         } else {
-            format!("{}: {}", self.path, self.message)
+            format!("{}: {}", printable::line(&self.path), self.message)
         }
     }
 

@@ -32,6 +32,16 @@ fn alias_bombs_and_deep_nesting_are_refused() {
 }
 
 #[test]
+fn a_key_of_several_lines_is_shown_on_one() {
+    let diagnostics = refuse("sites: [{ hosts: [a.test], \"b\\n\\e[1mc\": { d: e } }]");
+    for diagnostic in &diagnostics.list {
+        let line = diagnostic.to_string();
+        assert!(!line.contains(['\n', '\u{1b}']), "{line}");
+        assert!(!diagnostic.render(false).contains('\u{1b}'));
+    }
+}
+
+#[test]
 fn very_many_errors_are_cut() {
     let text = format!(
         "sites: [{}]",
