@@ -28,6 +28,7 @@ mod slot;
 mod socket;
 mod stream;
 mod timer;
+mod tunnel;
 mod write_coalescing;
 
 use std::sync::Arc;
@@ -62,6 +63,8 @@ use self::write_coalescing::{CoalescingStream, Flush};
 pub struct Settings {
     pub limits: Limits,
     pub balancers: Balancers,
+    /// Whether connections of some site are passed through, so that each ClientHello is read first.
+    pub has_pass_through: bool,
     pub acceptor: SslAcceptor,
 }
 
@@ -159,17 +162,19 @@ where
         http1::serve(&self.app, stream, &limits, &self.report, &slot, shutdown).await;
     }
 
-    /// Terminates TLS and serves what is inside.
+    /// Terminates TLS within `limit` and serves what is inside.
     fn serve_tls(
         self: Arc<Self>,
         socket: Socket,
         slot: Arc<Slot>,
+        limit: Duration,
         shutdown: ShutdownWatch,
     ) -> impl Future<Output = ()> + Send {
         let settings = self.settings.load_full();
         let limits = settings.limits;
         // A task reserves memory for all that it may ever hold, hence the boxes: most connections
         // have long finished their handshake and are idle.
+        let settings = (settings, limit);
         let (edge, its_slot) = (Arc::clone(&self), Arc::clone(&slot));
         let handshake = edge.perform_handshake(settings, socket, its_slot, shutdown.clone());
         let handshake = Box::pin(handshake);
@@ -178,7 +183,9 @@ where
                 return;
             };
             slot.restart_idle_time();
-            if tls.selected_alpn_proto() == Some(ALPN::H2) {
+            if tunnel::is_for_octets(&tls) {
+                Box::pin(tunnel::serve_terminated(&*self.app, tls, &slot)).await;
+            } else if tls.selected_alpn_proto() == Some(ALPN::H2) {
                 let (app, report) = (&self.app, &self.report);
                 Box::pin(http2::serve(app, tls, &limits, report, &slot, shutdown)).await;
             } else {
@@ -192,13 +199,12 @@ where
     /// was a CA's validation.
     async fn perform_handshake(
         self: Arc<Self>,
-        settings: Arc<Settings>,
+        (settings, limit): (Arc<Settings>, Duration),
         socket: Socket,
         slot: Arc<Slot>,
         mut shutdown: ShutdownWatch,
     ) -> Option<Box<SslStream<Socket>>> {
         let peer = socket.peer();
-        let limit = settings.limits.handshake;
         let handshake = Handshake::new(peer.ip(), socket.get_socket_digest());
         let socket = socket.for_handshake(handshake.clone());
         let accept = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
@@ -360,7 +366,10 @@ mod tests {
     use super::*;
     use crate::challenge::Challenges;
     use crate::config::model::Tls;
-    use crate::proxy::{Carried, Client, Decision, Prepared, Request, Routed};
+    use crate::proxy::{
+        Carried, Client, Decision, Opening, Prepared, Request, Routed, Site, TunnelClient,
+    };
+    use crate::tls::TlsInfo;
 
     struct Silent;
 
@@ -397,6 +406,18 @@ mod tests {
             panic!("nothing is asked")
         }
 
+        fn passed_through(&self, _: &[u8]) -> Option<Arc<Site>> {
+            panic!("nothing is asked")
+        }
+
+        fn terminated_for(&self, _: &TlsInfo) -> Option<Arc<Site>> {
+            panic!("nothing is asked")
+        }
+
+        async fn tunnel<C: TunnelClient>(&self, _: &Arc<Site>, _: Opening<'_>, _: &mut C) {
+            panic!("nothing is asked")
+        }
+
         fn prepare_refusal(&self, _: http::StatusCode, _: &str, _: &Request<'_>) -> Prepared {
             panic!("nothing is asked")
         }
@@ -424,13 +445,14 @@ mod tests {
         let settings = Settings {
             limits,
             balancers: Balancers::default(),
+            has_pass_through: false,
             acceptor,
         };
         let edge = Edge::new(Arc::new(Silent), certificates, settings, metrics, 10, 1);
         let (_stop, shutdown) = watch::channel(false);
         let (near, _far) = socket::tests::pair().await;
         let slot = Arc::default();
-        let size = size_of_val(&Arc::clone(&edge).serve_tls(near, slot, shutdown));
+        let size = size_of_val(&Arc::clone(&edge).serve_tls(near, slot, LAST_CALL, shutdown));
         assert!(size <= 1536, "{size}");
     }
 }

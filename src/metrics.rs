@@ -5,6 +5,7 @@
 
 mod ends;
 mod sites;
+mod tunnels;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use prometheus::{
 
 pub use self::ends::{CertificateEnds, End};
 pub use self::sites::{SiteMetrics, Sites};
+pub use self::tunnels::{TunnelMetrics, Tunnels};
 
 /// The metrics of one gateway.
 #[derive(Clone, Debug)]
@@ -75,6 +77,8 @@ pub struct Metrics {
     pub limited: IntCounterVec,
     /// Connections of balancers refused for want of a PROXY protocol header, by reason.
     pub proxy_protocol_refused: IntCounterVec,
+    /// Connections that are passed on octet by octet.
+    pub tunnels: Tunnels,
 }
 
 impl Metrics {
@@ -268,6 +272,23 @@ impl Metrics {
                 "Connections of load balancers refused for lack of a PROXY protocol header, by reason.",
                 &["reason"],
             )?,
+            tunnels: Tunnels {
+                open: gauges(
+                    "snigate_tunnels",
+                    "Open connections that are passed on octet by octet, by site.",
+                    &["site"],
+                )?,
+                ended: counters(
+                    "snigate_tunnels_total",
+                    "Connections that were passed on octet by octet or refused, by how they ended.",
+                    &["site", "result"],
+                )?,
+                octets: counters(
+                    "snigate_tunnel_bytes_total",
+                    "Octets received from clients and sent to them on such connections.",
+                    &["site", "direction"],
+                )?,
+            },
             registry,
         })
     }

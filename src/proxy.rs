@@ -79,6 +79,7 @@ mod tls_policy;
 mod tls_stream;
 mod token_keys;
 mod trailers;
+mod tunnel;
 mod upstream;
 mod warm_up;
 
@@ -95,6 +96,7 @@ pub use self::availability::Standing;
 pub(crate) use self::body::Body as HeldBody;
 pub use self::connection_limit::Held;
 pub use self::decision::Decision;
+pub(crate) use self::dial::queued;
 pub use self::explain::{Answer, Explanation, Question, Reason};
 pub use self::flow::{Flow, Write};
 pub use self::forward::{Carried, Client, ResponseBody, ResponseHead};
@@ -114,6 +116,7 @@ pub(crate) use self::session_body::{
 pub use self::sticky::StickyKey;
 pub use self::token_keys::token_key_loop;
 pub use self::trailers::{check_size as check_trailers, parse_trailers, write_last_chunk};
+pub use self::tunnel::{Opening, TunnelClient};
 pub use self::upstream::{EndpointView, Pool};
 
 use self::authentication::{Authenticator, Denial};

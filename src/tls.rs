@@ -34,9 +34,7 @@ use async_trait::async_trait;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::sha::Sha256;
-use openssl::ssl::{
-    AlpnError, ClientHelloResponse, Ssl, SslAcceptor, SslAcceptorBuilder, SslAlert, SslRef,
-};
+use openssl::ssl::{ClientHelloResponse, Ssl, SslAcceptor, SslAcceptorBuilder, SslAlert, SslRef};
 use pingora_core::listeners::TlsAccept;
 use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::protocols::tls::TlsRef;
@@ -170,11 +168,12 @@ impl GlobalCertificate {
             let handshake = this.handshake(ssl);
             let is_validation = handshake.as_ref().is_some_and(Handshake::is_validation);
             let policy = handshake.and_then(|handshake| handshake.policy());
-            let own = policy
-                .as_ref()
-                .and_then(|policy| policy.protocols.as_deref())
-                .or(general.as_deref());
-            alpn::select_protocol(offered, is_validation, own).ok_or(AlpnError::ALERT_FATAL)
+            alpn::select_protocol(
+                offered,
+                is_validation,
+                policy.as_deref(),
+                general.as_deref(),
+            )
         });
         Ok(())
     }

@@ -40,6 +40,8 @@ pub struct Entry<'a> {
     pub refused: Option<&'a str>,
     /// Subject and fingerprint of the certificate that the client presented.
     pub client_certificate: Option<(&'a str, &'a str)>,
+    /// Of a connection that is passed on octet by octet: octets from the client, and how it ended.
+    pub tunnel: Option<(u64, &'a str)>,
 }
 
 impl Entry<'_> {
@@ -84,6 +86,9 @@ impl Entry<'_> {
             line.push_str(" client_cert_subject=\"");
             escape(&mut line, subject.as_bytes(), Style::Quoted);
             _ = write!(line, "\" client_cert_fingerprint={fingerprint}");
+        }
+        if let Some((received, ended)) = self.tunnel {
+            _ = write!(line, " received={received} ended={ended}");
         }
         line.push('\n');
         line
@@ -133,6 +138,9 @@ impl Entry<'_> {
             line.push_str(",\"client_cert_subject\":\"");
             escape(&mut line, subject.as_bytes(), Style::Json);
             _ = write!(line, "\",\"client_cert_fingerprint\":\"{fingerprint}\"");
+        }
+        if let Some((received, ended)) = self.tunnel {
+            _ = write!(line, ",\"received\":{received},\"ended\":\"{ended}\"");
         }
         line.push_str("}\n");
         line
@@ -236,6 +244,7 @@ pub(crate) mod tests {
             user: None,
             refused: None,
             client_certificate: None,
+            tunnel: None,
         }
     }
 
@@ -270,6 +279,19 @@ pub(crate) mod tests {
         let value: serde_json::Value = serde_json::from_str(&entry.to_json()).expect("valid JSON");
         assert_eq!(value["client_cert_subject"], "CN=\"a\"\n");
         assert_eq!(value["client_cert_fingerprint"], "00ff");
+    }
+
+    #[test]
+    fn what_became_of_a_tunnel_is_logged() {
+        let entry = Entry {
+            tunnel: Some((512, "idle")),
+            ..entry()
+        };
+        let text = entry.to_text();
+        assert!(text.ends_with(" received=512 ended=idle\n"), "{text}");
+        let value: serde_json::Value = serde_json::from_str(&entry.to_json()).expect("valid JSON");
+        assert_eq!(value["received"], 512);
+        assert_eq!(value["ended"], "idle");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::UnixTime;
-use crate::config::model::{Action, PathMatch, Site, SiteTls};
+use crate::config::model::{Action, PathMatch, Site, SiteTls, TunnelKind};
 use crate::printable::Printable as _;
 
 /// `GET /api/v1/status`.
@@ -52,9 +52,15 @@ pub struct LastReload {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct SiteView {
     pub hosts: Vec<String>,
-    /// `auto`, `off`, or the name of an issuer.
+    /// `auto`, `off`, `pass_through`, or the name of an issuer.
     pub tls: String,
     pub routes: Vec<RouteView>,
+    /// The upstream that connections are passed to with TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass_through: Option<String>,
+    /// The upstream that gets what is within TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<String>,
     /// Where the site is configured, as `FILE:LINE:COLUMN`.
     pub origin: String,
 }
@@ -106,13 +112,20 @@ impl From<&PathMatch> for PathView {
 impl From<&Site> for SiteView {
     fn from(site: &Site) -> Self {
         let origin = &site.origin;
+        let tunnel = |kind| {
+            let tunnel = site.tunnel.as_ref().filter(|tunnel| tunnel.kind == kind)?;
+            Some(tunnel.proxy.upstream.name.to_string())
+        };
         Self {
             hosts: site.hosts.iter().map(ToString::to_string).collect(),
             tls: match &site.tls {
                 SiteTls::Auto(_) => "auto".to_owned(),
                 SiteTls::Issuer(issuer) => issuer.to_string(),
                 SiteTls::Off => "off".to_owned(),
+                SiteTls::PassThrough => "pass_through".to_owned(),
             },
+            pass_through: tunnel(TunnelKind::PassThrough),
+            tcp: tunnel(TunnelKind::Tcp),
             routes: site
                 .routes
                 .iter()

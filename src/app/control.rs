@@ -14,7 +14,7 @@ use crate::admin::{
 };
 use crate::certificate::{Fingerprint, Source, TlsCertificate, Validity};
 use crate::clock::UnixTime;
-use crate::config::model::{Config, Issuer, SiteTls};
+use crate::config::model::{Config, Issuer};
 use crate::engine::Engine;
 use crate::event::EventBus;
 use crate::host::Pattern;
@@ -340,7 +340,7 @@ fn missing(config: &Config, views: &[CertificateView]) -> Vec<CertificateView> {
         .flat_map(|view| view.names.iter().cloned())
         .collect();
     let mut missing = Vec::new();
-    let sites = config.sites.iter().filter(|site| site.tls != SiteTls::Off);
+    let sites = config.sites.iter().filter(|site| site.tls.is_terminated());
     for host in sites.flat_map(|site| &site.hosts) {
         let given = match host {
             Pattern::Any => true,

@@ -16,7 +16,7 @@ use self::effects::Effects;
 use super::failure::Failure;
 use super::output::Output;
 use crate::config;
-use crate::config::model::{Action, Origin, Route, Site};
+use crate::config::model::{Action, Origin, Route, Site, TunnelKind};
 use crate::metrics::Metrics;
 use crate::printable::Printable as _;
 use crate::proxy::{Answer, Explanation, Question, Reason, SiteTable};
@@ -113,7 +113,10 @@ impl Explained {
     fn winner(&self) -> Option<&(Route, Origin)> {
         match self.explanation.answer {
             Answer::Route(index) | Answer::Maintenance(Some(index)) => self.routes.get(index),
-            Answer::Maintenance(None) | Answer::RedirectToTls { .. } | Answer::Error(..) => None,
+            Answer::Maintenance(None)
+            | Answer::RedirectToTls { .. }
+            | Answer::Tunnel(..)
+            | Answer::Error(..) => None,
         }
     }
 
@@ -245,7 +248,7 @@ fn report(request: &RequestLine, explained: &Explained) -> Value {
     let others = explained.others();
     let others = others.map(|(route, place, reasons)| described(route, place, reasons));
     let (status, allow) = match &explained.explanation.answer {
-        Answer::Route(_) => (None, None),
+        Answer::Route(_) | Answer::Tunnel(..) => (None, None),
         Answer::Maintenance(_) => {
             let maintenance = explained.effects.maintenance.as_ref();
             (maintenance.map(|(one, _)| one.status.as_u16()), None)
@@ -281,6 +284,12 @@ fn answer(explained: &Explained) -> String {
             };
             format!("308 redirect to {url}{unless}")
         }
+        Answer::Tunnel(TunnelKind::PassThrough, upstream) => {
+            format!("by a server of the upstream {upstream}: the connection is passed through")
+        }
+        Answer::Tunnel(TunnelKind::Tcp, upstream) => format!(
+            "by a server of the upstream {upstream}: it gets the octets within TLS, whatever they mean"
+        ),
         Answer::Error(status, why, None) => format!("{status}: {why}"),
         Answer::Error(status, why, Some(allow)) => format!("{status}: {why} Allow: {allow}"),
     }

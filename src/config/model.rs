@@ -26,6 +26,7 @@ mod site;
 mod sticky;
 mod template;
 mod tls_policy;
+mod tunnel;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -61,6 +62,7 @@ pub use site::*;
 pub use sticky::*;
 pub use template::*;
 pub use tls_policy::*;
+pub use tunnel::*;
 pub use upstream::*;
 
 /// A whole configuration.

@@ -23,6 +23,7 @@ mod site_tls;
 mod sticky;
 mod text;
 mod tls;
+mod tunnel;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -53,6 +54,7 @@ pub(crate) use site_tls::*;
 pub(crate) use sticky::*;
 pub(crate) use text::*;
 pub(crate) use tls::*;
+pub(crate) use tunnel::*;
 pub(crate) use upstream::*;
 
 /// The configuration of Snigate.

@@ -18,6 +18,7 @@ mod retries;
 mod rewriting;
 mod routes;
 mod served_files;
+mod tunnels;
 mod unavailable;
 mod upstream_warnings;
 mod upstreams;

@@ -44,6 +44,7 @@ mod sticky;
 mod template;
 mod tls_options;
 mod trusted_proxies;
+mod tunnel;
 mod unavailable;
 mod upstream;
 mod value;

@@ -11,7 +11,7 @@ use super::listener::{BACKLOG, Listener, ListenerKind};
 use super::slot::Slot;
 use super::socket::Socket;
 use super::stream::{Acceptor, ClientStream, Peer};
-use super::{Edge, wait_last_call};
+use super::{Edge, tunnel, wait_last_call};
 use crate::proxy::DirectResponder;
 use crate::shutdown::{ShutdownWatch, requested};
 
@@ -223,7 +223,13 @@ fn start<A>(
     let (edge, shutdown) = (Arc::clone(edge), shutdown.clone());
     match kind {
         ListenerKind::Http => tokio::spawn(edge.serve_plain(socket, slot, shutdown)),
-        ListenerKind::Https => tokio::spawn(edge.serve_tls(socket, slot, shutdown)),
+        ListenerKind::Https if edge.settings.load().has_pass_through => {
+            tokio::spawn(tunnel::serve_unterminated(edge, socket, slot, shutdown))
+        }
+        ListenerKind::Https => {
+            let limit = edge.settings.load().limits.handshake;
+            tokio::spawn(edge.serve_tls(socket, slot, limit, shutdown))
+        }
     };
 }
 

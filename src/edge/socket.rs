@@ -57,8 +57,8 @@ pub(super) struct Socket {
     peer: Peer,
     digest: Arc<SocketDigest>,
     accepted: TimingDigest,
-    /// How long a write may make no progress.
-    write_stall: Duration,
+    /// How long a write may make no progress, if that is limited here.
+    write_stall: Option<Duration>,
     blocked: Timer,
     /// Whether the kernel may hold what was written last.
     is_held: bool,
@@ -86,7 +86,7 @@ impl Socket {
             peer,
             digest: Arc::new(digest),
             accepted: TimingDigest::default(),
-            write_stall,
+            write_stall: Some(write_stall),
             blocked: Timer::default(),
             is_held: false,
             _guard: guard,
@@ -94,9 +94,21 @@ impl Socket {
     }
 
     /// Has the socket begin with what has been read of the connection already.
-    pub(super) fn with_received(mut self, received: BytesMut) -> Self {
+    pub(super) fn with_received(mut self, mut received: BytesMut) -> Self {
+        received.unsplit(std::mem::take(&mut self.ahead));
         self.ahead = received;
         self
+    }
+
+    /// Lets writes make no progress for as long as somebody else allows.
+    pub(super) fn allow_stalls(&mut self) {
+        self.write_stall = None;
+    }
+
+    /// Makes the connection end with a reset.
+    pub(super) fn reset_on_close(&self) {
+        // If it fails, the close is orderly.
+        _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     /// Has the client be connected to `address`, which another program accepts connections at.
@@ -184,7 +196,9 @@ impl Socket {
             self.blocked.clear();
             return written;
         }
-        if self.blocked.poll_after(cx, self.write_stall).is_ready() {
+        if let Some(limit) = self.write_stall
+            && self.blocked.poll_after(cx, limit).is_ready()
+        {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "the client reads no data",

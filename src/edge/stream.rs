@@ -19,6 +19,14 @@ pub(super) enum Peer {
 }
 
 impl Peer {
+    /// Its address and port, if it has one.
+    pub(super) fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(address),
+            Self::Unix => None,
+        }
+    }
+
     /// Its address, if it has one.
     pub(super) fn ip(self) -> Option<IpAddr> {
         match self {

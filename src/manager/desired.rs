@@ -59,7 +59,7 @@ pub(super) fn from_sites<'a>(
     let mut specs = Vec::new();
     for (site, host) in hosts.uncovered() {
         let (issuers, precedence) = match &site.tls {
-            SiteTls::Off => continue,
+            SiteTls::Off | SiteTls::PassThrough => continue,
             SiteTls::Issuer(issuer) => (vec![Arc::clone(issuer)], Precedence::Required),
             SiteTls::Auto(issuers) if issuers.is_empty() => continue,
             SiteTls::Auto(_) if candidates.covers(host, now) => continue,
@@ -86,7 +86,7 @@ pub(super) fn tls_hosts(config: &Config) -> impl Iterator<Item = (&Arc<Site>, &P
     config
         .sites
         .iter()
-        .filter(|site| site.tls != SiteTls::Off)
+        .filter(|site| site.tls.is_terminated())
         .flat_map(|site| site.hosts.iter().map(move |host| (site, host)))
         .filter(|(_, host)| **host != Pattern::Any)
 }

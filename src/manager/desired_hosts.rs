@@ -40,7 +40,7 @@ impl DesiredHosts {
             ..Self::default()
         };
         for (number, site) in (0..).zip(&config.sites) {
-            if site.tls == SiteTls::Off {
+            if !site.tls.is_terminated() {
                 continue;
             }
             for (place, host) in (0..).zip(&site.hosts) {

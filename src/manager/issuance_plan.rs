@@ -90,7 +90,7 @@ fn plan(config: &Config, name: &Pattern) -> (Reason, Vec<Arc<str>>, Option<Arc<s
     // The very name goes before the wildcard over it, as it does when requests are routed.
     let exact = sites().find(|site| site.hosts.contains(name));
     let site = exact.or_else(|| sites().find(|site| site.hosts.iter().any(has)));
-    let is_off = site.is_some_and(|site| site.tls == SiteTls::Off);
+    let is_off = site.is_some_and(|site| !site.tls.is_terminated());
     if exact.is_none()
         && !is_off
         && let (Some(on_demand), Pattern::Exact(host)) = (&config.on_demand, name)
@@ -101,7 +101,7 @@ fn plan(config: &Config, name: &Pattern) -> (Reason, Vec<Arc<str>>, Option<Arc<s
     let (why, issuers) = match site.map(|site| &site.tls) {
         Some(SiteTls::Auto(issuers)) => (Reason::Site, issuers.clone()),
         Some(SiteTls::Issuer(issuer)) => (Reason::Site, vec![Arc::clone(issuer)]),
-        Some(SiteTls::Off) => (Reason::NoTls, Vec::new()),
+        Some(SiteTls::Off | SiteTls::PassThrough) => (Reason::NoTls, Vec::new()),
         None => (
             Reason::Nothing,
             config.issuers.keys().take(1).cloned().collect(),

@@ -21,9 +21,12 @@ use super::prepared::Prepared;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::request_ctx::RequestCtx;
+use super::route::Site;
+use super::tunnel::{self, Opening, TunnelClient};
 use super::{Gateway, http_proxy};
 use crate::config::model::{Config, Protocol};
 use crate::shutdown::ShutdownWatch;
+use crate::tls::TlsInfo;
 
 /// Octets of a response that are buffered for one HTTP/2 stream. The edge bounds what all streams of
 /// a connection have there; Pingora's proxy does not, and has less for each.
@@ -75,6 +78,20 @@ pub trait DirectResponder: HttpServerApp {
         request: &Request<'_>,
         client: &mut C,
     ) -> impl Future<Output = Carried> + Send;
+
+    /// The site whose connections are passed through, by the name that a ClientHello requests.
+    fn passed_through(&self, name: &[u8]) -> Option<Arc<Site>>;
+
+    /// The site that gets the octets within a TLS connection, if it was made for one that does.
+    fn terminated_for(&self, info: &TlsInfo) -> Option<Arc<Site>>;
+
+    /// Passes the octets of a connection for `site` on, until the connection ends.
+    fn tunnel<C: TunnelClient>(
+        &self,
+        site: &Arc<Site>,
+        opening: Opening<'_>,
+        client: &mut C,
+    ) -> impl Future<Output = ()> + Send;
 
     /// The response to a request that is refused as malformed: `why` is a clause that says what is
     /// wrong with it. It is to be passed to [`Self::record_sent`].
@@ -245,6 +262,23 @@ impl DirectResponder for ProxyApp {
                 Box::pin(forward(gateway, decision, &request, client)).await
             }
         }
+    }
+
+    fn passed_through(&self, name: &[u8]) -> Option<Arc<Site>> {
+        self.gateway.router.passed_through(name)
+    }
+
+    fn terminated_for(&self, info: &TlsInfo) -> Option<Arc<Site>> {
+        self.gateway.router.terminated_for(info)
+    }
+
+    async fn tunnel<C: TunnelClient>(
+        &self,
+        site: &Arc<Site>,
+        opening: Opening<'_>,
+        client: &mut C,
+    ) {
+        tunnel::carry(&self.gateway, site, opening, client).await;
     }
 
     fn prepare_refusal(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Prepared {

@@ -6,6 +6,7 @@
 mod admittance;
 mod limited;
 mod to_tls;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,6 +177,9 @@ impl Router {
             _ => sites.admit_host(host, channel),
         };
         let site = match admission {
+            Admission::Serve(site) if site.tunnel.is_some() => {
+                return (None, Outcome::Refuse(Refusal::Misdirected));
+            }
             Admission::Serve(site) => match tls_policy::check(sites, site, request) {
                 Ok(()) => site,
                 Err(refusal) => return (None, Outcome::Refuse(refusal)),

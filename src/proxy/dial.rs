@@ -156,7 +156,7 @@ impl Duplex for tokio::io::DuplexStream {
 }
 
 /// How many octets of a socket's send queue the peer has not acknowledged; 0 if that is not known.
-fn queued(socket: RawFd) -> usize {
+pub(crate) fn queued(socket: RawFd) -> usize {
     let mut octets: libc::c_int = 0;
     // SAFETY: the request writes one integer, to where the pointer leads. A descriptor that is no
     // socket makes it fail.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
 
-use super::authority::Authority;
+use super::authority::{Authority, Channel};
 use super::decision::is_maintained;
 use super::header;
 use super::matcher::Mismatch;
@@ -15,7 +15,7 @@ use super::path::Ambiguous;
 use super::refusal::Refusal;
 use super::request::{Fields, Request};
 use super::route::{Site, SiteTable};
-use crate::config::model::{PathMatch, Route, decode_path};
+use crate::config::model::{PathMatch, Route, TunnelKind, decode_path};
 use crate::host::NameBuffer;
 
 /// A request whose way is to be explained.
@@ -50,6 +50,8 @@ pub enum Answer {
     RedirectToTls { url: String, is_optional: bool },
     /// By the page of the maintenance of the site's route at this index, or of the site.
     Maintenance(Option<usize>),
+    /// Not at all: the connection is passed on to this upstream.
+    Tunnel(TunnelKind, Arc<str>),
     /// By an error, with a sentence for the client and the methods that are allowed.
     Error(StatusCode, &'static str, Option<String>),
 }
@@ -92,12 +94,20 @@ impl SiteTable {
         let answer = match (header::check_request(&request), site) {
             (Err(refusal), _) => Some(error(refusal, None)),
             (Ok(()), None) if !question.is_tls => Some(error(Refusal::UnknownHost, None)),
+            (Ok(()), Some(site)) if question.is_tls && site.tunnel.is_some() => {
+                let tunnel = site.tunnel.as_ref();
+                tunnel
+                    .map(|tunnel| Answer::Tunnel(tunnel.kind, Arc::clone(tunnel.proxy.pool.name())))
+            }
+            (Ok(()), Some(site)) if !site.may_have(Channel::Plain) => {
+                Some(error(Refusal::Misdirected, None))
+            }
             (Ok(()), Some(site)) if site.tls && !question.is_tls => match self.https_port {
                 Some(port) => {
                     let port = (port != 443).then_some(port);
                     let host = Authority { port, ..authority };
                     let url = format!("https://{host}{}", question.target);
-                    let is_optional = self.https_optional;
+                    let is_optional = self.https_optional && site.tunnel.is_none();
                     Some(Answer::RedirectToTls { url, is_optional })
                 }
                 None => Some(error(Refusal::Misdirected, None)),

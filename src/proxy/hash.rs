@@ -1,8 +1,18 @@
 //! A hash that is the same in every process, so that gateways that share upstreams agree.
 
+use std::net::IpAddr;
+
 /// FNV-1a with the final steps of MurmurHash3, since FNV alone spreads short texts badly.
 pub(super) fn of(octets: &[u8]) -> u64 {
     of_parts(0, octets)
+}
+
+/// The hash of a client's address.
+pub(super) fn of_address(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(address) => of(&address.octets()),
+        IpAddr::V6(address) => of(&address.octets()),
+    }
 }
 
 /// The hash of `octets`, different for each `seed`.

@@ -61,27 +61,44 @@ pub(super) async fn race_addresses<T, F>(
 where
     F: Future<Output = Result<T>>,
 {
-    let pool = &ctx.proxy().ok_or_else(no_route)?.pool;
-    if !pool.has_other_addresses(&choice) {
-        let opened = open(choice.clone(), patience).await?;
-        return Ok((choice, opened));
-    }
-    let race = race(pool, &choice, patience, open).await;
-    for loser in race.losers {
-        pool.record_lost(loser);
-    }
-    let opened = race.result?;
-    let Some(winner) = race.winner else {
+    let pool = Arc::clone(&ctx.proxy().ok_or_else(no_route)?.pool);
+    let (opened, winner) = open_first(&pool, &choice, patience, open).await?;
+    let Some(winner) = winner else {
         return Ok((choice, opened));
     };
-    // One that has connections may have had no room on them.
-    if !choice.endpoint.http2.is_connected() {
-        pool.avoid_server(&choice);
-    }
     let choice = winner.choice.clone();
     ctx.change_address(winner);
     _ = ctx.choose_server();
     Ok((choice, opened))
+}
+
+/// The same for what is no request: `choice` is an address that it uses. Returns the use of another
+/// address if what was opened leads there.
+///
+/// # Errors
+/// If nothing can be opened.
+pub(super) async fn open_first<T, F>(
+    pool: &Pool,
+    choice: &Choice,
+    patience: Duration,
+    open: impl Fn(Choice, Duration) -> F,
+) -> Result<(T, Option<Picked>)>
+where
+    F: Future<Output = Result<T>>,
+{
+    if !pool.has_other_addresses(choice) {
+        return Ok((open(choice.clone(), patience).await?, None));
+    }
+    let race = race(pool, choice, patience, open).await;
+    for loser in race.losers {
+        pool.record_lost(loser);
+    }
+    let opened = race.result?;
+    // One that has connections may have had no room on them.
+    if race.winner.is_some() && !choice.endpoint.http2.is_connected() {
+        pool.avoid_server(choice);
+    }
+    Ok((opened, race.winner))
 }
 
 fn no_route() -> Box<Error> {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-pub(crate) use self::action::{Action, Proxy};
+pub(crate) use self::action::{Action, Proxy, Tunnel};
 pub(crate) use self::admission::Admission;
 use self::hashing::RandomState;
 use self::pools::Pools;
@@ -50,6 +50,8 @@ pub struct SiteTable {
     wildcard: HashMap<HostName, Arc<Site>, RandomState>,
     addresses: HashMap<IpAddr, Arc<Site>, RandomState>,
     any: Option<Arc<Site>>,
+    /// Sites whose connections are passed on, by name.
+    tunnels: HashMap<Arc<str>, Arc<Site>, RandomState>,
     pools: Pools,
     /// Looks up the names of servers.
     resolver: Arc<StubResolver>,
@@ -85,6 +87,8 @@ pub struct Site {
     pub(crate) tls_policy: Option<Arc<model::TlsPolicy>>,
     /// Shared by all sites with the same routes.
     routes: Arc<[Route]>,
+    /// How its connections are passed on, instead of requests.
+    pub(crate) tunnel: Option<Tunnel>,
     /// `Strict-Transport-Security`.
     hsts: Option<HeaderValue>,
     error_pages: Option<Arc<ErrorPages>>,
@@ -182,7 +186,13 @@ impl SiteTable {
             let routes = routes.or_insert_with(|| self.routes(&model.routes, metrics));
             let mut site = site(model, Arc::clone(routes), metrics);
             site.limits = self.limits.add(&site.name, model, known);
+            let tunnel = model.tunnel.as_ref();
+            site.tunnel = tunnel.map(|tunnel| self.tunnel(tunnel, &site.name, metrics));
             let site = Arc::new(site);
+            if site.tunnel.is_some() {
+                self.tunnels
+                    .insert(Arc::clone(&site.name), Arc::clone(&site));
+            }
             for host in &model.hosts {
                 let site = Arc::clone(&site);
                 match host {
@@ -202,6 +212,11 @@ impl SiteTable {
             .get(host)
             .or_else(|| host::parent(host).and_then(|parent| self.wildcard.get(parent)))
             .or(self.any.as_ref())
+    }
+
+    /// The site of this name, if its connections are passed on.
+    pub(crate) fn tunnel_site(&self, name: &str) -> Option<&Arc<Site>> {
+        self.tunnels.get(name)
     }
 
     /// What looks up the names of servers.
@@ -230,6 +245,7 @@ impl SiteTable {
         match (self.find_site(host), channel, self.https_port) {
             (None, Channel::Plain, _) => Admission::Unknown,
             (Some(site), Channel::Plain, _) if !site.tls => Admission::Serve(site),
+            (Some(site), _, _) if !site.may_have(channel) => Admission::Misdirected,
             (Some(site), Channel::Plain, Some(port)) => Admission::ToTls(site, port),
             (Some(site), Channel::Tls(_), _) if site.tls && channel.covers(host) => {
                 Admission::Serve(site)
@@ -252,21 +268,35 @@ impl SiteTable {
         routes.collect()
     }
 
+    fn proxy(&self, proxy: &model::Proxy, metrics: &Metrics) -> Proxy {
+        Proxy {
+            // The checked model names no upstream that it does not hold.
+            pool: self
+                .pools
+                .get(&proxy.upstream.name)
+                .map_or_else(|| pools::own_pool(&proxy.upstream, metrics), Arc::clone),
+            connect_timeout: proxy.connect_timeout,
+            read_timeout: proxy.read_timeout,
+            send_timeout: proxy.send_timeout,
+            total_timeout: proxy.total_timeout,
+            max_body: proxy.max_body.unwrap_or(self.max_body),
+            retries: proxy.retries,
+        }
+    }
+
+    fn tunnel(&self, tunnel: &model::Tunnel, site: &str, metrics: &Metrics) -> Tunnel {
+        Tunnel {
+            kind: tunnel.kind,
+            proxy: self.proxy(&tunnel.proxy, metrics),
+            idle: tunnel.idle,
+            upstream_connections: self.upstream_connections,
+            metrics: metrics.tunnels.site(site),
+        }
+    }
+
     fn action(&self, route: &model::Route, metrics: &Metrics) -> Action {
         match &route.action {
-            model::Action::Proxy(proxy) => Action::Proxy(Proxy {
-                // The checked model names no upstream that it does not hold.
-                pool: self
-                    .pools
-                    .get(&proxy.upstream.name)
-                    .map_or_else(|| pools::own_pool(&proxy.upstream, metrics), Arc::clone),
-                connect_timeout: proxy.connect_timeout,
-                read_timeout: proxy.read_timeout,
-                send_timeout: proxy.send_timeout,
-                total_timeout: proxy.total_timeout,
-                max_body: proxy.max_body.unwrap_or(self.max_body),
-                retries: proxy.retries,
-            }),
+            model::Action::Proxy(proxy) => Action::Proxy(self.proxy(proxy, metrics)),
             model::Action::Files(files) => Action::Files(Arc::clone(files)),
             // Only the target is sent: neither the request's path nor its query is added to it.
             model::Action::Redirect { to, status } => {
@@ -390,6 +420,7 @@ mod tests {
                 .collect(),
             tls,
             tls_policy: None,
+            tunnel: None,
             routes: paths
                 .iter()
                 .map(|path| model::Route {

@@ -1,5 +1,6 @@
 //! One server of an upstream: its addresses, and the settings of connections to it.
 
+use std::borrow::Cow;
 use std::os::unix::net::SocketAddr as UnixAddress;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora_core::protocols::ALPN;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
 use pingora_core::{Error, ErrorType, Result};
@@ -22,7 +22,7 @@ use crate::proxy::endpoint::Endpoint;
 use crate::proxy::hash;
 use crate::proxy::known_addresses::{FoundAddress, KnownAddresses};
 use crate::proxy::link::Link;
-use crate::proxy::server_tls::{ServerTls, TlsSettings};
+use crate::proxy::server_tls::{HTTP1, HTTP2, HTTP2_OR_1, ServerTls, TlsSettings};
 
 /// A server as it is configured, with its known addresses.
 pub(crate) struct Server {
@@ -67,11 +67,11 @@ impl Server {
         let mut tls =
             settings.map(|settings| ServerTls::new(settings, &upstream.tls, &server.address));
         if let Some(tls) = &mut tls {
-            tls.alpn = match upstream.protocol {
-                Protocol::Http1 => ALPN::H1,
-                Protocol::Http2 => ALPN::H2,
-                Protocol::Negotiated => ALPN::H2H1,
-            };
+            tls.alpn = Cow::Borrowed(match upstream.protocol {
+                Protocol::Http1 => HTTP1,
+                Protocol::Http2 => HTTP2,
+                Protocol::Negotiated => HTTP2_OR_1,
+            });
         }
         Self {
             template: template(keepalive.idle),
@@ -144,7 +144,35 @@ impl Server {
         }
         let mut tls = self.tls.clone();
         if let Some(tls) = &mut tls {
-            tls.alpn = ALPN::H1;
+            tls.alpn = Cow::Borrowed(HTTP1);
+        }
+        dialer
+            .open_connection(&endpoint.address, header, tls.as_ref(), patience)
+            .await
+    }
+
+    /// The same for octets of any protocol: the one that the client speaks, if that was negotiated.
+    ///
+    /// # Errors
+    ///
+    /// If the server cannot be reached or trusted.
+    pub(super) async fn open_tunnel(
+        &self,
+        endpoint: &Endpoint,
+        header: Option<&[u8]>,
+        dialer: &Dialer,
+        patience: Duration,
+        protocol: Option<&[u8]>,
+    ) -> Result<Box<dyn Duplex>> {
+        let mut tls = self.tls.clone();
+        if let Some(tls) = &mut tls {
+            let name = protocol.unwrap_or_default();
+            // A name that was negotiated has 255 octets at most.
+            let length = u8::try_from(name.len()).ok().filter(|length| *length > 0);
+            tls.alpn = Cow::Owned(match length {
+                Some(length) => [&[length][..], name].concat(),
+                None => Vec::new(),
+            });
         }
         dialer
             .open_connection(&endpoint.address, header, tls.as_ref(), patience)

@@ -1,6 +1,7 @@
 //! TLS to the servers of an upstream: whom the gateway trusts, what it presents, and what a failure
 //! means.
 
+use std::borrow::Cow;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -13,7 +14,6 @@ use openssl::sha::sha256;
 use openssl::ssl::{Ssl, SslContext, SslVerifyMode};
 use openssl::x509::X509;
 use openssl::x509::verify::X509CheckFlags;
-use pingora_core::protocols::ALPN;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_openssl::SslStream;
@@ -26,6 +26,11 @@ use crate::config::model::{
     ClientCertificate, Upstream, UpstreamAddress, UpstreamTls, service_domain,
 };
 use crate::printable::Printable as _;
+
+/// The protocols that are offered to servers by ALPN (RFC 7301, section 3.1).
+pub(super) const HTTP1: &[u8] = b"\x08http/1.1";
+pub(super) const HTTP2: &[u8] = b"\x02h2";
+pub(super) const HTTP2_OR_1: &[u8] = b"\x02h2\x08http/1.1";
 
 /// What all servers of an upstream have in common.
 pub(crate) struct TlsSettings {
@@ -133,8 +138,8 @@ pub(super) struct ServerTls {
     settings: Arc<TlsSettings>,
     /// The name or address that the certificate must cover. A name is sent in the ClientHello.
     name: Arc<str>,
-    /// The protocols that are offered to the server.
-    pub(super) alpn: ALPN,
+    /// The protocols that are offered to the server, as ALPN has them on the wire; none if empty.
+    pub(super) alpn: Cow<'static, [u8]>,
 }
 
 impl ServerTls {
@@ -156,7 +161,7 @@ impl ServerTls {
         Self {
             settings: Arc::clone(settings),
             name: name.into(),
-            alpn: ALPN::H1,
+            alpn: Cow::Borrowed(HTTP1),
         }
     }
 
@@ -198,11 +203,9 @@ impl ServerTls {
         if address.is_err() {
             ssl.set_hostname(&self.name)?;
         }
-        ssl.set_alpn_protos(match self.alpn {
-            ALPN::H1 | ALPN::Custom(_) => &b"\x08http/1.1"[..],
-            ALPN::H2 => b"\x02h2",
-            ALPN::H2H1 => b"\x02h2\x08http/1.1",
-        })?;
+        if !self.alpn.is_empty() {
+            ssl.set_alpn_protos(&self.alpn)?;
+        }
         if settings.verify {
             let param = ssl.param_mut();
             match address {

@@ -44,7 +44,7 @@ pub(super) fn check(sites: &SiteTable, site: &Site, request: &Request<'_>) -> Re
 
 /// Whether `site` may be served without TLS as long as it has no certificate.
 pub(super) fn may_be_plain(sites: &SiteTable, site: &Site) -> bool {
-    sites.https_optional && site.tls_policy.is_none()
+    sites.https_optional && site.tls_policy.is_none() && site.tunnel.is_none()
 }
 
 fn is_same(one: Option<&TlsPolicy>, other: Option<&TlsPolicy>) -> bool {

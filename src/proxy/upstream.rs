@@ -7,6 +7,7 @@ mod ejection;
 mod group;
 mod selection;
 mod succession;
+pub(crate) mod tunnel;
 mod view;
 mod warm_up;
 
@@ -172,10 +173,7 @@ impl Pool {
             return None;
         };
         match key {
-            HashKey::ClientIp => client.map(|client| match client {
-                IpAddr::V4(address) => hash::of(&address.octets()),
-                IpAddr::V6(address) => hash::of(&address.octets()),
-            }),
+            HashKey::ClientIp => client.map(hash::of_address),
             HashKey::Header(name) => {
                 let value = request.fields.get(name);
                 (!value.is_empty()).then(|| hash::of(value))

@@ -6,7 +6,7 @@ use tracing_subscriber::filter::ParseError;
 
 use super::report::ReloadError;
 use crate::access_log::AccessLog;
-use crate::config::model::{Config, Log, Server};
+use crate::config::model::{Config, Log, Server, SiteTls};
 use crate::config::{Diagnostics, Loaded};
 use crate::edge::{BindError, ListenerPlan, Settings};
 use crate::metrics::Metrics;
@@ -83,6 +83,10 @@ pub fn settings(
     Ok(Settings {
         limits: config.server.limits,
         balancers: config.server.balancers.clone(),
+        has_pass_through: config
+            .sites
+            .iter()
+            .any(|site| site.tls == SiteTls::PassThrough),
         acceptor,
     })
 }

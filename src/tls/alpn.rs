@@ -1,7 +1,9 @@
 //! The protocols negotiated by ALPN: those of requests, and the one by which a CA validates a name
 //! (RFC 8737).
 
-use openssl::ssl::select_next_proto;
+use openssl::ssl::{AlpnError, select_next_proto};
+
+use crate::config::model::TlsPolicy;
 
 /// The protocols of requests in ALPN's wire format (RFC 7301, section 3.1), in order of preference.
 /// HTTP/1.0 is served as HTTP/1.1 is.
@@ -22,21 +24,33 @@ pub(super) fn is_validation(extension: &[u8]) -> bool {
     extension == ONLY_VALIDATION
 }
 
-/// Selects the protocol of a connection from what the client offers. `own` are those of its site or of
-/// all sites, if they are configured.
+/// Selects the protocol of a connection from what the client offers. `policy` is that of its site, if
+/// that has its own, and `general` are the protocols of all sites, if they are configured.
+///
+/// # Errors
+/// If there is none: the handshake fails, or continues without a protocol.
 pub(super) fn select_protocol<'a>(
     offered: &'a [u8],
     is_validation: bool,
-    own: Option<&[&str]>,
-) -> Option<&'a [u8]> {
+    policy: Option<&TlsPolicy>,
+    general: Option<&[&str]>,
+) -> Result<&'a [u8], AlpnError> {
     if is_validation {
         // It is all that was offered.
-        return Some(VALIDATION);
+        return Ok(VALIDATION);
     }
-    match own {
-        Some(own) => select_from(own.iter().copied(), offered),
-        None => select_next_proto(REQUESTS, offered),
-    }
+    let tunnel = policy.and_then(|policy| policy.tunnel.as_ref());
+    let own = policy.and_then(|policy| policy.protocols.as_deref());
+    let selected = match (tunnel, own.or(general)) {
+        (Some(tunnel), _) => match &tunnel.protocols {
+            Some(own) => select_from(own.iter().map(|name| &**name), offered),
+            // What is within TLS is between the client and its server.
+            None => return Err(AlpnError::NOACK),
+        },
+        (None, Some(own)) => select_from(own.iter().copied(), offered),
+        (None, None) => select_next_proto(REQUESTS, offered),
+    };
+    selected.ok_or(AlpnError::ALERT_FATAL)
 }
 
 /// The first of `own` that the client offers.

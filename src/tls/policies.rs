@@ -94,8 +94,8 @@ fn hosts(config: &Config) -> impl Iterator<Item = (&Pattern, &Policy)> {
     let general = &config.tls.policy;
     config.sites.iter().flat_map(move |site| {
         let policy = match site.tls {
-            // A name that is not served over TLS is like one without a site.
-            SiteTls::Off => general,
+            // A name that the gateway terminates no TLS for is like one without a site.
+            SiteTls::Off | SiteTls::PassThrough => general,
             SiteTls::Auto(_) | SiteTls::Issuer(_) => &site.tls_policy,
         };
         site.hosts.iter().map(move |host| (host, policy))

@@ -40,7 +40,7 @@ impl Effects {
         let index = match answer {
             Answer::Route(index) => Some(*index),
             Answer::Maintenance(index) => *index,
-            Answer::RedirectToTls { .. } | Answer::Error(..) => None,
+            Answer::RedirectToTls { .. } | Answer::Tunnel(..) | Answer::Error(..) => None,
         };
         let route = index.and_then(|index| site?.1.routes.get(index));
         let maintenance = match (answer, site) {

@@ -11,7 +11,7 @@ use http::StatusCode;
 use super::{
     Access, Balance, ClientCertificate, Compression, Conditions, Eject, ErrorPages, Files,
     HealthCheck, Hsts, KeepAlive, Maintenance, Origin, PathMatch, Protocol, ProxyProtocolVersion,
-    Retries, Rewriting, RouteRate, SiteLimits, Sticky, Template, TlsPolicy,
+    Retries, Rewriting, RouteRate, SiteLimits, Sticky, Template, TlsPolicy, Tunnel,
 };
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
@@ -147,6 +147,8 @@ pub struct Site {
     /// as they stand; of equal paths the one with more conditions, then the earlier in the file.
     /// Sites with the same routes share them.
     pub routes: Arc<[Route]>,
+    /// How its connections are passed on, instead of requests.
+    pub tunnel: Option<Arc<Tunnel>>,
     /// `Strict-Transport-Security` for responses over TLS.
     pub hsts: Option<Hsts>,
     /// Its own, and those of the server for what its own are not for.
@@ -169,6 +171,15 @@ pub enum SiteTls {
     Issuer(Arc<str>),
     /// The site is served on the HTTP listeners only, and not redirected to HTTPS.
     Off,
+    /// The site's servers terminate TLS, with certificates of their own.
+    PassThrough,
+}
+
+impl SiteTls {
+    /// Whether the gateway terminates TLS for the site, with a certificate.
+    pub fn is_terminated(&self) -> bool {
+        matches!(self, Self::Auto(_) | Self::Issuer(_))
+    }
 }
 
 /// What to do with requests for some paths.

@@ -20,6 +20,8 @@ pub struct TlsPolicy {
     pub ciphers: Option<Ciphers>,
     /// The protocols to offer by ALPN, most preferred first.
     pub protocols: Option<Box<[&'static str]>>,
+    /// If connections are passed on once TLS is terminated, for which site and in which protocols.
+    pub tunnel: Option<TunnelPolicy>,
     digest: [u8; 32],
 }
 
@@ -44,14 +46,47 @@ impl TlsPolicy {
             versions,
             ciphers,
             protocols,
+            tunnel: None,
             digest: hash.finish(),
         })
+    }
+
+    /// The policy of a site whose connections are passed on, with the demands of `policy` if it has
+    /// others.
+    pub fn for_tunnel(policy: Option<Self>, tunnel: TunnelPolicy) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(format!("{tunnel:?}").as_bytes());
+        if let Some(policy) = &policy {
+            hash.update(&policy.digest);
+        }
+        let policy = policy.unwrap_or(Self {
+            client_auth: None,
+            versions: None,
+            ciphers: None,
+            protocols: None,
+            tunnel: None,
+            digest: [0; 32],
+        });
+        Self {
+            tunnel: Some(tunnel),
+            digest: hash.finish(),
+            ..policy
+        }
     }
 
     /// What is equal only for equal demands, the content of files included.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
+}
+
+/// What belongs to connections that are passed on once TLS is terminated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelPolicy {
+    /// The first host of the site, which is its name.
+    pub site: Arc<str>,
+    /// The protocols to offer by ALPN, most preferred first; `None` to negotiate none.
+    pub protocols: Option<Box<[Box<str>]>>,
 }
 
 /// A version of TLS.

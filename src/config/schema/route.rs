@@ -19,7 +19,10 @@ use super::route_path::RoutePath;
 use super::site_tls::SiteTls;
 use super::sticky::Sticky;
 use super::text::{Duration, Size, Switch};
-use super::upstream::{Balance, Eject, Health, KeepAlive, Protocol, SendProxyProtocol};
+use super::tunnel::Tunnel;
+use super::upstream::{
+    Balance, Eject, Health, KeepAlive, Protocol, SendProxyProtocol, UpstreamTls,
+};
 
 /// A pool of servers that requests are passed to.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -114,44 +117,8 @@ impl Default for WeightedServer {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(inline)]
-pub(crate) enum UpstreamTls {
-    Switch(Switch),
-    On(UpstreamTlsOptions),
-}
-
-/// TLS to the servers of an upstream.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct UpstreamTlsOptions {
-    /// The name that is requested and verified. By default that of the server's address.
-    pub(crate) server_name: Option<String>,
-    /// Whether the server's certificate is verified.
-    pub(crate) verify: bool,
-    /// A PEM file with the roots to trust instead of the system's.
-    pub(crate) ca_file: Option<String>,
-    /// A PEM file with the certificate that servers are shown if they ask for one, and its
-    /// intermediates. Needs `key`.
-    pub(crate) cert: Option<String>,
-    /// A PEM file with the private key of `cert`.
-    pub(crate) key: Option<String>,
-}
-
-impl Default for UpstreamTlsOptions {
-    fn default() -> Self {
-        Self {
-            server_name: None,
-            verify: true,
-            ca_file: None,
-            cert: None,
-            key: None,
-        }
-    }
-}
-
-/// Some hosts, and what to do with their requests: `routes`, or `upstream` for short.
+/// Some hosts, and what to do with their requests: `routes`, or `upstream` for short; or with their
+/// connections: `pass_through` or `tcp`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["hosts"]))]
@@ -170,6 +137,12 @@ pub(crate) struct Site {
     pub(crate) routes: Option<Vec<Route>>,
     /// The upstream for all requests: short for one route.
     pub(crate) upstream: Option<String>,
+    /// The upstream that connections are passed to as they come, TLS included, by the name that
+    /// clients request. Or a mapping with more about it.
+    pub(crate) pass_through: Option<Tunnel>,
+    /// The upstream that gets the octets within TLS, whatever their protocol. Or a mapping with more
+    /// about it.
+    pub(crate) tcp: Option<Tunnel>,
     /// Tells browsers to use HTTPS only: `Strict-Transport-Security` on every response over TLS.
     pub(crate) hsts: Option<Hsts>,
     /// Whether responses of servers, files, and those of `respond` are compressed: `off`, `on`, or
@@ -209,6 +182,8 @@ impl Default for Site {
             client_auth: None,
             routes: None,
             upstream: None,
+            pass_through: None,
+            tcp: None,
             hsts: None,
             compress: None,
             error_pages: IndexMap::new(),

@@ -26,9 +26,9 @@ pub(crate) struct SiteTlsOptions {
     #[schemars(length(min = 1))]
     pub(crate) ciphers: Option<Vec<Cipher>>,
     /// The protocols that are offered by ALPN, in order of preference. By default those of
-    /// `tls`.
+    /// `tls`. With `tcp`, any: by default none.
     #[schemars(length(min = 1))]
-    pub(crate) alpn: Option<Vec<AlpnProtocol>>,
+    pub(crate) alpn: Option<Vec<String>>,
 }
 
 impl Default for SiteTlsOptions {
@@ -132,4 +132,15 @@ pub(crate) enum AlpnProtocol {
     Http2,
     #[serde(rename = "http/1.1")]
     Http1,
+}
+
+impl AlpnProtocol {
+    /// The protocol of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name {
+            "h2" => Some(Self::Http2),
+            "http/1.1" => Some(Self::Http1),
+            _ => None,
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::text::Duration;
+use super::text::{Duration, Switch};
 
 /// The protocol that the servers of an upstream speak.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -183,6 +183,43 @@ impl Default for Health {
             unhealthy: 3,
             status: "200-399".to_owned(),
             host: None,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum UpstreamTls {
+    Switch(Switch),
+    On(UpstreamTlsOptions),
+}
+
+/// TLS to the servers of an upstream.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct UpstreamTlsOptions {
+    /// The name that is requested and verified. By default that of the server's address.
+    pub(crate) server_name: Option<String>,
+    /// Whether the server's certificate is verified.
+    pub(crate) verify: bool,
+    /// A PEM file with the roots to trust instead of the system's.
+    pub(crate) ca_file: Option<String>,
+    /// A PEM file with the certificate that servers are shown if they ask for one, and its
+    /// intermediates. Needs `key`.
+    pub(crate) cert: Option<String>,
+    /// A PEM file with the private key of `cert`.
+    pub(crate) key: Option<String>,
+}
+
+impl Default for UpstreamTlsOptions {
+    fn default() -> Self {
+        Self {
+            server_name: None,
+            verify: true,
+            ca_file: None,
+            cert: None,
+            key: None,
         }
     }
 }

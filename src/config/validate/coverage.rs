@@ -190,7 +190,7 @@ pub(super) fn warn_uncovered_sites(ctx: &mut Context<'_>, config: &Config, root:
             continue;
         }
         let (issuer, auto) = match &site.tls {
-            SiteTls::Off => continue,
+            SiteTls::Off | SiteTls::PassThrough => continue,
             SiteTls::Auto(issuers) => (issuers.first(), true),
             SiteTls::Issuer(issuer) => (Some(issuer), false),
         };
@@ -229,6 +229,10 @@ fn no_listener(server: &Server, tls: &SiteTls) -> Option<(&'static str, &'static
         SiteTls::Off => server.http.is_empty().then_some((
             "no listener serves the site: it has 'tls: off', and 'server.http' is empty",
             "give an address in 'server.http'",
+        )),
+        SiteTls::PassThrough => server.https.is_empty().then_some((
+            "no listener serves the site: 'server.https' is empty",
+            "give an address there",
         )),
         SiteTls::Auto(_) | SiteTls::Issuer(_) => server.https.is_empty().then_some((
             "no listener serves the site: 'server.https' is empty",

@@ -17,6 +17,7 @@ use super::references::Upstreams;
 use super::rewrite::rewriting;
 use super::route_match::{SeenRoutes, conditions, route_path, sort_routes, warn_unreachable};
 use super::site_tls::{check_certificates, site_tls};
+use super::tunnel::tunnel;
 use crate::config::model::{
     Access, Action, Maintenance, PathMatch, Route, RouteRate, Server, Site, SiteLimits, SiteTls,
     Tls,
@@ -75,6 +76,7 @@ pub(super) fn sites(
     for (index, site) in raw.sites.iter().enumerate() {
         let at = at.index(index);
         let (tls, tls_policy) = site_tls(ctx, site, general, &at);
+        let tunnel = tunnel(ctx, site, &tls, general, upstreams, &at);
         let hosts_at = at.key("hosts");
         let mut hosts = Vec::with_capacity(site.hosts.len());
         for (host_index, host) in site.hosts.iter().enumerate() {
@@ -145,6 +147,7 @@ pub(super) fn sites(
             access,
             limits,
             routes: shared.share_routes(routes),
+            tunnel,
             origin: ctx.origin(&at),
         }));
     }
@@ -170,6 +173,9 @@ fn routes(
     inherited: Inherited<'_>,
     at: &At<'_>,
 ) -> Vec<(usize, Route)> {
+    if site.pass_through.is_some() || site.tcp.is_some() {
+        return Vec::new();
+    }
     let compress = site.compress.as_ref();
     let compress = compress.and_then(|raw| compression(ctx, raw, &at.key("compress")));
     let raw = match (&site.routes, &site.upstream) {
@@ -192,10 +198,11 @@ fn routes(
             return proxy.map(|action| (0, route(action))).into_iter().collect();
         }
         (None, None) => {
-            if !at.key("routes").is_written() && !at.key("upstream").is_written() {
+            let ways = ["routes", "upstream", "pass_through", "tcp"];
+            if !ways.iter().any(|key| at.key(key).is_written()) {
                 let message = "the site does nothing: it has neither 'routes' nor 'upstream'";
-                ctx.problems
-                    .error(at, message, "add 'upstream: NAME' or a list of 'routes'");
+                let hint = "add 'upstream: NAME' or a list of 'routes'; or 'pass_through' or 'tcp'";
+                ctx.problems.error(at, message, hint);
             }
             return Vec::new();
         }

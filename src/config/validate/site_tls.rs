@@ -7,9 +7,10 @@ use super::client_auth::client_auth;
 use super::context::Context;
 use super::references;
 use super::tls_options::TlsOptions;
-use crate::config::model::{SiteTls, Tls, TlsPolicy, TlsVersion};
+use crate::config::model::{SiteTls, Tls, TlsPolicy, TlsVersion, TunnelPolicy};
 use crate::config::problem::At;
 use crate::config::schema;
+use crate::host::Pattern;
 
 /// Where the certificate of a site comes from, and what it demands of connections. `general` is what
 /// all sites have.
@@ -19,6 +20,9 @@ pub(super) fn site_tls(
     general: &Tls,
     at: &At<'_>,
 ) -> (SiteTls, Option<Arc<TlsPolicy>>) {
+    if site.pass_through.is_some() {
+        return (SiteTls::PassThrough, None);
+    }
     let tls_at = at.key("tls");
     let default = schema::SiteTlsOptions::default();
     let (tls, options) = match &site.tls {
@@ -33,14 +37,22 @@ pub(super) fn site_tls(
     let own = own.map(|raw| client_auth(ctx, raw, &auth_at));
     let of_all = general.policy.as_ref();
     let of_all = of_all.and_then(|policy| policy.client_auth.clone());
-    let options = TlsOptions::from(options);
+    let raw = options;
+    let options = TlsOptions::from(raw);
     let versions = options.versions(ctx, &tls_at);
     let spoken = versions.as_ref().unwrap_or(&general.versions);
     let ciphers = options.ciphers(ctx, spoken, &tls_at);
-    let protocols = options.protocols(ctx, &tls_at);
+    let protocols = match site.tcp.is_some() {
+        true => None,
+        false => {
+            check_protocols(ctx, raw, &tls_at);
+            options.protocols(ctx, &tls_at)
+        }
+    };
     if ciphers.is_none() {
         check_inherited_ciphers(ctx, spoken, general, &tls_at);
     }
+    let tunnel = tunnel(ctx, site, raw, &tls_at);
     if tls == SiteTls::Off {
         if let Some(key) = options.first_key() {
             let message = format!("'{key}' has no meaning for a site with 'certificate: off'");
@@ -63,6 +75,10 @@ pub(super) fn site_tls(
         ciphers.filter(|own| general.ciphers.as_ref() != Some(own)),
         protocols.filter(|own| general.protocols.as_ref() != Some(own)),
     );
+    let policy = match tunnel {
+        Some(tunnel) => Some(TlsPolicy::for_tunnel(policy, tunnel)),
+        None => policy,
+    };
     (tls, policy.map(Arc::new))
 }
 
@@ -123,4 +139,45 @@ fn certificate(ctx: &mut Context<'_>, name: &str, at: &At<'_>) -> SiteTls {
             SiteTls::Off
         }
     }
+}
+
+/// Checks that requests can come over the protocols that a site gives itself.
+fn check_protocols(ctx: &mut Context<'_>, raw: &schema::SiteTlsOptions, at: &At<'_>) {
+    let at = at.key("alpn");
+    for (index, name) in raw.alpn.iter().flatten().enumerate() {
+        if schema::AlpnProtocol::named(name).is_none() {
+            let at = at.index(index);
+            let message = format!("requests do not come over {}", at.quoted());
+            let hint = "write h2 or http/1.1; other protocols are for sites with 'tcp'";
+            ctx.problems.error(&at, message, hint);
+        }
+    }
+}
+
+/// What a site demands whose connections are passed on once TLS is terminated.
+fn tunnel(
+    ctx: &mut Context<'_>,
+    site: &schema::Site,
+    raw: &schema::SiteTlsOptions,
+    at: &At<'_>,
+) -> Option<TunnelPolicy> {
+    site.tcp.as_ref()?;
+    let at = at.key("alpn");
+    let list = raw.alpn.as_ref();
+    for (index, name) in list.into_iter().flatten().enumerate() {
+        let at = at.index(index);
+        if !(1..=255).contains(&name.len()) {
+            let message = "the name of a protocol has 1 to 255 octets";
+            ctx.problems.error(&at, message, "correct the name");
+        } else if name == "acme-tls/1" {
+            let message = "acme-tls/1 is for the validation of names by CAs";
+            let hint = "remove it: it is negotiated whenever a validation is pending";
+            ctx.problems.error(&at, message, hint);
+        }
+    }
+    let host = site.hosts.first()?.parse::<Pattern>().ok()?;
+    Some(TunnelPolicy {
+        site: host.to_string().into(),
+        protocols: list.map(|list| list.iter().map(|name| name.as_str().into()).collect()),
+    })
 }

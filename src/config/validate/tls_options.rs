@@ -1,5 +1,6 @@
 //! Versions, cipher suites and protocols, which `tls` has for all sites and a site for itself.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use super::context::Context;
@@ -12,7 +13,7 @@ pub(super) struct TlsOptions<'a> {
     profile: Option<schema::TlsProfile>,
     versions: Option<&'a schema::TlsVersions>,
     ciphers: Option<&'a [schema::Cipher]>,
-    alpn: Option<&'a [schema::AlpnProtocol]>,
+    alpn: Option<Cow<'a, [schema::AlpnProtocol]>>,
 }
 
 impl<'a> From<&'a schema::Tls> for TlsOptions<'a> {
@@ -21,7 +22,7 @@ impl<'a> From<&'a schema::Tls> for TlsOptions<'a> {
             profile: raw.profile,
             versions: raw.versions.as_ref(),
             ciphers: raw.ciphers.as_deref(),
-            alpn: raw.alpn.as_deref(),
+            alpn: raw.alpn.as_deref().map(Cow::Borrowed),
         }
     }
 }
@@ -32,7 +33,11 @@ impl<'a> From<&'a schema::SiteTlsOptions> for TlsOptions<'a> {
             profile: raw.profile,
             versions: raw.versions.as_ref(),
             ciphers: raw.ciphers.as_deref(),
-            alpn: raw.alpn.as_deref(),
+            // Others are for sites that have no requests.
+            alpn: raw.alpn.as_ref().map(|list| {
+                let known = |name: &String| schema::AlpnProtocol::named(name);
+                list.iter().filter_map(known).collect()
+            }),
         }
     }
 }
@@ -129,7 +134,7 @@ impl TlsOptions<'_> {
         ctx: &mut Context<'_>,
         at: &At<'_>,
     ) -> Option<Box<[&'static str]>> {
-        let list = self.alpn?;
+        let list = self.alpn.as_deref()?;
         report_twice(ctx, list, &at.key("alpn"));
         let names = list.iter().flat_map(|protocol| match protocol {
             schema::AlpnProtocol::Http2 => &["h2"][..],

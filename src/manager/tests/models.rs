@@ -42,6 +42,7 @@ pub(super) fn site(hosts: &[&str], tls: SiteTls) -> Site {
         tls,
         tls_policy: None,
         routes: [].into(),
+        tunnel: None,
         hsts: None,
         error_pages: None,
         maintenance: None,

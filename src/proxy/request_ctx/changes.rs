@@ -167,6 +167,7 @@ impl RequestCtx {
             client_certificate: request.client_certificate().map(|one| one.log_fields()),
             user: self.decision.as_ref().and_then(Decision::user),
             refused: self.refusal.map(Refusal::reason),
+            tunnel: None,
         });
     }
 

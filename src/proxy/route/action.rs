@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::model;
+use crate::metrics::TunnelMetrics;
 use crate::proxy::redirect::Redirect;
 use crate::proxy::response::LocalResponse;
 use crate::proxy::upstream::Pool;
@@ -14,6 +15,18 @@ pub(crate) enum Action {
     Redirect(Redirect),
     Proxy(Proxy),
     Files(Arc<model::Files>),
+}
+
+/// How the octets of a site's connections are passed on.
+pub(crate) struct Tunnel {
+    pub(crate) kind: model::TunnelKind,
+    /// What concerns requests alone has no meaning.
+    pub(crate) proxy: Proxy,
+    /// How long no octet may pass in either direction.
+    pub(crate) idle: Duration,
+    /// How many connections to upstreams there may be at a time, 0 for as many as there is room for.
+    pub(crate) upstream_connections: usize,
+    pub(crate) metrics: TunnelMetrics,
 }
 
 /// How a request is passed on.

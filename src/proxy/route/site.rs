@@ -5,9 +5,10 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::{Action, Route, Site};
-use crate::config::model::{self, Access, ErrorPages, Maintenance, SiteTls};
+use crate::config::model::{self, Access, ErrorPages, Maintenance, SiteTls, TunnelKind};
 use crate::host::Pattern;
 use crate::metrics::Metrics;
+use crate::proxy::authority::Channel;
 use crate::proxy::header::declared_length;
 use crate::proxy::request::Request;
 use crate::proxy::rewriting::Rewriting;
@@ -26,6 +27,7 @@ pub(super) fn site(model: &model::Site, routes: Arc<[Route]>, metrics: &Metrics)
         tls: model.tls != SiteTls::Off,
         tls_policy: model.tls_policy.clone(),
         routes,
+        tunnel: None,
         hsts: model.hsts.map(hsts_field),
         error_pages: model.error_pages.clone(),
         maintenance: model.maintenance.clone(),
@@ -35,6 +37,16 @@ pub(super) fn site(model: &model::Site, routes: Arc<[Route]>, metrics: &Metrics)
 }
 
 impl Site {
+    /// Whether a request that arrived through `channel` is answered. Where connections are passed on,
+    /// the only answer is the redirect to TLS, if clients speak that with the server.
+    pub(in crate::proxy) fn may_have(&self, channel: Channel<'_>) -> bool {
+        let kind = self.tunnel.as_ref().map(|tunnel| tunnel.kind);
+        match (kind, channel) {
+            (None, _) | (Some(TunnelKind::PassThrough), Channel::Plain) => true,
+            (Some(TunnelKind::PassThrough | TunnelKind::Tcp), _) => false,
+        }
+    }
+
     /// What the route at an index changes in requests and responses.
     pub(crate) fn rewriting(&self, index: usize) -> Option<&Rewriting> {
         self.routes.get(index)?.rewriting.as_deref()

@@ -63,6 +63,7 @@ pub(crate) fn site(hosts: &[&str], tls: SiteTls, routes: Vec<(&str, Action)>) ->
             .collect(),
         tls,
         tls_policy: None,
+        tunnel: None,
         routes: routes
             .into_iter()
             .map(|(path, action)| Route {

@@ -1,0 +1,161 @@
+//! What metrics and logs say of a tunnel. Its line in the access log is written when it ends, however
+//! it does.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use pingora_core::Error;
+use tokio::time::Instant;
+
+use super::Opening;
+use super::connect::Judge;
+use super::pipe::{End, Meter};
+use crate::access_log::Entry;
+use crate::clock::{Clock as _, SystemClock};
+use crate::proxy::Gateway;
+use crate::proxy::failure::{CLIENT_GONE, ErrorSummary, Failure};
+use crate::proxy::refusal::Refusal;
+use crate::proxy::request_id;
+use crate::proxy::route::Tunnel;
+
+/// The record of a tunnel. Dropped before its end is known, it was cut by a stop of the gateway.
+pub(super) struct Record<'a> {
+    gateway: &'a Gateway,
+    site: &'a Arc<str>,
+    tunnel: &'a Tunnel,
+    opening: Opening<'a>,
+    id: HeaderValue,
+    began: Instant,
+    received: u64,
+    sent: u64,
+    judge: Option<Judge>,
+    refusal: Option<Refusal>,
+    status: u16,
+    ended: &'static str,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn new(
+        gateway: &'a Gateway,
+        site: &'a Arc<str>,
+        tunnel: &'a Tunnel,
+        opening: Opening<'a>,
+    ) -> Self {
+        tunnel.metrics.open.inc();
+        Self {
+            gateway,
+            site,
+            tunnel,
+            opening,
+            id: request_id::new(),
+            began: Instant::now(),
+            received: 0,
+            sent: 0,
+            judge: None,
+            refusal: None,
+            status: 200,
+            ended: "stopped",
+        }
+    }
+
+    /// Records that the connection is not passed on.
+    pub(super) fn refuse(mut self, refusal: Refusal) {
+        self.gateway.refused.count(refusal);
+        let (status, _) = refusal.status();
+        self.status = status.as_u16();
+        self.ended = "refused";
+        self.refusal = Some(refusal);
+    }
+
+    /// Records that no server can be reached.
+    pub(super) fn fail(mut self, error: &Error) {
+        let failure = Failure::of(error, true);
+        let status = failure.response_status();
+        self.status = status.map_or(CLIENT_GONE, |(status, _)| status.as_u16());
+        self.ended = "unreachable";
+        let pool = &self.tunnel.proxy.pool;
+        if let Some(suppressed) = pool.failures.admit() {
+            tracing::warn!(
+                site = &**self.site,
+                upstream = &**pool.name(),
+                request_id = self.id(),
+                suppressed,
+                error = %ErrorSummary(error),
+                "a connection could not be passed on",
+            );
+        }
+    }
+
+    /// Records which server has the connection.
+    pub(super) fn set_server(&mut self, judge: Judge) {
+        self.judge = Some(judge);
+    }
+
+    /// Records how the tunnel has ended.
+    pub(super) fn end(mut self, end: End) {
+        let is_of_server = matches!(end, End::ServerClosed | End::ServerReset);
+        if let (true, 0, Some(judge)) = (is_of_server, self.sent, &mut self.judge) {
+            judge.record(true);
+        }
+        self.ended = match end {
+            End::ClientClosed => "client_closed",
+            End::ServerClosed => "server_closed",
+            End::ClientReset => "client_reset",
+            End::ServerReset => "server_reset",
+            End::Idle => "idle",
+            End::Total => "total",
+        };
+    }
+
+    fn id(&self) -> &str {
+        self.id.to_str().unwrap_or("-")
+    }
+}
+
+impl Meter for Record<'_> {
+    fn count_received(&mut self, octets: usize) {
+        let octets = octets as u64;
+        self.received += octets;
+        self.tunnel.metrics.received.inc_by(octets);
+    }
+
+    fn count_sent(&mut self, octets: usize) {
+        let octets = octets as u64;
+        if let (0, Some(judge)) = (self.sent, &mut self.judge) {
+            judge.record(false);
+        }
+        self.sent += octets;
+        self.tunnel.metrics.sent.inc_by(octets);
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        self.tunnel.metrics.open.dec();
+        self.tunnel.metrics.count_end(self.ended);
+        let access = self.gateway.access.load();
+        if !access.is_on() {
+            return;
+        }
+        let opening = &self.opening;
+        access.write(&Entry {
+            time: SystemClock.now(),
+            client: opening.address(),
+            host: opening.name,
+            method: self.tunnel.kind.key(),
+            target: b"-",
+            version: opening.tls.map_or("TLS", |tls| &*tls.version),
+            status: self.status,
+            bytes: usize::try_from(self.sent).unwrap_or(usize::MAX),
+            duration: self.began.elapsed(),
+            request_id: self.id(),
+            referer: b"",
+            user_agent: b"",
+            upstream: self.judge.as_ref().map(Judge::server),
+            user: None,
+            refused: self.refusal.map(Refusal::reason),
+            client_certificate: opening.client_certificate.map(|one| one.log_fields()),
+            tunnel: Some((self.received, self.ended)),
+        });
+    }
+}
