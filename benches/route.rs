@@ -49,6 +49,7 @@ fn table(sites: usize) -> SiteTable {
             hosts: vec![host.parse().expect("a pattern")],
             tls: SiteTls::Auto(Vec::new()),
             tls_policy: None,
+            tunnel: None,
             routes: paths(&host).into_iter().map(respond).collect(),
             hsts: None,
             error_pages: None,
