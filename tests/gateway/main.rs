@@ -36,3 +36,4 @@ mod proxy;
 mod smuggling;
 mod support;
 mod tls;
+mod tunnels;
