@@ -27,6 +27,8 @@ sites:
   - hosts: [plain.example]
     tls: off
     routes: [{ path: /only, methods: [GET], respond: {} }]
+  - { hosts: [raw.example], pass_through: app }
+  - { hosts: [tcp.example], tcp: app }
 "#;
 
 #[track_caller]
@@ -352,4 +354,28 @@ fn what_cannot_be_explained_is_refused() {
         printed.stderr.contains("did you mean 'respond'?"),
         "{printed:?}"
     );
+}
+
+#[test]
+fn connections_that_are_passed_on_are_explained() {
+    let (_dir, path) = config();
+    for (request, answer) in [
+        (
+            "https://raw.example/x",
+            "by a server of the upstream app: the connection is passed through\n",
+        ),
+        (
+            "http://raw.example/x",
+            "308 redirect to https://raw.example:8443/x\n",
+        ),
+        (
+            "https://tcp.example/",
+            "by a server of the upstream app: it gets the octets within TLS",
+        ),
+        ("http://tcp.example/", "421 Misdirected Request"),
+    ] {
+        let printed = explain(&path, &[request]);
+        let line = format!("answer: {answer}");
+        assert!(printed.stdout.contains(&line), "{printed:?}");
+    }
 }

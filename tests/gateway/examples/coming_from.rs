@@ -12,8 +12,8 @@ use serde_json::json;
 
 use super::named_echo;
 use crate::support::{
-    Act, Builder, Ca, CurlReply, Gateway, Origin, TlsClient, TokenSigner, read_head, serving,
-    wait_for,
+    Act, Builder, Ca, CurlReply, Gateway, Origin, TlsClient, TlsOrigin, TokenSigner, read_head,
+    serving, wait_for,
 };
 
 /// A line of a table: what it is for, and what is written here for it.
@@ -128,11 +128,13 @@ fn has_line(text: &str, line: &str) -> bool {
 #[test]
 fn sites() {
     let (app, other) = (named_echo("app"), named_echo("other"));
+    let secure = TlsOrigin::start(&Ca::new("Behind").leaf(&["*.test"]).make());
     let lines = lines("Sites");
     let mut yaml = format!(
         "issuers: {{ local: {{ local_ca: {{ name: Test }} }} }}\n\
-         upstreams: {{ app: {{ servers: [\"{}\"] }} }}\nsites:\n",
-        app.address()
+         upstreams: {{ app: {{ servers: [\"{}\"] }}, secure: {{ servers: [\"{}\"] }} }}\nsites:\n",
+        app.address(),
+        secure.address()
     );
     for (number, line) in lines.iter().enumerate() {
         let (host, members) = (format!("line-{number}.test"), members(&line.yaml));
@@ -169,6 +171,12 @@ fn sites() {
                 let reply = bench.get(host, "/");
                 let hsts = reply.header("strict-transport-security");
                 assert_eq!(hsts, Some("max-age=31536000"));
+            }),
+            ("pass TLS through by SNI", |bench, host| {
+                assert_eq!(bench.get(host, "/").text(), "nobody");
+            }),
+            ("pass on what is within TLS", |bench, host| {
+                assert!(bench.received(host, "/", &[]).starts_with("app\n"));
             }),
             ("have error pages", |bench, host| {
                 let reply = bench.get(host, "/missing");
