@@ -7,6 +7,9 @@ use bytes::{Buf as _, Bytes, BytesMut};
 /// The most bytes of chunk extensions in one body; only attackers use them.
 const MAX_EXTENSIONS: usize = 4 * 1024;
 
+/// The most digits of a chunk's size. Others refuse longer ones, even if they are zeros.
+const MAX_DIGITS: u8 = 16;
+
 /// The most octets of trailers.
 pub(crate) const MAX_TRAILERS: usize = 16 * 1024;
 
@@ -103,6 +106,8 @@ fn fit(left: u64, available: usize) -> usize {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chunks {
     state: State,
+    /// How many digits of a size have been read.
+    digits: u8,
     size: u64,
     extensions: usize,
     trailers: usize,
@@ -186,9 +191,13 @@ impl Chunks {
     fn consume_byte(&mut self, byte: u8) -> io::Result<()> {
         self.state = match (self.state, byte) {
             (State::SizeStart | State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                if self.size >> 56 != 0 {
+                if self.state == State::SizeStart {
+                    self.digits = 0;
+                }
+                if self.size >> 56 != 0 || self.digits == MAX_DIGITS {
                     return Err(malformed("a chunk size is too large"));
                 }
+                self.digits += 1;
                 self.size = self.size << 4 | u64::from(hex(byte));
                 State::Size
             }
@@ -281,7 +290,9 @@ mod tests {
             Some((31, true))
         );
         assert_eq!(scan(b"0 \t\r\n\r\n"), Some((7, true)));
-        assert_eq!(scan(b"1 \t; x\r\na\r\n0\r\n\r\n"), Some((15, true)));
+        let zeros = b"0000000000000001\r\na\r\n0000000000000000\r\n\r\n";
+        assert_eq!(scan(zeros), Some((zeros.len(), true)));
+        assert_eq!(scan(b"1 \t; x\r\na\r\n0\r\n\r\n"), Some((16, true)));
         assert_eq!(scan(b"3\r\nab"), Some((5, false)));
         assert_eq!(scan(b""), Some((0, false)));
         let mut length = Framing::Length(3);
@@ -302,6 +313,8 @@ mod tests {
             b"3\r\nabcd\r\n",
             b"3\r\nabc\n0\r\n\r\n",
             b"3\r\nabc\r0\r\n\r\n",
+            b"00000000000000003\r\nabc\r\n",
+            b"1\r\na\r\n00000000000000000\r\n\r\n",
             b"3 4\r\nabc\r\n",
             b"3\t;\r\nabc\r\n0 x\r\n\r\n",
             b"3;a\nb\r\nabc\r\n",
