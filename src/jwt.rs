@@ -18,4 +18,4 @@ pub use self::algorithm::Algorithm;
 pub use self::fault::Fault;
 pub use self::key_server::KeyServer;
 pub use self::keys::KeySet;
-pub use self::token::{Audience, Rules, RulesId, Token};
+pub use self::token::{Audience, RequiredClaim, Rules, RulesId, Token};

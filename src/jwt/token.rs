@@ -23,13 +23,15 @@ pub struct Rules {
     /// Who may have issued them; anyone if there are none.
     pub issuers: Box<[Box<str>]>,
     pub audience: Audience,
-    /// What they have to say, by the names of claims: one of these.
-    pub claims: Box<[(Box<str>, Box<[Box<str>]>)]>,
+    pub claims: Box<[RequiredClaim]>,
     /// How far clocks may be apart, in seconds.
     pub clock_skew: i64,
     /// No two rules have the same.
     pub id: RulesId,
 }
+
+/// The name of a claim that tokens have to have, and the values of which it has to be one.
+pub type RequiredClaim = (Box<str>, Box<[Box<str>]>);
 
 /// What tells rules from others.
 #[derive(Debug)]
