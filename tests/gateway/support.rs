@@ -4,6 +4,7 @@
 //! Nothing here sleeps for a fixed time and hopes: [`wait_for`] waits for a condition.
 
 mod acme2certifier;
+mod announcing;
 mod balancer;
 mod bind;
 mod caddy;

@@ -17,7 +17,7 @@ use nix::unistd::{Pid, Uid};
 use serde_json::Value;
 
 use super::http1::{Response, connect, exchange, read_response};
-use super::{Curl, Port, curl, wait_for};
+use super::{Curl, Port, announcing, curl, wait_for};
 pub use builder::Builder;
 use builder::{pass, refuse};
 
@@ -56,6 +56,7 @@ impl Gateway {
             passed: Vec::new(),
             refused: Vec::new(),
             lane: std::env::var_os(LANE),
+            is_announced: announcing::is_asked_for(),
         }
     }
 
@@ -86,6 +87,9 @@ impl Gateway {
         );
         if !server.contains("grace_period") {
             text.push_str("  grace_period: 5s\n");
+        }
+        if self.builder.is_announced {
+            let _ = writeln!(text, "  {}", announcing::TRUSTED);
         }
         if let Some(token) = token {
             let _ = writeln!(text, "  admin_token: {token:?}");
@@ -358,13 +362,20 @@ impl Gateway {
     /// Begins a request over HTTPS to `host`, which curl takes to be at this gateway.
     pub fn curl(&self, host: &str, path: &str) -> Curl {
         let url = format!("https://{host}:{}{path}", self.https.port());
-        curl(&url).resolve(host, self.https)
+        self.announced(curl(&url).resolve(host, self.https))
     }
 
     /// The same over plain HTTP.
     pub fn curl_http(&self, host: &str, path: &str) -> Curl {
         let url = format!("http://{host}:{}{path}", self.http.port());
-        curl(&url).resolve(host, self.http)
+        self.announced(curl(&url).resolve(host, self.http))
+    }
+
+    fn announced(&self, curl: Curl) -> Curl {
+        match self.builder.is_announced {
+            true => curl.arg("--haproxy-protocol"),
+            false => curl,
+        }
     }
 }
 
@@ -379,6 +390,7 @@ pub fn children(pid: u32) -> Vec<u32> {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.kill();
+        announcing::expect_headers([self.https, self.http], false);
         if thread::panicking() {
             eprintln!("--- log of the gateway ---\n{}---", self.log());
         }

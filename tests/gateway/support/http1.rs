@@ -4,10 +4,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::PATIENCE;
+use super::announcing::announce;
 
 /// Connects, with time-outs so that no test hangs.
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
         .unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
     stream
         .set_read_timeout(Some(PATIENCE))
@@ -15,6 +16,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
         .set_write_timeout(Some(PATIENCE))
         .expect("a write time-out");
+    announce(&mut stream);
     stream
 }
 

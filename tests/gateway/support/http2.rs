@@ -12,11 +12,12 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_openssl::SslStream;
 
-use super::{PATIENCE, within};
+use super::{PATIENCE, announcing, within};
 
 /// A connection; its runtime continues in the background.
 pub struct H2 {
@@ -157,7 +158,11 @@ async fn tls(address: SocketAddr, server_name: &str) -> SslStream<TcpStream> {
     builder.set_alpn_protos(b"\x02h2").unwrap();
     let ssl = builder.build().configure().unwrap();
     let ssl = ssl.into_ssl(server_name).unwrap();
-    let tcp = TcpStream::connect(address).await.expect("a connection");
+    let mut tcp = TcpStream::connect(address).await.expect("a connection");
+    let client = tcp.local_addr().expect("an address");
+    tcp.write_all(&announcing::header(client, address))
+        .await
+        .expect("taken");
     let mut stream = SslStream::new(ssl, tcp).unwrap();
     Pin::new(&mut stream).connect().await.expect("a handshake");
     stream

@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use tempfile::TempDir;
 
 use super::Gateway;
-use crate::support::Port;
+use crate::support::{Port, announcing};
 
 /// A gateway to be.
 pub struct Builder {
@@ -36,6 +36,8 @@ pub struct Builder {
     pub(super) refused: Vec<Refused>,
     /// What `--lane` is given; it is not given where this is none.
     pub(super) lane: Option<OsString>,
+    /// Whether its clients send a header of the PROXY protocol first.
+    pub(super) is_announced: bool,
 }
 
 /// A system call that is refused, where its first argument is this one, and with which error.
@@ -44,6 +46,8 @@ type Refused = (i64, Option<i32>, i32);
 impl Builder {
     /// Adds keys under `server`, as `limits: { handshake: 1s }`; several lines keep their indent.
     pub fn server(mut self, yaml: &str) -> Self {
+        // A test that says whose headers are believed sends them itself.
+        self.is_announced &= !yaml.contains("proxy_protocol:");
         self.server.push_str(yaml.trim_end());
         self.server.push('\n');
         self
@@ -188,6 +192,7 @@ impl Builder {
             log: Arc::default(),
             builder: self,
         };
+        announcing::expect_headers([gateway.https, gateway.http], gateway.builder.is_announced);
         gateway.write_config("");
         gateway.launch();
         gateway
