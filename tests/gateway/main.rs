@@ -18,6 +18,7 @@ mod acme;
 mod acme_issuer;
 mod addresses;
 mod admin;
+mod attacks;
 mod certificates;
 mod challenge;
 mod check;
