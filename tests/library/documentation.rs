@@ -1,4 +1,4 @@
-//! The code in docs/library.md is the examples' own.
+//! The code in docs/library.md is the examples' own, and the tests that docs/security.md names exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,4 +38,39 @@ fn bare(text: &str) -> String {
     lines
         .flat_map(|line| line.chars().filter(|char| !char.is_whitespace()))
         .collect()
+}
+
+/// The tests that docs/security.md names exist.
+#[test]
+fn each_attack_of_the_documentation_has_its_test() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(package.join("docs/security.md")).expect("a file");
+    let attacks = text.split("## Attacks").nth(1).expect("the attacks");
+    let rows = attacks.lines().filter(|line| line.starts_with("| "));
+    let rows = rows.filter(|row| !row.starts_with("| attack |"));
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for row in rows {
+        let tests = row.trim_end_matches('|').rsplit('|').next();
+        let tests: Vec<&str> = tests
+            .unwrap_or_default()
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .collect();
+        if tests.is_empty() {
+            wrong.push(format!("no test: {row}"));
+        }
+        for test in tests {
+            count += 1;
+            let (module, name) = test.rsplit_once("::").expect("a path");
+            let file = format!("tests/gateway/{}.rs", module.replace("::", "/"));
+            let code = fs::read_to_string(package.join(&file)).unwrap_or_default();
+            if !code.contains(&format!("#[test]\nfn {name}()")) {
+                wrong.push(format!("{test} is not in {file}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count > 100, "{count} tests");
 }
