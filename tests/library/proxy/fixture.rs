@@ -101,9 +101,9 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
         .collect();
     Config {
         server: Server {
-            balancers: NetworkSet::default(),
+            balancers: Balancers::default(),
             trusted_proxies: NetworkSet::default(),
-            https: vec!["127.0.0.1:8443".parse().expect("an address")],
+            https: vec![ListenAddress::Ip(([127, 0, 0, 1], 8443).into())],
             http: Vec::new(),
             admin: Admin::Off,
             admin_token: None,
@@ -135,6 +135,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
             unknown_sni: UnknownSni::Default,
             session_tickets: SessionTickets::Off,
             policy: None,
+            key_log: None,
         },
         storage: Storage::File {
             path: "/nonexistent".into(),
