@@ -298,7 +298,7 @@ impl GlobalCertificate {
             }
             // An error means that loading has ended: the next snapshot shows it.
             if let Some(progress) = &mut progress {
-                let _ = progress.changed().await;
+                let _ = handshake.wait_for_load(progress.changed()).await;
             }
         }
     }

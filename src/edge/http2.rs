@@ -16,6 +16,7 @@ mod stream;
 mod streams;
 mod websocket;
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -97,8 +98,12 @@ pub(super) async fn serve<A>(
         outbox,
     );
     let serving = async {
+        let handshake = tokio::select! {
+            handshake = handshake(Box::new(guarded), Some(options)) => handshake,
+            () = poll_fn(|cx| slot.poll_close_requested(cx)) => return,
+        };
         // Errors of clients are not logged.
-        if let Ok(mut connection) = handshake(Box::new(guarded), Some(options)).await {
+        if let Ok(mut connection) = handshake {
             streams.serve(&mut connection, &digest, &batch).await;
         }
     };

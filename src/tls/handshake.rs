@@ -53,6 +53,8 @@ struct State {
     /// How long the handshake has waited for a certificate, up to `waiting_since`.
     waited: Duration,
     waiting_since: Option<Instant>,
+    /// Whether it waits until certificates are loaded.
+    is_loading: bool,
     /// What it has to meet, if anything beyond the general.
     policy: Option<Arc<TlsPolicy>>,
     /// What is wrong with the client's certificate, if the policy asks for one.
@@ -193,7 +195,16 @@ impl Handshake {
 
     /// Whether the handshake waits for a certificate, and not for its client.
     pub fn is_waiting_for_certificate(&self) -> bool {
-        self.state().waiting_since.is_some()
+        let state = self.state();
+        state.waiting_since.is_some() || state.is_loading
+    }
+
+    /// Waits until more certificates are loaded, which the handshake's deadline limits.
+    pub(super) async fn wait_for_load<F: Future>(&self, progress: F) -> F::Output {
+        self.state().is_loading = true;
+        let output = progress.await;
+        self.state().is_loading = false;
+        output
     }
 
     /// What requests of the connection need to know; `None` if no ClientHello was read.

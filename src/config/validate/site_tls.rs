@@ -49,7 +49,7 @@ pub(super) fn site_tls(
             options.protocols(ctx, &tls_at)
         }
     };
-    if ciphers.is_none() {
+    if ciphers.is_none() && versions.is_some() {
         check_inherited_ciphers(ctx, spoken, general, &tls_at);
     }
     let tunnel = tunnel(ctx, site, raw, &tls_at);

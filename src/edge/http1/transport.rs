@@ -44,7 +44,23 @@ pub(super) fn has_hung_up(stream: &Stream) -> bool {
     };
     // SAFETY: it consists of integers, for which all zeros are valid.
     let state = unsafe { info.assume_init() }.tcpi_state;
-    result == 0 && matches!(state, TCP_CLOSE | TCP_CLOSE_WAIT)
+    match result {
+        0 => matches!(state, TCP_CLOSE | TCP_CLOSE_WAIT),
+        // It is a Unix socket, of which `poll` says as much.
+        _ => has_hung_up_unix(stream),
+    }
+}
+
+fn has_hung_up_unix(stream: &Stream) -> bool {
+    let mut asked = libc::pollfd {
+        fd: stream.id(),
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+    // SAFETY: there is one entry. The socket is open for as long as its stream lives, hence during
+    // this call, which does not wait.
+    let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    ready > 0 && asked.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
 }
 
 /// Reads at most `limit` bytes into `buf`.
@@ -79,6 +95,16 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_client_of_a_unix_socket_has_hung_up_too() {
+        let (mut client, socket) = tokio::net::UnixStream::pair().expect("a pair");
+        let stream: Stream = Box::new(Socket::from(socket));
+        client.write_all(b"hello").await.expect("open");
+        assert!(!has_hung_up(&stream));
+        drop(client);
+        assert!(has_hung_up(&stream));
+    }
 
     #[tokio::test]
     async fn a_client_has_hung_up_whatever_is_left_to_be_read() {
