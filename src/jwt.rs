@@ -8,6 +8,7 @@ mod algorithm;
 mod fault;
 mod fetch;
 mod jwk;
+mod key;
 mod key_server;
 mod keys;
 mod object;

@@ -8,7 +8,7 @@ use openssl::rsa::Rsa;
 use serde::Deserialize;
 
 use super::algorithm::Algorithm;
-use super::keys::{Key, KeysError};
+use super::key::{Key, KeysError};
 use super::object::Object;
 use crate::base64url::decode_exactly;
 

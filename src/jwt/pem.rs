@@ -4,7 +4,7 @@ use openssl::pkey::{PKey, Public};
 use openssl::rsa::Rsa;
 use openssl::x509::X509;
 
-use super::keys::{Key, KeysError};
+use super::key::{Key, KeysError};
 
 const BEGIN: &str = "-----BEGIN ";
 const DASHES: &str = "-----";

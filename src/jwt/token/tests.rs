@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::*;
 use crate::base64url::encode;
-use crate::jwt::keys::KeysError;
+use crate::jwt::key::KeysError;
 use openssl::bn::BigNum;
 
 const NOW: i64 = 1_800_000_000;
