@@ -10,7 +10,7 @@ use openssl::ssl::SslVersion;
 
 use crate::support::{Gateway, TlsClient, serving};
 
-const SITES: &str = "sites: [{ hosts: [a.test], respond: { body: x } }]\n";
+const SITES: &str = "sites: [{ hosts: [a.test], routes: [{ respond: { body: x } }] }]\n";
 
 /// What the client of a new connection knows of its secrets.
 fn secrets_of_client(gateway: &Gateway, version: SslVersion) -> Vec<String> {
