@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use openssl::ssl::SslContextBuilder;
@@ -19,7 +19,7 @@ impl KeyLog {
     /// Opens a file, to which secrets are appended. Nobody else may read it from now on.
     ///
     /// # Errors
-    /// If it cannot be written, is not a regular file, or belongs to another user.
+    /// If it cannot be written, is not a regular file, belongs to another user, or has another name.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new()
             .append(true)
@@ -27,8 +27,16 @@ impl KeyLog {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)?;
-        if !file.metadata()?.is_file() {
+        let known = file.metadata()?;
+        if !known.is_file() {
             return Err(io::Error::other("it is not a regular file"));
+        }
+        // Otherwise somebody may have prepared it, in order to read what is written.
+        if known.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(io::Error::other("it belongs to another user"));
+        }
+        if known.nlink() != 1 {
+            return Err(io::Error::other("it has a second name, a hard link"));
         }
         file.set_permissions(Permissions::from_mode(0o600))?;
         Ok(Self(file))
@@ -68,6 +76,15 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).expect("a link");
         assert!(KeyLog::open(&link).is_err());
         assert!(KeyLog::open(folder.path()).is_err());
+        let twin = folder.path().join("twin");
+        fs::hard_link(&path, &twin).expect("a second name");
+        assert!(KeyLog::open(&path).is_err());
+        if nix::unistd::geteuid().is_root() {
+            let foreign = folder.path().join("foreign");
+            fs::write(&foreign, "").expect("written");
+            std::os::unix::fs::chown(&foreign, Some(1), None).expect("root may");
+            assert!(KeyLog::open(&foreign).is_err());
+        }
         let pipe = folder.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
         assert!(KeyLog::open(&pipe).is_err());

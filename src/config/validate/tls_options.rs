@@ -81,7 +81,7 @@ impl TlsOptions<'_> {
         let (min, max) = (read(versions.min), read(versions.max));
         if min > max {
             let message = "'min' is newer than 'max': no version is left";
-            ctx.problems.error(&at, message, "exchange the two");
+            ctx.problems.error(&at, message, "swap the two");
             return None;
         }
         Some(min..=max)
