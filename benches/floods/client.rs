@@ -30,13 +30,15 @@ const USAGE: &str = "usage: floods --to ADDRESS --name HOST --pid PID [--OPTION 
   --path PATH         what is asked for (/)
   --slow PATH         what is asked for where the answer should take its time (the same)
   --large PATH        what is asked for where the answer is not taken (the same)
+  --held N            how many connections are held half open at once (10000)
   --every MS          between two requests of the innocent client (10)
+  --anew BOOL         whether each of them has a connection of its own (false)
   --rest S            from the end of a flood to the last look at the gateway (60)";
 
 /// How long any one step of a client may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const KINDS: [(&str, &str); 18] = [
+const KINDS: [(&str, &str); 20] = [
     ("rapid-reset", "requests taken back in the same breath"),
     ("slow-reset", "requests taken back once they are passed on"),
     ("server-reset", "requests that make the server reset them"),
@@ -55,6 +57,8 @@ const KINDS: [(&str, &str); 18] = [
     ("zero-window", "answers that nobody takes, by the window"),
     ("deaf", "answers that nobody takes, by the socket"),
     ("endless", "requests that never end"),
+    ("half-open", "connections that say nothing"),
+    ("half-hello", "connections that send half of a ClientHello"),
 ];
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -100,7 +104,9 @@ struct Bench {
     pid: u32,
     time: Duration,
     connections: usize,
+    held: usize,
     every: Duration,
+    is_anew: bool,
     rest: Duration,
 }
 
@@ -151,7 +157,9 @@ impl Bench {
             pid: text("pid").ok_or(USAGE)?.parse()?,
             time: Duration::from_secs(number("seconds", 10, 600)?),
             connections: usize::try_from(number("connections", 4, 64)?)?,
+            held: usize::try_from(number("held", 10_000, 20_000)?)?,
             every: Duration::from_millis(number("every", 10, 10_000)?.max(1)),
+            is_anew: text("anew").map_or(Ok(false), str::parse)?,
             rest: Duration::from_secs(number("rest", 60, 3600)?),
         };
         if !bench.target.to.ip().is_loopback() {
@@ -164,8 +172,9 @@ impl Bench {
         let before = Look::at(self.pid)?;
         let sent = Arc::new(Sent::default());
         let innocent = {
-            let (target, sent, every) = (self.target.clone(), Arc::clone(&sent), self.every);
-            thread::spawn(move || innocent(&target, every, &sent.over))
+            let (target, sent) = (self.target.clone(), Arc::clone(&sent));
+            let (every, is_anew) = (self.every, self.is_anew);
+            thread::spawn(move || innocent(&target, every, is_anew, &sent.over))
         };
         let peak = {
             let (pid, sent) = (self.pid, Arc::clone(&sent));
@@ -175,11 +184,22 @@ impl Bench {
             .worker_threads(2)
             .enable_all()
             .build()?;
-        for _ in 0..self.connections {
+        let first = match kind {
+            "half-open" => Some(Vec::new()),
+            "half-hello" => Some(half_hello()),
+            _ => None,
+        };
+        let connections = first.as_ref().map_or(self.connections, |_| self.held);
+        for _ in 0..connections {
             let (target, sent, kind) = (self.target.clone(), Arc::clone(&sent), kind.to_owned());
+            let first = first.clone();
             runtime.spawn(async move {
                 while !sent.over.load(Ordering::Relaxed) {
-                    if flood(&target, &kind, &sent).await.is_err() {
+                    let flooded = match &first {
+                        Some(first) => hold(&target, first, &sent).await,
+                        None => flood(&target, &kind, &sent).await,
+                    };
+                    if flooded.is_err() {
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
                 }
@@ -253,7 +273,12 @@ fn peak(pid: u32, mut peak: Look, over: &AtomicBool) -> Look {
 
 /// A client that asks one thing after the other, each when it is due, and connects again where it
 /// has to: how long each answer took since its request was due, and how many there were none to.
-fn innocent(target: &Target, every: Duration, over: &AtomicBool) -> (Vec<Duration>, usize) {
+fn innocent(
+    target: &Target,
+    every: Duration,
+    is_anew: bool,
+    over: &AtomicBool,
+) -> (Vec<Duration>, usize) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -270,6 +295,9 @@ fn innocent(target: &Target, every: Duration, over: &AtomicBool) -> (Vec<Duratio
                     failed += 1;
                     connection = None;
                 }
+            }
+            if is_anew {
+                connection = None;
             }
             due = (due + every).max(Instant::now() - PATIENCE);
         }
@@ -563,6 +591,30 @@ impl Flood {
         }
         Some((now, later))
     }
+}
+
+/// The first half of a ClientHello, in a record that is complete.
+fn half_hello() -> Vec<u8> {
+    const HELLO: u16 = 512;
+    let half = usize::from(HELLO / 2);
+    let [high, low] = (HELLO / 2 + 4).to_be_bytes();
+    let mut bytes = vec![22, 3, 1, high, low, 1, 0];
+    bytes.extend(HELLO.to_be_bytes());
+    bytes.extend([3, 3]);
+    bytes.resize(bytes.len() + half - 2, 7);
+    bytes
+}
+
+/// One connection that says this and nothing more, until it is cut or the flood is over.
+async fn hold(target: &Target, first: &[u8], sent: &Sent) -> Result<(), Error> {
+    let mut stream = TcpStream::connect(target.to).await?;
+    sent.opened.fetch_add(1, Ordering::Relaxed);
+    stream.write_all(first).await?;
+    let octets = u64::try_from(first.len())?;
+    sent.octets.fetch_add(octets, Ordering::Relaxed);
+    let mut buffer = [0; 64];
+    while stream.read(&mut buffer).await? > 0 {}
+    Ok(())
 }
 
 /// One connection of a flood, until it is cut or the flood is over.
