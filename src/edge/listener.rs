@@ -175,8 +175,8 @@ impl Bound {
         }
     }
 
-    /// Binds an address that sockets of ours still occupy. Nobody else can take part: the kernel
-    /// demands the same user of all, and that all say so at the time.
+    /// Binds an address that sockets of ours still occupy. No other user can take part, and no program
+    /// that does not ask to share the port.
     fn bind_beside(
         wanted: &ListenAddress,
         rivals: &[&Arc<Self>],
@@ -330,8 +330,8 @@ mod tests {
         let one = format!("127.0.0.1:{port}");
         let third = bind(&one, &[Arc::clone(&second)]).expect("it makes room");
         drop(second);
-        // It lets no others in.
-        let other = try_bind(third.address(), true).expect_err("in use");
+        // A second gateway is not let in.
+        let other = try_bind(third.address(), false).expect_err("in use");
         assert_eq!(other.kind(), io::ErrorKind::AddrInUse);
     }
 
