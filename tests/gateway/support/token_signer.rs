@@ -1,11 +1,10 @@
 //! An issuer of tokens.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
 use openssl::sign::Signer;
 use serde_json::{Value, json};
+use snigate::clock::{Clock as _, SystemClock};
 
 /// Issues tokens signed by its key, with EdDSA.
 pub struct TokenSigner {
@@ -86,8 +85,7 @@ fn signed_part(header: &str, claims: &Value) -> String {
 
 /// Seconds since the Unix epoch.
 pub fn unix_time() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.expect("after 1970").as_secs()
+    u64::try_from(SystemClock.now().as_secs()).expect("after 1970")
 }
 
 /// Base64url without padding.
