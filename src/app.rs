@@ -41,6 +41,7 @@ use crate::service::systemd;
 use crate::storage::{FileStorage, Storage};
 
 pub use self::init::leave_first_process;
+pub use self::process::withhold_descriptors;
 pub use self::privileges::forbid_new_privileges;
 
 use self::control::AppControl;

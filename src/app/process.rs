@@ -80,6 +80,21 @@ pub(super) fn restrict_core_dumps() {
     }
 }
 
+/// Keeps the descriptors that this process was started with from the programs that it starts. Its own
+/// are opened that way.
+pub fn withhold_descriptors() {
+    const FIRST: libc::c_uint = 3;
+    let Ok(flags) = libc::c_int::try_from(libc::CLOSE_RANGE_CLOEXEC) else {
+        return;
+    };
+    // SAFETY: it sets a flag of descriptors and closes none of them.
+    let result = unsafe { libc::close_range(FIRST, libc::c_uint::MAX, flags) };
+    if result != 0 {
+        let error = std::io::Error::last_os_error();
+        tracing::debug!(%error, "programs that are started inherit the descriptors of the gateway's starter");
+    }
+}
+
 /// How many ports there are for connections that are made from here, as far as the system says.
 fn local_ports() -> u64 {
     let range = std::fs::read_to_string(PORTS).unwrap_or_default();

@@ -132,6 +132,7 @@ pub(super) fn schema() -> Value {
 pub(super) fn listen(blocked: Option<Blocked>) -> Result<Signals, Failure> {
     // Before there is a child: what systemd passes is for the process that it has started.
     edge::take_inherited_sockets();
+    app::withhold_descriptors();
     app::forbid_new_privileges().context("cannot give up the right to gain privileges")?;
     let ended = app::leave_first_process().context("cannot create a process for the gateway")?;
     if let Some(code) = ended {
