@@ -39,7 +39,7 @@ use arc_swap::ArcSwap;
 use openssl::ssl::SslAcceptor;
 use pingora_core::protocols::tls::SslStream;
 use pingora_core::protocols::tls::server::handshake_with_callback;
-use pingora_core::protocols::{ALPN, GetSocketDigest as _, Ssl as _};
+use pingora_core::protocols::{ALPN, GetProxyDigest as _, GetSocketDigest as _, Ssl as _};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::config::model::{Balancers, Limits};
@@ -205,7 +205,8 @@ where
         mut shutdown: ShutdownWatch,
     ) -> Option<Box<SslStream<Socket>>> {
         let peer = socket.peer();
-        let handshake = Handshake::new(peer.ip(), socket.get_socket_digest());
+        let (digest, place) = (socket.get_socket_digest(), socket.get_proxy_digest());
+        let handshake = Handshake::new(peer.ip(), digest, place);
         let socket = socket.for_handshake(handshake.clone());
         let accept = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
         let accept = self.queue.run_handshake(&slot, handshake.run(accept));
@@ -365,7 +366,7 @@ mod tests {
 
     use super::*;
     use crate::challenge::Challenges;
-    use crate::config::model::Tls;
+    use crate::config::model::{ListenAddress, Tls};
     use crate::proxy::{
         Carried, Client, Decision, Opening, Prepared, Request, Routed, Site, TunnelClient,
     };
@@ -406,11 +407,11 @@ mod tests {
             panic!("nothing is asked")
         }
 
-        fn passed_through(&self, _: &[u8]) -> Option<Arc<Site>> {
+        fn passed_through(&self, _: &[u8], _: Option<&ListenAddress>) -> Option<Arc<Site>> {
             panic!("nothing is asked")
         }
 
-        fn terminated_for(&self, _: &TlsInfo) -> Option<Arc<Site>> {
+        fn terminated_for(&self, _: &TlsInfo, _: Option<&ListenAddress>) -> Option<Arc<Site>> {
             panic!("nothing is asked")
         }
 

@@ -11,6 +11,7 @@
 //! `handshake_complete_callback` leaves a [`TlsInfo`] for the requests. Between them a
 //! [`Handshake`] keeps what is known.
 
+mod accepted;
 mod alpn;
 mod client_certificate;
 #[doc(hidden)]
@@ -48,6 +49,7 @@ use crate::lock::MutexExt as _;
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
 
+pub use self::accepted::{accepted_at, accepted_place};
 pub use self::client_certificate::{ClientCertificate, ClientRefusal};
 pub use self::handshake::Handshake;
 pub use self::info::TlsInfo;
@@ -196,17 +198,18 @@ impl GlobalCertificate {
         let requested = RequestedName::parse(ffi::client_hello_server_name(ssl));
         handshake.record_requested(requested.clone());
         let local = requested.is_nothing().then(|| handshake.local_address());
-        let local = local.flatten();
+        let (local, place) = (local.flatten(), handshake.place());
         let snapshot = self.snapshot();
         let selection = if ffi::client_hello_protocols(ssl).is_some_and(alpn::is_validation) {
             // Before all policy: the name may not have a certificate yet.
             Selection::for_validation(&self.0.challenges, &requested)
         } else {
-            snapshot.select(&requested, local)
+            snapshot.select(&requested, local, place)
         };
         let purpose = selection.purpose();
         let session_name = snapshot.session_name(&requested, local);
-        let own_policy = snapshot.policy(&requested, local, purpose).cloned();
+        let own_policy = snapshot.policy(&requested, local, place, purpose).cloned();
+        let mark = snapshot.policies.mark(place);
         let is_refused = matches!(selection, Selection::Refuse(_));
         self.settle(&handshake, snapshot, selection);
         if is_refused {
@@ -216,7 +219,7 @@ impl GlobalCertificate {
             };
             return Err(ErrorStack::get());
         }
-        let name = session_name.as_ref();
+        let name = (session_name.as_ref(), mark.as_deref());
         let context = session_context(policy, own_policy.as_deref(), name, purpose);
         if !ffi::set_session_id_context(ssl, &context) {
             return Err(ErrorStack::get());
@@ -282,13 +285,13 @@ impl GlobalCertificate {
         requested: &RequestedName,
         handshake: &Handshake,
     ) -> (Arc<Snapshot>, Selection) {
-        let local = handshake.local_address();
+        let (local, place) = (handshake.local_address(), handshake.place());
         loop {
             // Watched before the snapshot is read, so that no change is missed in between.
             let before = self.snapshot();
             let mut progress = before.certificates.loading().map(|one| one.progress());
             let snapshot = self.snapshot();
-            let selection = snapshot.select(requested, local);
+            let selection = snapshot.select(requested, local, place);
             if !matches!(selection, Selection::Later) {
                 return (snapshot, selection);
             }
@@ -375,13 +378,14 @@ fn session_policy(tls: &Tls) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The context of sessions of one name under one policy; an address has its name in the DNS.
+/// The context of sessions of one name under one policy, at a listener of its own if that has a mark;
+/// an address has its name in the DNS.
 ///
 /// Without it OpenSSL resumes a session of one site under the name of any other.
 fn session_context(
     policy: &[u8],
     own_policy: Option<&TlsPolicy>,
-    name: Option<&HostName>,
+    (name, mark): (Option<&HostName>, Option<&str>),
     purpose: Purpose,
 ) -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -389,6 +393,9 @@ fn session_context(
     hash.update(&[purpose as u8]);
     if let Some(own_policy) = own_policy {
         hash.update(own_policy.digest());
+    }
+    if let Some(mark) = mark {
+        hash.update(format!("\0{mark}\0").as_bytes());
     }
     if let Some(name) = name {
         hash.update(name.as_str().as_bytes());

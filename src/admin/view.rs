@@ -52,6 +52,9 @@ pub struct LastReload {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct SiteView {
     pub hosts: Vec<String>,
+    /// Where it is served, if not at the addresses of the server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listen: Vec<String>,
     /// `auto`, `off`, `pass_through`, or the name of an issuer.
     pub tls: String,
     pub routes: Vec<RouteView>,
@@ -118,6 +121,7 @@ impl From<&Site> for SiteView {
         };
         Self {
             hosts: site.hosts.iter().map(ToString::to_string).collect(),
+            listen: site.listen.iter().map(ToString::to_string).collect(),
             tls: match &site.tls {
                 SiteTls::Auto(_) => "auto".to_owned(),
                 SiteTls::Issuer(issuer) => issuer.to_string(),

@@ -17,7 +17,7 @@ impl Sockets {
     /// If an address cannot be bound.
     pub(super) fn bind(config: &Config) -> Result<Self, StartError> {
         Ok(Self {
-            listeners: ListenerPlan::bind(&config.server)?,
+            listeners: ListenerPlan::bind(config)?,
             admin: admin::Listener::bind(&config.server.admin)?,
         })
     }

@@ -142,7 +142,9 @@ pub(super) fn explain(config: &Path, question: &Question) -> Result<Option<Expla
             let first = site.hosts.first();
             first.is_some_and(|first| first.to_string() == host)
         };
-        config.sites.iter().position(is_it)
+        let is_general = |site: &Arc<Site>| is_it(site) && site.listen.is_empty();
+        let general = config.sites.iter().position(is_general);
+        general.or_else(|| config.sites.iter().position(is_it))
     };
     let explanation = table.explain(question, |host| {
         let site = find(host).and_then(|index| config.sites.get(index));

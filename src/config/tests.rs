@@ -10,6 +10,7 @@ mod files;
 mod forward_auth;
 mod hostile;
 mod jwt;
+mod listening;
 mod on_demand;
 mod order;
 mod refusable;

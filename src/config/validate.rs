@@ -38,6 +38,7 @@ mod rewrite;
 mod route_match;
 mod server;
 mod site;
+mod site_listen;
 mod site_tls;
 mod slow_start;
 mod sticky;

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora_core::protocols::raw_connect::ProxyDigest;
+
 use super::announced::{Announcement, read_header};
 use super::limits::ConnectionGuard;
 use super::listener::{BACKLOG, Listener, ListenerKind};
@@ -14,36 +16,56 @@ use super::stream::{Acceptor, ClientStream, Peer};
 use super::{Edge, tunnel, wait_last_call};
 use crate::proxy::DirectResponder;
 use crate::shutdown::{ShutdownWatch, requested};
+use crate::tls;
 
 /// The pause after an error that would occur again at once.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// What all connections of a listener have in common.
+#[derive(Clone)]
+struct Entrance {
+    kind: ListenerKind,
+    /// Says which address they were accepted at.
+    place: Arc<ProxyDigest>,
+}
+
+impl Entrance {
+    fn of(listener: &Listener) -> Result<Self, String> {
+        let place = tls::accepted_at(listener.wanted()).map_err(|error| error.to_string())?;
+        let kind = listener.kind();
+        Ok(Self { kind, place })
+    }
+}
 
 /// Accepts connections until `shutdown` turns true. Those that wait to be accepted then are the last.
 pub(super) async fn run<A>(edge: Arc<Edge<A>>, listener: Listener, mut shutdown: ShutdownWatch)
 where
     A: DirectResponder + Send + Sync + 'static,
 {
-    let (address, kind) = (listener.address().clone(), listener.kind());
-    let listener = match Acceptor::of(listener.into_socket()) {
-        Ok(listener) => listener,
+    let address = listener.address().clone();
+    let at = Entrance::of(&listener);
+    let accepting = Acceptor::of(listener.into_socket()).map_err(|error| error.to_string());
+    let (at, listener) = match at.and_then(|at| Ok((at, accepting?))) {
+        Ok(both) => both,
         Err(error) => {
             tracing::error!(%address, %error, "cannot accept on a bound socket");
             return;
         }
     };
-    let open = edge.metrics.connections.with_label_values(&[kind.as_str()]);
+    let connections = &edge.metrics.connections;
+    let open = connections.with_label_values(&[at.kind.as_str()]);
     let mut failing = false;
     loop {
         let next = async {
             let (stream, peer) = listener.accept().await?;
-            let arrival = Arrival::of(&edge, peer, kind);
+            let arrival = Arrival::of(&edge, peer, at.kind);
             let admitted = admit(&edge, arrival, &open).await;
             Ok(admitted.map(|guard| (stream, arrival, guard)))
         };
         let accepted = tokio::select! {
             accepted = next => accepted,
             () = requested(&mut shutdown) => {
-                serve_waiting(&edge, listener, kind, &open, &shutdown);
+                serve_waiting(&edge, listener, &at, &open, &shutdown);
                 return;
             }
         };
@@ -69,7 +91,7 @@ where
             failing = false;
         }
         if let Some((stream, arrival, guard)) = accepted {
-            serve(&edge, stream, arrival, kind, guard, &shutdown);
+            serve(&edge, stream, arrival, &at, guard, &shutdown);
         }
     }
 }
@@ -79,7 +101,7 @@ where
 fn serve_waiting<A>(
     edge: &Arc<Edge<A>>,
     listener: Acceptor,
-    kind: ListenerKind,
+    at: &Entrance,
     open: &prometheus::IntGauge,
     shutdown: &ShutdownWatch,
 ) where
@@ -88,11 +110,11 @@ fn serve_waiting<A>(
     // If clients connect as fast as they are accepted, this ends all the same.
     let most = usize::try_from(BACKLOG).unwrap_or_default();
     for (stream, peer) in listener.into_waiting().take(most) {
-        let arrival = Arrival::of(edge, peer, kind);
+        let arrival = Arrival::of(edge, peer, at.kind);
         if edge.connections.has_room()
             && let Some(guard) = count(edge, arrival, open)
         {
-            serve(edge, stream, arrival, kind, guard, shutdown);
+            serve(edge, stream, arrival, at, guard, shutdown);
         }
     }
 }
@@ -168,7 +190,7 @@ fn serve<A>(
     edge: &Arc<Edge<A>>,
     stream: ClientStream,
     arrival: Arrival,
-    kind: ListenerKind,
+    at: &Entrance,
     guard: ConnectionGuard,
     shutdown: &ShutdownWatch,
 ) where
@@ -176,22 +198,22 @@ fn serve<A>(
 {
     let slot = Arc::clone(guard.slot());
     let Some(limit) = arrival.header_limit else {
-        if !admit_handshake(edge, arrival.peer.ip(), kind) {
+        if !admit_handshake(edge, arrival.peer.ip(), at.kind) {
             return;
         }
         let socket = Socket::new(stream, arrival.peer, arrival.write_stall, guard);
-        start(edge, socket, slot, kind, shutdown);
+        start(edge, socket, slot, at, shutdown);
         return;
     };
-    let (edge, shutdown) = (Arc::clone(edge), shutdown.clone());
+    let (edge, at, shutdown) = (Arc::clone(edge), at.clone(), shutdown.clone());
     // In a task of its own: the one of the connection has no room for it.
     tokio::spawn(async move {
         let reading = slot.count_in_flight();
-        let arrived = (arrival, kind);
+        let arrived = (arrival, at.kind);
         let socket = read_socket(&edge, stream, arrived, guard, limit, &shutdown).await;
         drop(reading);
         if let Some(socket) = socket {
-            start(&edge, socket, slot, kind, &shutdown);
+            start(&edge, socket, slot, &at, &shutdown);
         }
     });
 }
@@ -215,13 +237,14 @@ fn start<A>(
     edge: &Arc<Edge<A>>,
     socket: Socket,
     slot: Arc<Slot>,
-    kind: ListenerKind,
+    at: &Entrance,
     shutdown: &ShutdownWatch,
 ) where
     A: DirectResponder + Send + Sync + 'static,
 {
     let (edge, shutdown) = (Arc::clone(edge), shutdown.clone());
-    match kind {
+    let socket = socket.accepted_at(Arc::clone(&at.place));
+    match at.kind {
         ListenerKind::Http => tokio::spawn(edge.serve_plain(socket, slot, shutdown)),
         ListenerKind::Https if edge.settings.load().has_pass_through => {
             tokio::spawn(tunnel::serve_unterminated(edge, socket, slot, shutdown))

@@ -292,6 +292,11 @@ impl Listener {
         &self.bound.address
     }
 
+    /// The address as it is configured.
+    pub(super) fn wanted(&self) -> &ListenAddress {
+        &self.bound.wanted
+    }
+
     /// The protocol of this listener.
     pub fn kind(&self) -> ListenerKind {
         self.kind

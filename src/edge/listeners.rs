@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::listener::{BindError, Bound, Listener, ListenerKind};
 use super::{Edge, accept, inherited};
-use crate::config::model::{ListenAddress, Server};
+use crate::config::model::{Config, ListenAddress, SiteTls};
 use crate::lock::MutexExt as _;
 use crate::proxy::DirectResponder;
 
@@ -23,13 +23,27 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// An address that a configuration asks for.
 type Wanted = (ListenAddress, ListenerKind);
 
-fn wanted(server: &Server) -> Vec<Wanted> {
+/// The addresses of the server, and those that only sites name.
+fn wanted(config: &Config) -> Vec<Wanted> {
     let of_kind = |addresses: &[ListenAddress], kind| {
         let addresses = addresses.iter().cloned();
         addresses.map(|at| (at, kind)).collect::<Vec<_>>()
     };
+    let server = &config.server;
     let https = of_kind(&server.https, ListenerKind::Https);
-    [https, of_kind(&server.http, ListenerKind::Http)].concat()
+    let mut wanted = [https, of_kind(&server.http, ListenerKind::Http)].concat();
+    for site in &config.sites {
+        let kind = match site.tls {
+            SiteTls::Off => ListenerKind::Http,
+            SiteTls::Auto(_) | SiteTls::Issuer(_) | SiteTls::PassThrough => ListenerKind::Https,
+        };
+        for address in &site.listen {
+            if !wanted.iter().any(|(other, _)| other.is_same_place(address)) {
+                wanted.push((address.clone(), kind));
+            }
+        }
+    }
+    wanted
 }
 
 /// The addresses of a configuration, all of them bound. If it is dropped, those that are not in use
@@ -68,11 +82,12 @@ impl ListenerPlan {
     ///
     /// # Errors
     /// If another address cannot be bound.
-    pub fn bind(server: &Server) -> Result<Self, BindError> {
-        let plan = Self::bind_beside(&wanted(server), &[], &[])?;
+    pub fn bind(config: &Config) -> Result<Self, BindError> {
+        let wanted = wanted(config);
+        let plan = Self::bind_beside(&wanted, &[], &[])?;
         let is_used = |name: &str| {
-            let mut addresses = server.https.iter().chain(&server.http);
-            addresses.any(|at| matches!(at, ListenAddress::Systemd(other) if **other == *name))
+            let is_it = |at: &ListenAddress| matches!(at, ListenAddress::Systemd(other) if **other == *name);
+            wanted.iter().any(|(at, _)| is_it(at))
         };
         for name in inherited::unused(is_used) {
             tracing::warn!(
@@ -214,7 +229,7 @@ where
     /// If an address cannot be bound. Nothing has changed then.
     pub fn prepare(
         &self,
-        server: &Server,
+        config: &Config,
         before: Option<&ListenerPlan>,
     ) -> Result<ListenerPlan, BindError> {
         let open: Vec<_> = self
@@ -231,7 +246,7 @@ where
             })
             .filter(|bound| open.iter().all(|(other, _)| !Arc::ptr_eq(other, bound)))
             .collect();
-        ListenerPlan::bind_beside(&wanted(server), &open, &spare)
+        ListenerPlan::bind_beside(&wanted(config), &open, &spare)
     }
 
     /// Listens on the addresses of `plan` and on no others. Returns once the others are closed.

@@ -56,6 +56,8 @@ pub(super) struct Socket {
     handshake: Option<Handshake>,
     peer: Peer,
     digest: Arc<SocketDigest>,
+    /// Says which address it was accepted at.
+    place: Option<Arc<ProxyDigest>>,
     accepted: TimingDigest,
     /// How long a write may make no progress, if that is limited here.
     write_stall: Option<Duration>,
@@ -85,12 +87,19 @@ impl Socket {
             handshake: None,
             peer,
             digest: Arc::new(digest),
+            place: None,
             accepted: TimingDigest::default(),
             write_stall: Some(write_stall),
             blocked: Timer::default(),
             is_held: false,
             _guard: guard,
         }
+    }
+
+    /// Says which address the connection was accepted at.
+    pub(super) fn accepted_at(mut self, place: Arc<ProxyDigest>) -> Self {
+        self.place = Some(place);
+        self
     }
 
     /// Has the socket begin with what has been read of the connection already.
@@ -349,7 +358,7 @@ impl GetTimingDigest for Socket {
 
 impl GetProxyDigest for Socket {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
+        self.place.clone()
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use pingora_core::protocols::tls::SslStream;
-use pingora_core::protocols::{GetSocketDigest as _, UniqueID as _};
+use pingora_core::protocols::{GetProxyDigest as _, GetSocketDigest as _, UniqueID as _};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, timeout_at};
 
@@ -22,7 +22,7 @@ use super::{Edge, wait_last_call};
 use crate::proxy::{DirectResponder, Opening, Site, TunnelClient, queued};
 use crate::shutdown::ShutdownWatch;
 use crate::tls::client_hello::{ClientHello, ClientHelloReader};
-use crate::tls::{Handshake, TlsInfo};
+use crate::tls::{Handshake, TlsInfo, accepted_place};
 
 /// How much is read at a time: a ClientHello with a post-quantum key share.
 const PIECE: usize = 2 * 1024;
@@ -90,7 +90,7 @@ pub(super) async fn serve_unterminated<A>(
             Box::pin(edge.app.tunnel(&site, opening, &mut socket)).await;
         }
         Err(how) => {
-            let handshake = Handshake::new(peer.ip(), None);
+            let handshake = Handshake::new(peer.ip(), None, None);
             edge.report.log_handshake(how, peer, &handshake, None);
         }
     }
@@ -102,6 +102,8 @@ async fn read_hello<A: DirectResponder>(
     app: &A,
     mut socket: Socket,
 ) -> (Socket, Option<(Arc<Site>, Box<[u8]>)>) {
+    let place = socket.get_proxy_digest();
+    let place = accepted_place(place.as_deref());
     let mut octets = BytesMut::new();
     let mut reader = ClientHelloReader::default();
     let site = loop {
@@ -113,7 +115,9 @@ async fn read_hello<A: DirectResponder>(
         match reader.read(&octets) {
             ClientHello::Incomplete => {}
             ClientHello::Name(name) => {
-                break app.passed_through(name).map(|site| (site, name.into()));
+                break app
+                    .passed_through(name, place)
+                    .map(|site| (site, name.into()));
             }
             ClientHello::Nameless | ClientHello::Malformed => break None,
         }
@@ -144,7 +148,8 @@ pub(super) async fn serve_terminated<A: DirectResponder>(
     let Some(info) = digest.extension.get::<TlsInfo>() else {
         return;
     };
-    let Some(site) = app.terminated_for(info) else {
+    let place = tls.get_ref().get_proxy_digest();
+    let Some(site) = app.terminated_for(info, accepted_place(place.as_deref())) else {
         return;
     };
     tls.get_mut().allow_stalls();

@@ -24,7 +24,7 @@ use super::request_ctx::RequestCtx;
 use super::route::Site;
 use super::tunnel::{self, Opening, TunnelClient};
 use super::{Gateway, http_proxy};
-use crate::config::model::{Config, Protocol};
+use crate::config::model::{Config, ListenAddress, Protocol};
 use crate::shutdown::ShutdownWatch;
 use crate::tls::TlsInfo;
 
@@ -79,11 +79,13 @@ pub trait DirectResponder: HttpServerApp {
         client: &mut C,
     ) -> impl Future<Output = Carried> + Send;
 
-    /// The site whose connections are passed through, by the name that a ClientHello requests.
-    fn passed_through(&self, name: &[u8]) -> Option<Arc<Site>>;
+    /// The site whose connections are passed through, by the name that a ClientHello requests and the
+    /// address that its connection was accepted at.
+    fn passed_through(&self, name: &[u8], place: Option<&ListenAddress>) -> Option<Arc<Site>>;
 
-    /// The site that gets the octets within a TLS connection, if it was made for one that does.
-    fn terminated_for(&self, info: &TlsInfo) -> Option<Arc<Site>>;
+    /// The site that gets the octets within a TLS connection that was accepted at `place`, if it was
+    /// made for one that does.
+    fn terminated_for(&self, info: &TlsInfo, place: Option<&ListenAddress>) -> Option<Arc<Site>>;
 
     /// Passes the octets of a connection for `site` on, until the connection ends.
     fn tunnel<C: TunnelClient>(
@@ -264,12 +266,12 @@ impl DirectResponder for ProxyApp {
         }
     }
 
-    fn passed_through(&self, name: &[u8]) -> Option<Arc<Site>> {
-        self.gateway.router.passed_through(name)
+    fn passed_through(&self, name: &[u8], place: Option<&ListenAddress>) -> Option<Arc<Site>> {
+        self.gateway.router.passed_through(name, place)
     }
 
-    fn terminated_for(&self, info: &TlsInfo) -> Option<Arc<Site>> {
-        self.gateway.router.terminated_for(info)
+    fn terminated_for(&self, info: &TlsInfo, place: Option<&ListenAddress>) -> Option<Arc<Site>> {
+        self.gateway.router.terminated_for(info, place)
     }
 
     async fn tunnel<C: TunnelClient>(

@@ -241,6 +241,7 @@ mod tests {
             port: None,
             tls: None,
             socket: None,
+            accepted: None,
             relayed: None,
         };
         let checked = authenticator.check_password(basic, &request).await;

@@ -29,7 +29,7 @@ use super::refusal::Refusal;
 use super::request::{Relayed, Request};
 use super::response::LocalResponse;
 use super::rewriting::Rewriting;
-use super::route::{Action, Admission, Proxy, Site, SiteTable};
+use super::route::{Action, Admission, Hosts, Proxy, Site, SiteTable};
 use super::tls_policy::{self, may_be_plain};
 use crate::certificate::sni::CertificateSet;
 use crate::clock::UnixTime;
@@ -116,13 +116,14 @@ impl Router {
         let channel = request.channel();
         let at_handshake = channel.attachment::<SiteTable>();
         let sites = at_handshake.unwrap_or_else(|| self.sites.load_full());
+        let hosts = sites.hosts_for(request);
         let relayed = Relayed::of(request, &sites.trusted_proxies);
         let mut buffer = NameBuffer::new();
         let authority = request.parse_authority(&mut buffer);
         let (site, outcome) = match authority {
             // Whoever names no host gets what there is for any.
             Some(authority)
-                if !request.authority.is_empty() || sites.find_site(authority.host).is_some() =>
+                if !request.authority.is_empty() || hosts.find_site(authority.host).is_some() =>
             {
                 let request = request.through(relayed.as_deref());
                 self.decide(&sites, &request, authority, channel)
@@ -131,7 +132,7 @@ impl Router {
         };
         let mut decision = match (site, outcome) {
             (None, Outcome::Refuse(refusal)) => {
-                Decision::refuse(&sites, refusal, authority, channel)
+                Decision::refuse((&*sites, hosts), refusal, authority, channel)
             }
             (site, outcome) => Decision::new(&sites, site, outcome),
         };
@@ -150,7 +151,12 @@ impl Router {
         let sites = self.sites.load();
         Decision {
             relayed: Relayed::of(request, &sites.trusted_proxies),
-            ..Decision::refuse(&sites, refusal, authority, request.channel())
+            ..Decision::refuse(
+                (&**sites, sites.hosts_for(request)),
+                refusal,
+                authority,
+                request.channel(),
+            )
         }
     }
 
@@ -168,13 +174,14 @@ impl Router {
             return (None, Outcome::Respond(Box::new(response)));
         }
         let host = authority.host;
+        let hosts = sites.hosts_for(request);
         let target = request.origin_form();
         let admission = match channel {
             // Its client speaks TLS with a trusted proxy.
-            Channel::Plain if request.is_secure() => sites
+            Channel::Plain if request.is_secure() => hosts
                 .find_site(host)
                 .map_or(Admission::Unknown, Admission::Serve),
-            _ => sites.admit_host(host, channel),
+            _ => hosts.admit_host(host, channel, sites.https_port),
         };
         let site = match admission {
             Admission::Serve(site) if site.tunnel.is_some() => {
@@ -289,14 +296,14 @@ impl Decision {
     /// The decision to refuse a request that has no site. If its host is not valid, the client has
     /// connected to the one that its handshake named.
     fn refuse(
-        sites: &SiteTable,
+        (sites, hosts): (&SiteTable, &Hosts),
         refusal: Refusal,
         authority: Option<Authority<'_>>,
         channel: Channel<'_>,
     ) -> Self {
         let host = authority.map(|authority| authority.host);
         let connected = host.or_else(|| channel.server_name());
-        let admission = connected.map(|host| sites.admit_host(host, channel));
+        let admission = connected.map(|host| hosts.admit_host(host, channel, sites.https_port));
         Self {
             connected_site: match (channel, admission) {
                 (Channel::Tls(_), Some(Admission::Serve(site))) => Some(Arc::clone(site)),

@@ -150,6 +150,7 @@ mod tests {
             port: None,
             tls: None,
             socket: None,
+            accepted: None,
             relayed: None,
         })
     }

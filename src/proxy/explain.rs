@@ -83,6 +83,7 @@ impl SiteTable {
             port: None,
             tls: None,
             socket: None,
+            accepted: None,
             relayed: None,
         };
         let mut buffer = NameBuffer::new();
@@ -90,7 +91,7 @@ impl SiteTable {
             let why = "The host is not valid.";
             return unrouted(None, Answer::Error(StatusCode::BAD_REQUEST, why, None));
         };
-        let site = self.find_site(authority.host);
+        let site = self.hosts_for(&request).find_site(authority.host);
         let answer = match (header::check_request(&request), site) {
             (Err(refusal), _) => Some(error(refusal, None)),
             (Ok(()), None) if !question.is_tls => Some(error(Refusal::UnknownHost, None)),

@@ -262,6 +262,7 @@ fn request_with(lines: &[u8]) -> Request<'_> {
         port: None,
         tls: None,
         socket: None,
+        accepted: None,
         relayed: None,
     }
 }

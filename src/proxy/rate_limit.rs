@@ -188,6 +188,7 @@ mod tests {
             port: None,
             tls: None,
             socket: None,
+            accepted: None,
             relayed: None,
         };
         let served = (0..3).filter(|_| limiter.take_token(&request, user, 1).is_ok());

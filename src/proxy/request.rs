@@ -4,14 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::SslDigest;
 use pingora_core::protocols::{Digest, SocketDigest};
 use pingora_http::RequestHeader;
 
 use super::authority::{Authority, Channel};
 use super::proxy_header::Addresses;
+use crate::config::model::ListenAddress;
 use crate::host::{Host, NameBuffer};
-use crate::tls::{ClientCertificate, TlsInfo};
+use crate::tls::{ClientCertificate, TlsInfo, accepted_place};
 
 /// A request by its head, which has been checked.
 #[derive(Clone, Copy)]
@@ -31,6 +33,8 @@ pub struct Request<'a> {
     pub tls: Option<&'a SslDigest>,
     /// Of the connection, with its addresses.
     pub socket: Option<&'a SocketDigest>,
+    /// Of the connection, with the address that it was accepted at.
+    pub(crate) accepted: Option<&'a ProxyDigest>,
     /// What trusted proxies say of it, which `client` and `port` are taken from.
     pub(crate) relayed: Option<&'a Relayed>,
 }
@@ -130,6 +134,7 @@ impl<'a> Request<'a> {
                 .map(SocketAddr::port),
             tls: digest.and_then(|digest| digest.ssl_digest.as_deref()),
             socket: digest.and_then(|digest| digest.socket_digest.as_deref()),
+            accepted: digest.and_then(|digest| digest.proxy_digest.as_deref()),
             relayed: None,
         }
     }
@@ -148,6 +153,11 @@ impl<'a> Request<'a> {
             relayed: Some(relayed),
             ..*self
         }
+    }
+
+    /// The address that the connection was accepted at, as it is configured.
+    pub(crate) fn place(&self) -> Option<&'a ListenAddress> {
+        accepted_place(self.accepted)
     }
 
     /// Whether the client speaks TLS: with the gateway, or with a trusted proxy.
@@ -311,6 +321,7 @@ mod tests {
                 port: None,
                 tls: None,
                 socket: None,
+                accepted: None,
                 relayed: None,
             };
             request.cookie(name).map(<[u8]>::to_vec)

@@ -339,6 +339,7 @@ mod tests {
             port: None,
             tls: None,
             socket: None,
+            accepted: None,
             relayed: None,
         };
         let id = HeaderValue::from_static("00ff");

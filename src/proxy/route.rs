@@ -7,12 +7,12 @@
 mod action;
 mod admission;
 mod hashing;
+mod hosts;
 mod key_servers;
 mod pools;
 mod site;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,17 +20,17 @@ use http::HeaderValue;
 
 pub(crate) use self::action::{Action, Proxy, Tunnel};
 pub(crate) use self::admission::Admission;
-use self::hashing::RandomState;
+use self::hosts::AllHosts;
+pub(crate) use self::hosts::Hosts;
 use self::pools::Pools;
 use self::site::site;
 use crate::config::model::{
     self, Access, Config, ErrorPages, ListenAddress, Maintenance, NetworkSet,
 };
 use crate::dns::stub::StubResolver;
-use crate::host::{self, Host, HostName, NameBuffer, Pattern};
+use crate::host::NameBuffer;
 use crate::jwt::KeyServer;
 use crate::metrics::{Metrics, SiteMetrics};
-use crate::proxy::authority::Channel;
 use crate::proxy::matcher::{Matcher, Mismatch};
 use crate::proxy::path::{self, Ambiguous};
 use crate::proxy::redirect::Redirect;
@@ -45,17 +45,12 @@ use crate::proxy::upstream::Pool;
 /// Every site of a configuration, by host.
 #[derive(Default)]
 pub struct SiteTable {
-    exact: HashMap<HostName, Arc<Site>, RandomState>,
-    /// By the name without the wildcard's label.
-    wildcard: HashMap<HostName, Arc<Site>, RandomState>,
-    addresses: HashMap<IpAddr, Arc<Site>, RandomState>,
-    any: Option<Arc<Site>>,
-    /// Sites whose connections are passed on, by name.
-    tunnels: HashMap<Arc<str>, Arc<Site>, RandomState>,
+    hosts: AllHosts,
     pools: Pools,
     /// Looks up the names of servers.
     resolver: Arc<StubResolver>,
-    /// The port that plain requests are redirected to, `None` if TLS is not served.
+    /// The port that plain requests are redirected to for sites without their own, `None` if there is
+    /// none.
     pub(crate) https_port: Option<u16>,
     /// Whether a plain request is served if there is no certificate for its host yet.
     pub(crate) https_optional: bool,
@@ -85,6 +80,8 @@ pub struct Site {
     pub(crate) tls: bool,
     /// What it demands of connections, if anything beyond what all sites do.
     pub(crate) tls_policy: Option<Arc<model::TlsPolicy>>,
+    /// The port that it is served at by TLS, if it says where it is served.
+    https_port: Option<u16>,
     /// Shared by all sites with the same routes.
     routes: Arc<[Route]>,
     /// How its connections are passed on, instead of requests.
@@ -137,6 +134,7 @@ impl SiteTable {
             max_body: config.server.limits.max_body,
             sticky_key,
             error_pages: config.server.error_pages.clone(),
+            hosts: AllHosts::of(config),
             ..Self::default()
         };
         table.pools = pools::pools(config, metrics, known, table.sticky_key.as_ref());
@@ -165,6 +163,7 @@ impl SiteTable {
             port: None,
             tls: None,
             socket: None,
+            accepted: None,
             relayed: None,
         };
         let mut buffer = NameBuffer::new();
@@ -188,35 +187,23 @@ impl SiteTable {
             site.limits = self.limits.add(&site.name, model, known);
             let tunnel = model.tunnel.as_ref();
             site.tunnel = tunnel.map(|tunnel| self.tunnel(tunnel, &site.name, metrics));
-            let site = Arc::new(site);
-            if site.tunnel.is_some() {
-                self.tunnels
-                    .insert(Arc::clone(&site.name), Arc::clone(&site));
-            }
-            for host in &model.hosts {
-                let site = Arc::clone(&site);
-                match host {
-                    Pattern::Any => _ = self.any.get_or_insert(site),
-                    Pattern::Exact(name) => _ = self.exact.entry(name.clone()).or_insert(site),
-                    Pattern::Ip(address) => _ = self.addresses.entry(*address).or_insert(site),
-                    Pattern::Wildcard(of) => _ = self.wildcard.entry(of.clone()).or_insert(site),
-                }
-            }
+            self.hosts.add(&Arc::new(site), &model.hosts, &model.listen);
         }
     }
 
-    /// The site for `host`, a name in normal form: that of the exact name, else of the wildcard over
-    /// its first label, else the catch-all.
+    /// The site for `host`, a name in normal form, where sites are served that do not say where.
     pub fn lookup(&self, host: &str) -> Option<&Arc<Site>> {
-        self.exact
-            .get(host)
-            .or_else(|| host::parent(host).and_then(|parent| self.wildcard.get(parent)))
-            .or(self.any.as_ref())
+        self.hosts.general().lookup(host)
     }
 
-    /// The site of this name, if its connections are passed on.
-    pub(crate) fn tunnel_site(&self, name: &str) -> Option<&Arc<Site>> {
-        self.tunnels.get(name)
+    /// The sites that a request may be for, by the address that its connection was accepted at.
+    pub(crate) fn hosts_for(&self, request: &Request<'_>) -> &Hosts {
+        self.hosts.at(|| request.place())
+    }
+
+    /// The sites that a connection may be for which was accepted at `place`, if that is known.
+    pub(crate) fn hosts_at(&self, place: Option<&ListenAddress>) -> &Hosts {
+        self.hosts.at(|| place)
     }
 
     /// What looks up the names of servers.
@@ -227,31 +214,6 @@ impl SiteTable {
     /// Every upstream's pool, by name.
     pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         self.pools.values()
-    }
-
-    /// The site for `host`.
-    pub(crate) fn find_site(&self, host: Host<'_>) -> Option<&Arc<Site>> {
-        match host {
-            Host::Name(name) => self.lookup(name),
-            Host::Ip(address) => {
-                let own = self.addresses.get(&address.to_canonical());
-                own.or(self.any.as_ref())
-            }
-        }
-    }
-
-    /// Whether a request for `host` that arrived through `channel` is served.
-    pub(crate) fn admit_host(&self, host: Host<'_>, channel: Channel<'_>) -> Admission<'_> {
-        match (self.find_site(host), channel, self.https_port) {
-            (None, Channel::Plain, _) => Admission::Unknown,
-            (Some(site), Channel::Plain, _) if !site.tls => Admission::Serve(site),
-            (Some(site), _, _) if !site.may_have(channel) => Admission::Misdirected,
-            (Some(site), Channel::Plain, Some(port)) => Admission::ToTls(site, port),
-            (Some(site), Channel::Tls(_), _) if site.tls && channel.covers(host) => {
-                Admission::Serve(site)
-            }
-            _ => Admission::Misdirected,
-        }
     }
 
     /// Routes bound to the pools of this table.
@@ -399,6 +361,8 @@ mod tests {
 
     use super::*;
     use crate::config::model::{SiteTls, UpstreamAddress, UpstreamServer};
+    use crate::host::{Host, Pattern};
+    use crate::proxy::authority::Channel;
     use crate::tls::TlsInfo;
 
     fn upstream(port: u16) -> Arc<model::Upstream> {
@@ -414,6 +378,8 @@ mod tests {
             content_type: HeaderValue::from_static("text/plain"),
         };
         Arc::new(model::Site {
+            listen: Vec::new(),
+            https_port: None,
             hosts: hosts
                 .iter()
                 .map(|host| host.parse().expect("a pattern"))
@@ -496,7 +462,8 @@ mod tests {
             assert_eq!(look_ups("any.w0.example"), (true, 2), "{count}");
             assert_eq!(look_ups("a.b.c.d.unknown.example"), (false, 2), "{count}");
             let ip = Host::Ip("192.0.2.1".parse().expect("an address"));
-            let (found, hashes) = hashing::counted::count_hashes(|| table.find_site(ip));
+            let (found, hashes) =
+                hashing::counted::count_hashes(|| table.hosts.general().find_site(ip));
             assert_eq!((found.is_some(), hashes), (true, 1), "{count}");
         }
     }
@@ -513,13 +480,16 @@ mod tests {
         let plain = info("plain.example", false);
         let other = info("other.example", false);
         let fallen = info("other.example", true);
-        let outcome =
-            |host: &str, channel: Channel<'_>| match table.admit_host(Host::Name(host), channel) {
-                Admission::Serve(site) => site.name.to_string(),
-                Admission::Misdirected => "421".to_owned(),
-                Admission::ToTls(_, port) => format!("308 {port}"),
-                Admission::Unknown => "404".to_owned(),
-            };
+        let outcome = |host: &str, channel: Channel<'_>| match table.hosts.general().admit_host(
+            Host::Name(host),
+            channel,
+            table.https_port,
+        ) {
+            Admission::Serve(site) => site.name.to_string(),
+            Admission::Misdirected => "421".to_owned(),
+            Admission::ToTls(_, port) => format!("308 {port}"),
+            Admission::Unknown => "404".to_owned(),
+        };
         assert_eq!(
             outcome("secure.example", Channel::Tls(Some(&secure))),
             "secure.example"
@@ -555,6 +525,7 @@ mod tests {
             port: None,
             tls: None,
             socket: None,
+            accepted: None,
             relayed: None,
         };
         match site.find_route(&request) {

@@ -70,7 +70,12 @@ impl AllLimits {
         if rate.is_none() && *max_requests == 0 && !site.routes.iter().any(has_own) {
             return None;
         }
-        let known = previous.and_then(|previous| previous.sites.get(name));
+        // Several sites may have one host, each at other addresses.
+        let key = match site.listen.first() {
+            None => Arc::clone(name),
+            Some(address) => format!("{name} {address}").into(),
+        };
+        let known = previous.and_then(|previous| previous.sites.get(&key));
         let limiter = |limit: &Arc<RateLimit>, known: Option<&Arc<RateLimiter>>| match known {
             Some(known) if known.has_limit(limit) => Arc::clone(known),
             Some(_) | None => Arc::new(RateLimiter::new(limit, &self.table)),
@@ -97,7 +102,7 @@ impl AllLimits {
             max_requests: *max_requests,
             requests: known.map_or_else(Arc::default, |known| Arc::clone(&known.requests)),
         });
-        self.sites.insert(Arc::clone(name), Arc::clone(&limits));
+        self.sites.insert(key, Arc::clone(&limits));
         Some(limits)
     }
 }

@@ -264,6 +264,7 @@ mod tests {
             port: Some(8080),
             tls: None,
             socket: None,
+            accepted: None,
             relayed: None,
         };
         let id = HeaderValue::from_static("00ff");

@@ -30,7 +30,8 @@ pub(super) fn check(sites: &SiteTable, site: &Site, request: &Request<'_>) -> Re
     // A reload may have changed what the name of the connection demands. What the client showed then
     // may be enough, so that it notices nothing.
     let name = info.server_name.as_ref();
-    let own = name.and_then(|name| sites.lookup(name.as_str()));
+    let hosts = sites.hosts_for(request);
+    let own = name.and_then(|name| hosts.lookup(name.as_str()));
     match own {
         Some(own) if is_same(own.tls_policy.as_deref(), wanted) => {
             match wanted.is_none_or(|wanted| meets(info, wanted, request)) {

@@ -181,7 +181,7 @@ impl GatewayState {
             &current.config.log,
             &self.metrics,
             &self.set_level,
-            |server| self.listeners.prepare(server, before),
+            |config| self.listeners.prepare(config, before),
         )
     }
 

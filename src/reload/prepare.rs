@@ -6,7 +6,7 @@ use tracing_subscriber::filter::ParseError;
 
 use super::report::ReloadError;
 use crate::access_log::AccessLog;
-use crate::config::model::{Config, Log, Server, SiteTls};
+use crate::config::model::{Config, Log, SiteTls};
 use crate::config::{Diagnostics, Loaded};
 use crate::edge::{BindError, ListenerPlan, Settings};
 use crate::metrics::Metrics;
@@ -38,7 +38,7 @@ impl PreparedConfig {
         log: &Log,
         metrics: &Metrics,
         set_level: &SetLevel,
-        bind: impl FnOnce(&Server) -> Result<ListenerPlan, BindError>,
+        bind: impl FnOnce(&Config) -> Result<ListenerPlan, BindError>,
     ) -> Result<Self, ReloadError> {
         let loaded = read.map_err(|diagnostics| ReloadError::Invalid(Arc::new(diagnostics)))?;
         let config = &loaded.config;
@@ -48,8 +48,7 @@ impl PreparedConfig {
         } else {
             Some(access_log(config, metrics)?)
         };
-        let listeners =
-            bind(&config.server).map_err(|error| ReloadError::Unable(error.to_string()))?;
+        let listeners = bind(config).map_err(|error| ReloadError::Unable(error.to_string()))?;
         // The last step, since it is in force at once.
         set_level(&config.log)
             .map_err(|error| ReloadError::Unable(format!("log.level: {error}")))?;

@@ -83,8 +83,10 @@ impl GlobalCertificate {
         handshake.record_requested(requested.clone());
         let local = requested.is_nothing().then(|| handshake.local_address());
         let snapshot = self.snapshot();
-        let selection = snapshot.select(&requested, local.flatten());
-        if let Some(policy) = snapshot.policy(&requested, local.flatten(), selection.purpose()) {
+        let (local, place) = (local.flatten(), handshake.place());
+        let selection = snapshot.select(&requested, local, place);
+        let purpose = selection.purpose();
+        if let Some(policy) = snapshot.policy(&requested, local, place, purpose) {
             policy::impose_late(policy, ssl, &handshake).ok()?;
         }
         self.settle(&handshake, snapshot, selection);

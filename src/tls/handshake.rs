@@ -10,12 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use pingora_core::protocols::SocketDigest;
+use pingora_core::protocols::raw_connect::ProxyDigest;
 use tokio::time::Instant;
 
+use super::accepted::accepted_place;
 use super::client_certificate::{ClientRefusal, Fault};
 use super::info::TlsInfo;
 use super::select::{Purpose, RequestedName, Selection, Snapshot};
-use crate::config::model::TlsPolicy;
+use crate::config::model::{ListenAddress, TlsPolicy};
 use crate::lock::MutexExt as _;
 
 tokio::task_local! {
@@ -42,6 +44,8 @@ struct Record {
     client: Option<IpAddr>,
     /// The socket, which knows the local address that the client has connected to.
     socket: Option<Arc<SocketDigest>>,
+    /// See [`accepted_place`].
+    accepted: Option<Arc<ProxyDigest>>,
     state: Mutex<State>,
 }
 
@@ -63,11 +67,16 @@ struct State {
 
 impl Handshake {
     /// The record of a handshake with `client`. `socket` is asked for the local address if the
-    /// selection depends on it.
-    pub fn new(client: Option<IpAddr>, socket: Option<Arc<SocketDigest>>) -> Self {
+    /// selection depends on it; `accepted` says which address the connection was accepted at.
+    pub fn new(
+        client: Option<IpAddr>,
+        socket: Option<Arc<SocketDigest>>,
+        accepted: Option<Arc<ProxyDigest>>,
+    ) -> Self {
         Self(Arc::new(Record {
             client,
             socket,
+            accepted,
             state: Mutex::default(),
         }))
     }
@@ -147,6 +156,11 @@ impl Handshake {
     pub(super) fn local_address(&self) -> Option<IpAddr> {
         let address = self.0.socket.as_ref()?.local_addr()?.as_inet()?;
         Some(address.ip().to_canonical())
+    }
+
+    /// The address that the connection was accepted at, as it is configured.
+    pub(super) fn place(&self) -> Option<&ListenAddress> {
+        accepted_place(self.0.accepted.as_deref())
     }
 
     pub(super) fn record_requested(&self, requested: RequestedName) {

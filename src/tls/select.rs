@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::policies::Policies;
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::challenge::Challenges;
-use crate::config::model::{TlsPolicy, UnknownSni};
+use crate::config::model::{ListenAddress, TlsPolicy, UnknownSni};
 use crate::host::{Host, HostName, Identifier, MAX_HOST_NAME, NameBuffer};
 
 /// The state of the configuration that a handshake works from.
@@ -54,10 +54,21 @@ impl Snapshot {
     }
 
     /// Selects what to present to a client that requests `requested` and has connected to `local`,
-    /// if that address is known.
-    pub(super) fn select(&self, requested: &RequestedName, local: Option<IpAddr>) -> Selection {
+    /// if that address is known, by the listener at `place`. A name that is served elsewhere only is
+    /// unknown there.
+    pub(super) fn select(
+        &self,
+        requested: &RequestedName,
+        local: Option<IpAddr>,
+        place: Option<&ListenAddress>,
+    ) -> Selection {
         let host = requested.host(local);
+        let is_elsewhere = match requested {
+            RequestedName::Name(name) => self.policies.is_elsewhere(name, place),
+            _ => false,
+        };
         let own = match host {
+            _ if is_elsewhere => None,
             Some(Host::Name(name)) => self.certificates.lookup(name),
             Some(Host::Ip(address)) => self.certificates.lookup_ip(address),
             None => None,
@@ -74,7 +85,9 @@ impl Snapshot {
         match (requested, found) {
             (RequestedName::Invalid(_), _) => self.select_fallback(),
             (_, Some(set)) => Selection::Present(Arc::clone(set), Purpose::Serve),
-            (RequestedName::Name(name), None) if self.is_on_demand(name) => Selection::OnDemand,
+            (RequestedName::Name(name), None) if !is_elsewhere && self.is_on_demand(name) => {
+                Selection::OnDemand
+            }
             (RequestedName::Name(_), None) => self.select_fallback(),
             (RequestedName::Nothing | RequestedName::Address(_), None) => {
                 Selection::Refuse(Purpose::FallBack)
@@ -105,12 +118,13 @@ impl Snapshot {
         &self,
         requested: &RequestedName,
         local: Option<IpAddr>,
+        place: Option<&ListenAddress>,
         purpose: Purpose,
     ) -> Option<&Arc<TlsPolicy>> {
         match (purpose, requested) {
             (Purpose::Validate, _) => None,
-            (_, RequestedName::Name(name)) => self.policies.of_name(name.as_str()),
-            _ => self.policies.of_nameless(local),
+            (_, RequestedName::Name(name)) => self.policies.of_name(name.as_str(), place),
+            _ => self.policies.of_nameless(local, place),
         }
     }
 

@@ -597,19 +597,25 @@ async fn without_tickets_nothing_is_resumed() {
 fn sessions_are_bound_to_name_and_policy() {
     let a: HostName = "a.test".parse().expect("valid");
     let b: HostName = "b.test".parse().expect("valid");
-    let of = |policy: &[u8], name| session_context(policy, None, name, Purpose::Serve);
+    let of = |policy: &[u8], name| session_context(policy, None, (name, None), Purpose::Serve);
     assert_eq!(of(b"1", Some(&a)), of(b"1", Some(&a)));
     assert_ne!(of(b"1", Some(&a)), of(b"1", Some(&b)));
     assert_ne!(of(b"1", Some(&a)), of(b"1", None));
     assert_ne!(of(b"1", Some(&a)), of(b"2", Some(&a)));
     for other in [Purpose::FallBack, Purpose::Validate] {
         assert_ne!(
-            session_context(b"1", None, Some(&a), other),
-            session_context(b"1", None, Some(&a), Purpose::Serve)
+            session_context(b"1", None, (Some(&a), None), other),
+            of(b"1", Some(&a))
         );
     }
+    let at = |mark, name| session_context(b"1", None, (name, Some(mark)), Purpose::Serve);
+    assert_eq!(at("127.0.0.1:1", Some(&a)), at("127.0.0.1:1", Some(&a)));
+    assert_ne!(at("127.0.0.1:1", Some(&a)), at("127.0.0.1:2", Some(&a)));
+    assert_ne!(at("127.0.0.1:1", Some(&a)), of(b"1", Some(&a)));
+    assert_ne!(at("127.0.0.1:1", None), of(b"1", None));
     let own = |version| TlsPolicy::new(None, Some(version..=version), None, None);
-    let of = |own: Option<TlsPolicy>| session_context(b"1", own.as_ref(), Some(&a), Purpose::Serve);
+    let name = (Some(&a), None);
+    let of = |own: Option<TlsPolicy>| session_context(b"1", own.as_ref(), name, Purpose::Serve);
     let (old, new) = (own(TlsVersion::Tls12), own(TlsVersion::Tls13));
     assert_eq!(of(new.clone()), of(new.clone()));
     assert_ne!(of(new.clone()), of(old));

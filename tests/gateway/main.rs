@@ -34,6 +34,7 @@ mod limits;
 mod local_ca;
 mod on_demand;
 mod proxy;
+mod site_listeners;
 mod smuggling;
 mod support;
 mod tls;

@@ -9,7 +9,7 @@ use super::NetworkSet;
 use crate::printable::Printable as _;
 
 /// An address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
     Ip(SocketAddr),
     /// All addresses of one family that packets reach through an interface.
@@ -62,6 +62,17 @@ impl ListenAddress {
                 Some(interface)
             }
             Self::Ip(_) | Self::Unix { .. } | Self::Systemd(_) => None,
+        }
+    }
+
+    /// The same without permissions: equal for equal sockets.
+    pub fn place(&self) -> Self {
+        match self {
+            Self::Unix { path, .. } => Self::Unix {
+                path: Arc::clone(path),
+                mode: 0,
+            },
+            other => other.clone(),
         }
     }
 

@@ -10,8 +10,9 @@ use http::StatusCode;
 
 use super::{
     Access, Balance, ClientCertificate, Compression, Conditions, Eject, ErrorPages, Files,
-    HealthCheck, Hsts, KeepAlive, Maintenance, Origin, PathMatch, Protocol, ProxyProtocolVersion,
-    Retries, Rewriting, RouteRate, SiteLimits, Sticky, Template, TlsPolicy, Tunnel,
+    HealthCheck, Hsts, KeepAlive, ListenAddress, Maintenance, Origin, PathMatch, Protocol,
+    ProxyProtocolVersion, Retries, Rewriting, RouteRate, SiteLimits, Sticky, Template, TlsPolicy,
+    Tunnel,
 };
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
@@ -140,6 +141,10 @@ pub enum UpstreamTls {
 pub struct Site {
     /// Never empty.
     pub hosts: Vec<Pattern>,
+    /// Where it is served; if empty, at the addresses of the server.
+    pub listen: Vec<ListenAddress>,
+    /// The port of these that it is served at by TLS.
+    pub https_port: Option<u16>,
     pub tls: SiteTls,
     /// What it demands of connections, if anything beyond what all listeners do.
     pub tls_policy: Option<Arc<TlsPolicy>>,

@@ -126,6 +126,9 @@ pub(crate) struct Site {
     /// Host names and IP addresses; `*.example.com` for any one label, `*` alone for every other host.
     #[schemars(length(min = 1))]
     pub(crate) hosts: Vec<String>,
+    /// The addresses where the site is served, and nowhere else; by default those of `server.https` and
+    /// `server.http`. Others than those are opened, for HTTPS unless `tls` is `off`.
+    pub(crate) listen: Vec<String>,
     /// Where the certificate comes from: `auto` for one that covers the host, else one from the
     /// first issuer; or an issuer's name; or `off` to serve the site over plain HTTP only. Or a
     /// mapping with more about TLS.
@@ -178,6 +181,7 @@ impl Default for Site {
     fn default() -> Self {
         Self {
             hosts: Vec::new(),
+            listen: Vec::new(),
             tls: SiteTls::Certificate("auto".to_owned()),
             client_auth: None,
             routes: None,

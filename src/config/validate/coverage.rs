@@ -185,7 +185,9 @@ pub(super) fn warn_uncovered_sites(ctx: &mut Context<'_>, config: &Config, root:
     let sites = root.key("sites");
     for (index, site) in config.sites.iter().enumerate() {
         let at = sites.index(index);
-        if let Some((message, hint)) = no_listener(&config.server, &site.tls) {
+        let is_elsewhere = !site.listen.is_empty();
+        let no_listener = no_listener(&config.server, &site.tls).filter(|_| !is_elsewhere);
+        if let Some((message, hint)) = no_listener {
             ctx.problems.warn(&at, message, hint);
             continue;
         }

@@ -71,7 +71,7 @@ impl<'a> Taken<'a> {
 }
 
 /// The addresses that one entry stands for; none if it is wrong, which is reported.
-fn parse(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Vec<ListenAddress> {
+pub(super) fn parse(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Vec<ListenAddress> {
     if let Some(rest) = raw.strip_prefix("unix:") {
         return unix(ctx, at, rest).into_iter().collect();
     }

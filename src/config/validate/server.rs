@@ -25,7 +25,8 @@ pub(super) fn server(ctx: &mut Context<'_>, raw: &schema::Server, at: &At<'_>) -
     let mut taken = Taken::default();
     let https = taken.claim_list(ctx, &raw.https, &https_at);
     let http = taken.claim_list(ctx, &raw.http, &http_at);
-    if raw.https.is_empty() && raw.http.is_empty() {
+    let has_sites = ctx.raw.sites.iter().any(|site| !site.listen.is_empty());
+    if raw.https.is_empty() && raw.http.is_empty() && !has_sites {
         let message = "there is no listener: 'https' and 'http' are both empty";
         ctx.problems.error(at, message, "give at least one address");
     }

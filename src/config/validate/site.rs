@@ -1,6 +1,7 @@
 //! `sites` and their routes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use super::rate_limit::{route_rate, site_rate};
 use super::references::Upstreams;
 use super::rewrite::rewriting;
 use super::route_match::{SeenRoutes, conditions, route_path, sort_routes, warn_unreachable};
+use super::site_listen::SiteListeners;
 use super::site_tls::{check_certificates, site_tls};
 use super::tunnel::tunnel;
 use crate::config::model::{
@@ -69,14 +71,18 @@ pub(super) fn sites(
 ) -> Vec<Arc<Site>> {
     let raw = ctx.raw;
     let at = root.key("sites");
+    let mut listeners = SiteListeners::of(general.0);
     let (server_pages, general) = (general.0.error_pages.as_ref(), general.1);
     let mut shared = SharedRoutes::default();
     let mut taken: HashMap<Pattern, (usize, Place)> = HashMap::new();
-    let mut sites = Vec::with_capacity(raw.sites.len());
+    // Of hosts that are in several sites, all but the first.
+    let mut taken_elsewhere: HashMap<Pattern, Vec<(usize, Place)>> = HashMap::new();
+    let mut sites: Vec<Arc<Site>> = Vec::with_capacity(raw.sites.len());
     for (index, site) in raw.sites.iter().enumerate() {
         let at = at.index(index);
         let (tls, tls_policy) = site_tls(ctx, site, general, &at);
         let tunnel = tunnel(ctx, site, &tls, general, upstreams, &at);
+        let addresses = listeners.addresses(ctx, &site.listen, &tls, &at.key("listen"));
         let hosts_at = at.key("hosts");
         let mut hosts = Vec::with_capacity(site.hosts.len());
         for (host_index, host) in site.hosts.iter().enumerate() {
@@ -84,7 +90,15 @@ pub(super) fn sites(
             let Some(pattern) = ctx.pattern(&at, host) else {
                 continue;
             };
-            if let Some((other, place)) = taken.get(&pattern) {
+            let elsewhere = taken_elsewhere.get(&pattern).into_iter().flatten();
+            let mut earlier = taken.get(&pattern).into_iter().chain(elsewhere);
+            let meets = |(other, _): &&(usize, Place)| {
+                // Not in the list yet: the site itself.
+                let other = sites.get(*other);
+                let listen = &addresses.listen;
+                other.is_none_or(|other| listeners.meet(&other.listen, listen))
+            };
+            if let Some((other, place)) = earlier.find(meets) {
                 let place = ctx.sources.describe(*place);
                 let message = format!(
                     "the host {} is already in sites[{other}], at {place}",
@@ -95,7 +109,17 @@ pub(super) fn sites(
                 if let SiteTls::Issuer(issuer) = &tls {
                     check_provable(ctx, &at, &pattern, std::slice::from_ref(issuer));
                 }
-                taken.insert(pattern.clone(), (index, at.place()));
+                let here = (index, at.place());
+                match taken.entry(pattern.clone()) {
+                    Entry::Vacant(entry) => _ = entry.insert(here),
+                    Entry::Occupied(entry) if entry.get().0 == index => {}
+                    Entry::Occupied(entry) => {
+                        taken_elsewhere
+                            .entry(entry.key().clone())
+                            .or_default()
+                            .push(here);
+                    }
+                }
                 hosts.push(pattern);
             }
         }
@@ -135,6 +159,8 @@ pub(super) fn sites(
         let routes = routes.into_iter().map(|(_, route)| route).collect();
         sites.push(Arc::new(Site {
             hosts,
+            listen: addresses.listen,
+            https_port: addresses.https_port,
             tls,
             tls_policy,
             hsts,

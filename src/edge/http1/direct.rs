@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::{HeaderName, HeaderValue};
 use pingora_core::protocols::http::date::get_cached_date;
+use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::SslDigest;
 use pingora_core::protocols::{SocketDigest, Stream};
 
@@ -27,6 +28,7 @@ pub(super) struct Connected {
     port: Option<u16>,
     tls: Option<Arc<SslDigest>>,
     socket: Option<Arc<SocketDigest>>,
+    accepted: Option<Arc<ProxyDigest>>,
 }
 
 impl Connected {
@@ -40,6 +42,7 @@ impl Connected {
             port: own.map(|address| address.port()),
             tls: connection.get_ssl_digest(),
             socket: digest,
+            accepted: connection.get_proxy_digest(),
         }
     }
 
@@ -59,6 +62,7 @@ impl Connected {
             port: self.port,
             tls: self.tls.as_deref(),
             socket: self.socket.as_deref(),
+            accepted: self.accepted.as_deref(),
             relayed: None,
         })
     }
@@ -136,6 +140,7 @@ pub(super) async fn respond_refusal<A: DirectResponder>(
         port: client.port,
         tls: client.tls.as_deref(),
         socket: client.socket.as_deref(),
+        accepted: client.accepted.as_deref(),
         relayed: None,
     };
     let response = app.prepare_refusal(refusal.status, refusal.reason, &request);

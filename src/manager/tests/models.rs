@@ -35,6 +35,8 @@ pub(super) fn with_local_ca(mut config: Config) -> Config {
 
 pub(super) fn site(hosts: &[&str], tls: SiteTls) -> Site {
     Site {
+        listen: Vec::new(),
+        https_port: None,
         hosts: hosts
             .iter()
             .map(|host| host.parse().expect("a pattern"))

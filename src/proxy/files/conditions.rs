@@ -218,6 +218,7 @@ mod tests {
             port: None,
             tls: None,
             socket: None,
+            accepted: None,
             relayed: None,
         };
         Conditions::of(&request).extent(&version(), LENGTH)

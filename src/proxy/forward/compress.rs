@@ -298,6 +298,7 @@ mod tests {
             port: None,
             tls: None,
             socket: None,
+            accepted: None,
             relayed: None,
         };
         let mut client = Compressing::new(receiver, compression, &request);

@@ -254,6 +254,7 @@ mod tests {
             port: None,
             tls: None,
             socket: None,
+            accepted: None,
             relayed: None,
         }
     }

@@ -21,6 +21,7 @@ fn relayed_by(peer: &str, fields: &str) -> Option<Relayed> {
         port: Some(80),
         tls: None,
         socket: None,
+        accepted: None,
         relayed: None,
     };
     let relayed = Relayed::of(&request, &trusted())?;

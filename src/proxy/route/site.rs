@@ -26,6 +26,7 @@ pub(super) fn site(model: &model::Site, routes: Arc<[Route]>, metrics: &Metrics)
         name,
         tls: model.tls != SiteTls::Off,
         tls_policy: model.tls_policy.clone(),
+        https_port: model.https_port,
         routes,
         tunnel: None,
         hsts: model.hsts.map(hsts_field),

@@ -554,6 +554,7 @@ fn the_key_of_a_request_is_what_is_configured() {
         port: None,
         tls: None,
         socket: None,
+        accepted: None,
         relayed: None,
     };
     let client = Some(IpAddr::from([10, 0, 0, 1]));

@@ -61,6 +61,8 @@ pub(crate) fn site(hosts: &[&str], tls: SiteTls, routes: Vec<(&str, Action)>) ->
             .iter()
             .map(|host| host.parse().expect("a pattern"))
             .collect(),
+        listen: Vec::new(),
+        https_port: None,
         tls,
         tls_policy: None,
         tunnel: None,

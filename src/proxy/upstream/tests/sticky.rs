@@ -31,6 +31,7 @@ fn session(pool: &Pool, cookie: &str) -> Box<Session> {
         port: None,
         tls: None,
         socket: None,
+        accepted: None,
         relayed: None,
     };
     pool.session(&request).expect("clients stay")
