@@ -1,20 +1,21 @@
 //! Finds out who sends a request, where a route serves only some.
 //!
 //! Passwords are checked on threads that may block, few at a time, since a check is slow on purpose.
-//! One that was right is remembered for a while. A client that has guessed wrong too often is refused
-//! without a check. Tokens are verified at once. Services that decide are asked with the head of the request.
+//! A check that has begun ends, and counts, even if its client goes away. A password that was right is
+//! remembered for a while. A client that has guessed wrong too often is refused without a check. Tokens are verified at once. Services that decide are asked with the head of the request.
 
 mod basic;
 mod guesses;
 mod services;
 mod tokens;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
 use openssl::sha::Sha256;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use self::basic::Credentials;
@@ -27,6 +28,7 @@ use super::request::Request;
 use super::response::LocalResponse;
 use crate::config::model::{Access, BasicAuth, PasswordHash};
 use crate::jwt::Token;
+use crate::secret::Secret;
 
 /// How many passwords are checked at a time. Each takes a thread for some hundredths of a second, or
 /// as long as its hash demands.
@@ -45,9 +47,9 @@ const MOST_REMEMBERED: u64 = 16 * 1024;
 pub(super) struct Authenticator(Arc<State>);
 
 struct State {
-    checks: Semaphore,
+    checks: Arc<Semaphore>,
     /// Counts those that check and those that wait.
-    waiting: Semaphore,
+    waiting: Arc<Semaphore>,
     /// By digests of the stored hash and of what the client sent.
     remembered: Cache<[u8; 32], ()>,
     /// Part of each digest, so that they are of no use elsewhere.
@@ -86,8 +88,8 @@ impl From<Refusal> for Denial {
 impl Default for Authenticator {
     fn default() -> Self {
         Self(Arc::new(State {
-            checks: Semaphore::new(CHECKS),
-            waiting: Semaphore::new(CHECKS + MOST_WAITING),
+            checks: Arc::new(Semaphore::new(CHECKS)),
+            waiting: Arc::new(Semaphore::new(CHECKS + MOST_WAITING)),
             remembered: Cache::builder()
                 .max_capacity(MOST_REMEMBERED)
                 .time_to_live(REMEMBERED)
@@ -150,9 +152,10 @@ impl Authenticator {
         if state.guesses.are_used_up(request.client) {
             return Err(Refusal::TooManyGuesses);
         }
-        let _waiting = state.waiting.try_acquire().map_err(|_| Refusal::NoRoom)?;
-        let check = timeout(PATIENCE, state.checks.acquire()).await;
-        let _check = check.ok().and_then(Result::ok).ok_or(Refusal::NoRoom)?;
+        let waiting = Arc::clone(&state.waiting).try_acquire_owned();
+        let waiting = waiting.map_err(|_| Refusal::NoRoom)?;
+        let check = timeout(PATIENCE, Arc::clone(&state.checks).acquire_owned()).await;
+        let check = check.ok().and_then(Result::ok).ok_or(Refusal::NoRoom)?;
         // Others may have had the same one checked, or used up the guesses.
         if is_remembered() {
             return Ok(user());
@@ -164,17 +167,45 @@ impl Authenticator {
         let Some(compared) = stored.or_else(|| basic.users.values().next()).cloned() else {
             return Err(Refusal::Unauthorized);
         };
-        let password = credentials.password().clone();
-        let checked =
-            tokio::task::spawn_blocking(move || basic::is_password_of(&password, &compared)).await;
-        match (checked, digest) {
-            (Ok(true), Some(digest)) => {
-                state.remembered.insert(digest, ());
-                Ok(user())
+        let check = Check {
+            state: Arc::clone(state),
+            password: credentials.password().clone(),
+            compared,
+            digest,
+            client: request.client,
+            _permits: [waiting, check],
+        };
+        // Whoever waits for it may be dropped; the check is not.
+        match tokio::task::spawn_blocking(move || check.run()).await {
+            Ok(true) => Ok(user()),
+            Ok(false) | Err(_) => Err(Refusal::Unauthorized),
+        }
+    }
+}
+
+/// A check of a password. It is one of those that are counted until it has ended.
+struct Check {
+    state: Arc<State>,
+    password: Secret,
+    compared: PasswordHash,
+    /// `None` if nobody has the name.
+    digest: Option<[u8; 32]>,
+    client: Option<IpAddr>,
+    _permits: [OwnedSemaphorePermit; 2],
+}
+
+impl Check {
+    /// Whether the password is right. Takes as long as the hash demands.
+    fn run(self) -> bool {
+        let is_right = basic::is_password_of(&self.password, &self.compared);
+        match self.digest.filter(|_| is_right) {
+            Some(digest) => {
+                self.state.remembered.insert(digest, ());
+                true
             }
-            _ => {
-                state.guesses.count_wrong(request.client);
-                Err(Refusal::Unauthorized)
+            None => {
+                self.state.guesses.count_wrong(self.client);
+                false
             }
         }
     }
@@ -211,7 +242,6 @@ mod tests {
 
     use super::*;
     use crate::proxy::request::Fields;
-    use crate::secret::Secret;
 
     fn basic_auth() -> BasicAuth {
         let hash = bcrypt::hash("right", 4).expect("a hash");
@@ -280,5 +310,53 @@ mod tests {
         assert_eq!(ask("2001:db8::3", "ann:other").await, refused);
         assert!(ask("2001:db8::3", "ann:right").await.is_ok(), "remembered");
         assert!(ask("2001:db8:0:1::3", "ann:wrong").await != refused);
+    }
+
+    /// Asks until the check has begun, or waits for its turn, and goes away.
+    async fn ask_and_leave(authenticator: &Authenticator, basic: &BasicAuth, credentials: &str) {
+        tokio::select! {
+            biased;
+            asked = check(authenticator, basic, "192.0.2.1", credentials) => panic!("{asked:?}"),
+            () = std::future::ready(()) => {}
+        }
+    }
+
+    #[test]
+    fn a_check_ends_and_counts_even_if_its_client_goes_away() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .max_blocking_threads(1)
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let authenticator = Authenticator::default();
+            let (basic, state) = (basic_auth(), &authenticator.0);
+            // Nothing is checked until the thread is free.
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            let blocked = tokio::task::spawn_blocking(move || held.recv());
+            for _ in 0..50 {
+                ask_and_leave(&authenticator, &basic, "ann:wrong").await;
+            }
+            assert_eq!(state.checks.available_permits(), 0);
+            assert_eq!(state.waiting.available_permits(), MOST_WAITING);
+            release.send(()).expect("somebody waits");
+            blocked.await.expect("no panic").expect("released");
+            let all = || {
+                state
+                    .checks
+                    .acquire_many(u32::try_from(CHECKS).expect("few"))
+            };
+            drop(all().await);
+            ask_and_leave(&authenticator, &basic, "ann:right").await;
+            drop(all().await);
+            assert_eq!(state.remembered.iter().count(), 1);
+            // Two are counted already.
+            for _ in CHECKS..usize::try_from(guesses::MOST).expect("few") {
+                ask_and_leave(&authenticator, &basic, "bob:wrong").await;
+                drop(all().await);
+            }
+            let refused = check(&authenticator, &basic, "192.0.2.1", "ann:other").await;
+            assert_eq!(refused, Err(Refusal::TooManyGuesses));
+        });
     }
 }
