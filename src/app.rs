@@ -41,8 +41,8 @@ use crate::service::systemd;
 use crate::storage::{FileStorage, Storage};
 
 pub use self::init::leave_first_process;
-pub use self::process::withhold_descriptors;
 pub use self::privileges::forbid_new_privileges;
+pub use self::process::withhold_descriptors;
 
 use self::control::AppControl;
 use self::logging::Level;
