@@ -71,7 +71,11 @@ impl Effects {
             maintenance,
             compression: route.and_then(|route| route.compression.clone()),
             limits: route.and_then(|route| limits(config, route)),
-            guards: Guards::of(config, site.map(|(_, site)| site), route),
+            guards: match answer {
+                // It comes before what the site asks of its clients.
+                Answer::RedirectToTls { .. } => Guards::of(config, None, None),
+                _ => Guards::of(config, site.map(|(_, site)| site), route),
+            },
         }
     }
 

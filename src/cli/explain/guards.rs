@@ -130,7 +130,7 @@ fn describe_jwt(jwt: &Jwt) -> String {
     }
     match &rules.audience {
         Audience::Any => text.push_str(" for any audience"),
-        Audience::Of(own) if own.is_empty() => {}
+        Audience::Of(own) if own.is_empty() => text.push_str(" for no audience in particular"),
         Audience::Of(own) => text.push_str(&format!(" for {}", list(own, " or "))),
     }
     for (name, values) in &rules.claims {

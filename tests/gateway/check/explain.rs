@@ -298,6 +298,7 @@ sites:
         rate_limit: { requests: 5, per: 1m, by: { header: X-Key } }
         respond: {}
       - { path: /z, allow: [], jwt: off, rate_limit: off, respond: {} }
+      - { path: /w, allow: [], jwt: { jwks_url: "https://login.example/keys" }, rate_limit: off, respond: {} }
 "#,
     );
     let ann = "ann:$2b$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuOHHWkwRXVm\n";
@@ -326,6 +327,17 @@ sites:
     let rate = "rate limit: 5 requests in 60s, 5 at once, for each value of x-key, the route's";
     assert_eq!(lines("/y"), [proxies, access, rate, most]);
     assert_eq!(lines("/z"), [proxies, most]);
+    let access = "access: a token in Authorization for no audience in particular, signed by a key of \
+                  login.example";
+    assert_eq!(lines("/w"), [proxies, access, most]);
+    // The redirect to HTTPS is for everybody.
+    let printed = explain(&path, &["http://a.example/x", "--json"]);
+    let report: Value = serde_json::from_str(&printed.stdout).expect("JSON");
+    let guards = &report["effects"]["guards"];
+    assert!(guards["trusted_proxies"].is_string(), "{printed:?}");
+    for guard in ["access", "rate_limit", "max_requests"] {
+        assert!(guards[guard].is_null(), "{guard}: {printed:?}");
+    }
     let printed = explain(&path, &["https://a.example/y", "--json"]);
     let report: Value = serde_json::from_str(&printed.stdout).expect("JSON");
     let guards = &report["effects"]["guards"];
