@@ -47,6 +47,8 @@ fn table(sites: usize) -> SiteTable {
     let site = |host: String| {
         Arc::new(Site {
             hosts: vec![host.parse().expect("a pattern")],
+            listen: Vec::new(),
+            https_port: None,
             tls: SiteTls::Auto(Vec::new()),
             tls_policy: None,
             tunnel: None,

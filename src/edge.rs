@@ -206,7 +206,7 @@ where
     ) -> Option<Box<SslStream<Socket>>> {
         let peer = socket.peer();
         let (digest, place) = (socket.get_socket_digest(), socket.get_proxy_digest());
-        let handshake = Handshake::new(peer.ip(), digest, place);
+        let handshake = Handshake::accepted(peer.ip(), digest, place);
         let socket = socket.for_handshake(handshake.clone());
         let accept = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
         let accept = self.queue.run_handshake(&slot, handshake.run(accept));

@@ -90,7 +90,7 @@ pub(super) async fn serve_unterminated<A>(
             Box::pin(edge.app.tunnel(&site, opening, &mut socket)).await;
         }
         Err(how) => {
-            let handshake = Handshake::new(peer.ip(), None, None);
+            let handshake = Handshake::new(peer.ip(), None);
             edge.report.log_handshake(how, peer, &handshake, None);
         }
     }

@@ -67,8 +67,13 @@ struct State {
 
 impl Handshake {
     /// The record of a handshake with `client`. `socket` is asked for the local address if the
-    /// selection depends on it; `accepted` says which address the connection was accepted at.
-    pub fn new(
+    /// selection depends on it.
+    pub fn new(client: Option<IpAddr>, socket: Option<Arc<SocketDigest>>) -> Self {
+        Self::accepted(client, socket, None)
+    }
+
+    /// The same, where `accepted` says which address the connection was accepted at.
+    pub(crate) fn accepted(
         client: Option<IpAddr>,
         socket: Option<Arc<SocketDigest>>,
         accepted: Option<Arc<ProxyDigest>>,

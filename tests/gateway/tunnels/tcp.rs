@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use openssl::pkey::PKey;
-use openssl::ssl::SslVersion;
+use openssl::ssl::{SslSession, SslVersion};
 use openssl::x509::X509;
 
 use super::{OctetServer, in_front_of, lines, noise};
@@ -196,4 +196,34 @@ fn much_passes_through_tls_in_both_directions() {
     let mut end = String::new();
     client.read_to_string(&mut end).expect("close_notify");
     assert_eq!(end, "got it");
+}
+
+#[test]
+fn sessions_do_not_cross_between_octets_and_requests() {
+    let echo = OctetServer::echo();
+    let gateway = in_front_of(echo.address, "", TCP).start();
+    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        let connect = |name: &str, session: Option<&SslSession>| {
+            let client = TlsClient::named(name).version(version);
+            let client = match session {
+                Some(session) => client.session(session),
+                None => client,
+            };
+            let mut stream = client.connect(gateway.https);
+            let resumed = stream.resumed();
+            match name {
+                "tcp.test" => {
+                    stream.write_all(b"x").expect("open");
+                    stream.read_exact(&mut [0; 1]).expect("an echo");
+                }
+                host => assert_eq!(stream.get(host, "/").status, 200),
+            }
+            (resumed, stream.session().expect("a session"))
+        };
+        let (_, of_octets) = connect("tcp.test", None);
+        let (_, of_requests) = connect("a.test", None);
+        assert!(connect("tcp.test", Some(&of_octets)).0, "{version:?}");
+        assert!(!connect("a.test", Some(&of_octets)).0, "{version:?}");
+        assert!(!connect("tcp.test", Some(&of_requests)).0, "{version:?}");
+    }
 }
