@@ -22,6 +22,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use openssl::error::ErrorStack;
+use openssl::sha::sha256;
 use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod, SslVersion};
 use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
@@ -82,6 +83,8 @@ pub struct HttpClient {
     allow_plain: bool,
     patience: Patience,
     max_answer: usize,
+    /// `None` if only plain HTTP is used.
+    roots: Option<[u8; 32]>,
 }
 
 /// How servers are reached.
@@ -105,9 +108,10 @@ impl HttpClient {
             max_answer,
         } = options;
         let mut tls = tls()?;
-        if !only_plain {
-            trust(&mut tls, ca_file)?;
-        }
+        let roots = match only_plain {
+            true => None,
+            false => Some(trust(&mut tls, ca_file)?),
+        };
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(patience.connect));
@@ -132,7 +136,13 @@ impl HttpClient {
             allow_plain,
             patience,
             max_answer: max_answer.unwrap_or(MAX_ANSWER),
+            roots,
         })
+    }
+
+    /// The digest of the file of the roots that it trusts; `None` if it only uses plain HTTP.
+    pub fn roots(&self) -> Option<&[u8; 32]> {
+        self.roots.as_ref()
     }
 
     /// Sends a request and reads the whole response, whatever its status.
@@ -222,8 +232,8 @@ fn tls() -> Result<SslConnectorBuilder, HttpError> {
     Ok(builder)
 }
 
-/// Makes a client trust these roots, or the system's.
-fn trust(builder: &mut SslConnectorBuilder, ca_file: Option<&Path>) -> Result<(), HttpError> {
+/// Makes a client trust these roots, or the system's. Returns the digest of their file.
+fn trust(builder: &mut SslConnectorBuilder, ca_file: Option<&Path>) -> Result<[u8; 32], HttpError> {
     let system;
     let path = match ca_file {
         Some(path) => path,
@@ -248,7 +258,7 @@ fn trust(builder: &mut SslConnectorBuilder, ca_file: Option<&Path>) -> Result<()
         store.add_cert(root)?;
     }
     builder.set_cert_store(store.build());
-    Ok(())
+    Ok(sha256(&pem))
 }
 
 /// Name and password in a proxy's URL, in the form that it expects.

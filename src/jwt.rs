@@ -1,4 +1,4 @@
-//! Tokens that say who sends a request, signed by somebody else: JSON Web Tokens (RFC 7519).
+//! Tokens that say who sends a request, signed by an issuer: JSON Web Tokens (RFC 7519).
 //!
 //! They are verified with public keys alone, by OpenSSL. The key decides which algorithms it may be
 //! used with; what a token says of its own algorithm only has to be one of them. Nothing that a token

@@ -49,7 +49,7 @@ pub struct Metrics {
     pub sites: Sites,
     /// Requests that were refused, by reason, except those that a site has nothing for.
     pub refused: IntCounterVec,
-    /// Fetches of the keys of tokens, by server and result.
+    /// Fetches of JWKS, by server and result.
     pub key_fetches: IntCounterVec,
     /// Attempts at an upstream by result.
     pub upstream_attempts: IntCounterVec,
@@ -208,7 +208,7 @@ impl Metrics {
             )?,
             key_fetches: counters(
                 "snigate_jwks_fetches_total",
-                "Fetches of the keys that tokens are verified with, by server and result.",
+                "Fetches of JWKS, by server and result.",
                 &["server", "result"],
             )?,
             upstream_attempts: counters(

@@ -85,7 +85,7 @@ pub struct Config {
     pub on_demand: Option<OnDemand>,
     pub upstreams: IndexMap<Arc<str>, Arc<Upstream>>,
     pub sites: Vec<Arc<Site>>,
-    /// What publishes the keys of tokens.
+    /// The servers that publish verification keys.
     pub key_servers: Vec<Arc<KeyServer>>,
     pub log: Log,
     pub places: Places,

@@ -25,7 +25,7 @@ pub(super) async fn fetch(
     if known.is_some_and(|known| known.is_of(octets)) {
         return Ok(None);
     }
-    let parsed = KeySet::parse(octets);
+    let parsed = KeySet::parse_published(octets);
     parsed
         .map(Some)
         .map_err(|error| format!("its response {error}"))

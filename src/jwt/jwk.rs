@@ -8,7 +8,7 @@ use openssl::rsa::Rsa;
 use serde::Deserialize;
 
 use super::algorithm::Algorithm;
-use super::key::{Key, KeysError};
+use super::key::{Found, Key, KeysError};
 use super::object::Object;
 use crate::base64url::decode_exactly;
 
@@ -20,8 +20,8 @@ struct Set {
     keys: Vec<Object>,
 }
 
-/// The keys of a set that can be used, and how many cannot.
-pub(super) fn read_keys(text: &[u8], most: usize) -> Result<(Vec<Key>, usize), KeysError> {
+/// The keys of a set.
+pub(super) fn read_keys(text: &[u8], most: usize) -> Result<Found, KeysError> {
     let set: Set = serde_json::from_slice(text).map_err(|_| KeysError::Unknown)?;
     if set.keys.len() > most {
         return Err(KeysError::TooMany);
@@ -33,7 +33,11 @@ pub(super) fn read_keys(text: &[u8], most: usize) -> Result<(Vec<Key>, usize), K
     let all = set.keys.len();
     let keys: Vec<Key> = set.keys.iter().filter_map(read_key).collect();
     let skipped = all - keys.len();
-    Ok((keys, skipped))
+    Ok(Found {
+        keys,
+        skipped,
+        ..Found::default()
+    })
 }
 
 /// One key; `None` if it is not for signatures, or of a kind that is not known here.

@@ -13,6 +13,18 @@ pub(super) const MOST_KEYS: usize = 256;
 /// The size of RSA keys, in bits. Smaller ones can be broken, larger ones take long.
 const RSA_BITS: std::ops::RangeInclusive<i32> = 2048..=8192;
 
+/// What was found in a source of keys.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) keys: Vec<Key>,
+    /// How many keys cannot be used here.
+    pub(super) skipped: usize,
+    /// How many certificates of usable keys have expired.
+    pub(super) expired: usize,
+    /// How many certificates of usable keys have issued others of the source.
+    pub(super) issuing: usize,
+}
+
 /// A public key, and what it may be used for.
 #[derive(Debug)]
 pub(super) struct Key {

@@ -1,7 +1,7 @@
-//! A server that publishes the keys of tokens.
+//! A server that publishes the keys of an issuer.
 //!
 //! They are fetched outside the requests' path: at the start, periodically, and when a token is signed
-//! by a key that is not known. Keys that are known stay in use until others are.
+//! by none of the known keys. These stay in use until the server publishes others, or none.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ const MOST_WAITING: usize = 256;
 /// The shortest time between two lines in the log about failures.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
-/// A server that publishes the keys of tokens.
+/// A server that publishes the keys of an issuer.
 pub struct KeyServer {
     url: Uri,
     ca_file: Option<PathBuf>,
@@ -95,20 +95,26 @@ impl KeyServer {
         (server, error)
     }
 
-    /// Takes up the keys that one of an earlier configuration has fetched from the same server.
+    /// Takes up the keys that one of an earlier configuration has fetched from the same server,
+    /// trusting the same roots.
     pub fn succeed(&self, previous: &Self) {
-        if self.url != previous.url || self.ca_file != previous.ca_file {
+        if self.url != previous.url || self.roots() != previous.roots() {
             return;
         }
+        // Read before the keys: a fetch that ends in between has its keys taken up, or is repeated.
+        let attempts = *previous.attempts.lock_unpoisoned();
         let Some(keys) = previous.keys.load_full() else {
             return;
         };
         self.keys.store(Some(keys));
-        let attempts = *previous.attempts.lock_unpoisoned();
-        *self.attempts.lock_unpoisoned() = Attempts {
-            is_running: false,
-            ..attempts
-        };
+        if !attempts.is_running {
+            *self.attempts.lock_unpoisoned() = attempts;
+        }
+    }
+
+    /// The roots that it is trusted by.
+    fn roots(&self) -> Option<&[u8; 32]> {
+        self.client.as_ref().and_then(HttpClient::roots)
     }
 
     /// Counts fetches from now on.
@@ -139,11 +145,22 @@ impl KeyServer {
         self.begin_fetch(pause);
     }
 
-    /// Waits for keys that may be newer than those that are known, if there can be any by now. Returns
-    /// whether there are others, as far as is known.
-    pub async fn wait_for_newer(self: &Arc<Self>) -> bool {
+    /// Other keys than the set with the id `known`, if there are any. Waits for them if there can be
+    /// any by now.
+    pub async fn newer_keys(self: &Arc<Self>, known: Option<u64>) -> Option<Arc<KeySet>> {
+        let newer = || self.keys().filter(|keys| Some(keys.id()) != known);
+        if let Some(newer) = newer() {
+            return Some(newer);
+        }
+        self.wait_for_fetch().await;
+        // A fetch may have ended while there was no wait for it.
+        newer()
+    }
+
+    /// Waits for a fetch to end, if one is running or it is time for one.
+    async fn wait_for_fetch(self: &Arc<Self>) {
         let Ok(_waiting) = self.waiting.try_acquire() else {
-            return false;
+            return;
         };
         let mut ended = self.ended.subscribe();
         let pause = match self.keys.load().is_some() {
@@ -151,10 +168,9 @@ impl KeyServer {
             false => FIRST_PAUSE,
         };
         // Others may have begun one.
-        if !self.begin_fetch(pause) {
-            return false;
+        if self.begin_fetch(pause) {
+            _ = timeout(PATIENCE, ended.changed()).await;
         }
-        matches!(timeout(PATIENCE, ended.changed()).await, Ok(Ok(())))
     }
 
     /// Begins a fetch unless the last one began within `pause`. Returns whether one is running.
@@ -184,7 +200,14 @@ impl KeyServer {
                 if let Some(found) = found {
                     let (keys, skipped) = (found.count(), found.skipped());
                     self.keys.store(Some(Arc::new(found)));
-                    tracing::info!(server, keys, skipped, "the keys of tokens were fetched");
+                    match keys {
+                        0 => tracing::warn!(
+                            server,
+                            skipped,
+                            "the JWKS has no usable keys; all tokens are refused"
+                        ),
+                        _ => tracing::info!(server, keys, skipped, "fetched the JWKS"),
+                    }
                 }
                 ("ok", false)
             }
@@ -196,7 +219,7 @@ impl KeyServer {
                         %error,
                         keys,
                         suppressed,
-                        "the keys of tokens cannot be fetched; those that are known stay in use"
+                        "cannot fetch the JWKS; keeping the known keys"
                     );
                 }
                 ("failed", true)
@@ -245,9 +268,103 @@ impl fmt::Debug for KeyServer {
     }
 }
 
-/// Those of one configuration that are alike are one. Those of two may trust different roots.
+/// Those that are asked alike are equal, whatever keys they have.
 impl PartialEq for KeyServer {
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other)
+        self.url == other.url
+            && self.ca_file == other.ca_file
+            && self.refresh == other.refresh
+            && self.client.is_some() == other.client.is_some()
+            && self.roots() == other.roots()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// The public key of RFC 8037, appendix A.2.
+    const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+    const REFRESH: Duration = Duration::from_secs(600);
+
+    fn keys() -> Arc<KeySet> {
+        Arc::new(KeySet::parse(KEYS.as_bytes()).expect("keys"))
+    }
+
+    fn server(url: &str, ca_file: Option<&Path>) -> Arc<KeyServer> {
+        let url = url.parse().expect("a URL");
+        let (server, error) = KeyServer::new(url, ca_file, REFRESH);
+        assert!(error.is_none(), "{error:?}");
+        Arc::new(server)
+    }
+
+    fn is_running(server: &KeyServer) -> bool {
+        server.attempts.lock_unpoisoned().is_running
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_a_reload_overtakes_is_repeated() {
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let url = format!("http://{}/", silent.local_addr().expect("an address"));
+        let first = server(&url, None);
+        first.keys.store(Some(keys()));
+        first.fetch_if_due();
+        assert!(is_running(&first));
+        let second = server(&url, None);
+        second.succeed(&first);
+        assert_eq!(second.keys().map(|keys| keys.count()), Some(1));
+        second.fetch_if_due();
+        assert!(is_running(&second));
+        // One that has ended is not.
+        let third = server(&url, None);
+        let ended = Attempts {
+            last: Some(Instant::now()),
+            ..Attempts::default()
+        };
+        *first.attempts.lock_unpoisoned() = ended;
+        third.succeed(&first);
+        third.fetch_if_due();
+        assert!(!is_running(&third));
+    }
+
+    #[test]
+    fn keys_of_a_server_that_other_roots_vouch_for_are_not_taken_up() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("roots.pem");
+        let url = "https://login.example/keys";
+        let with_new_root = || {
+            let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]);
+            std::fs::write(&path, made.expect("a certificate").cert.pem()).expect("a file");
+            server(url, Some(&path))
+        };
+        let first = with_new_root();
+        first.keys.store(Some(keys()));
+        let same = server(url, Some(&path));
+        same.succeed(&first);
+        assert!(same.keys().is_some());
+        assert!(*same == *first);
+        let other = with_new_root();
+        other.succeed(&first);
+        assert!(other.keys().is_none());
+        assert!(*other != *first);
+    }
+
+    #[tokio::test]
+    async fn keys_that_came_while_a_token_was_verified_are_tried() {
+        let server = server("http://127.0.0.1:9/", None);
+        let old = keys();
+        server.keys.store(Some(Arc::clone(&old)));
+        // It is not time for a fetch.
+        server.attempts.lock_unpoisoned().last = Some(Instant::now());
+        assert!(server.newer_keys(Some(old.id())).await.is_none());
+        let new = keys();
+        server.keys.store(Some(Arc::clone(&new)));
+        let newer = server.newer_keys(Some(old.id())).await;
+        assert_eq!(newer.map(|keys| keys.id()), Some(new.id()));
+        let any = server.newer_keys(None).await;
+        assert_eq!(any.map(|keys| keys.id()), Some(new.id()));
     }
 }

@@ -1,18 +1,23 @@
 //! Public keys in PEM (RFC 7468): keys, and certificates that have them.
 
+use std::cmp::Ordering;
+
+use openssl::asn1::Asn1Time;
+use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Public};
 use openssl::rsa::Rsa;
-use openssl::x509::X509;
+use openssl::x509::{X509, X509VerifyResult};
 
-use super::key::{Key, KeysError};
+use super::key::{Found, Key, KeysError};
 
 const BEGIN: &str = "-----BEGIN ";
 const DASHES: &str = "-----";
 
 /// The keys of all blocks.
-pub(super) fn read_keys(text: &[u8], most: usize) -> Result<Vec<Key>, KeysError> {
+pub(super) fn read_keys(text: &[u8], most: usize) -> Result<Found, KeysError> {
     let text = str::from_utf8(text).map_err(|_| KeysError::Unknown)?;
-    let mut keys = Vec::new();
+    let mut found = Found::default();
+    let mut certificates = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find(BEGIN) {
         let block = rest.get(at..).unwrap_or_default();
@@ -24,26 +29,60 @@ pub(super) fn read_keys(text: &[u8], most: usize) -> Result<Vec<Key>, KeysError>
         if label.ends_with("PRIVATE KEY") {
             return Err(KeysError::Private);
         }
-        if keys.len() >= most {
+        if found.keys.len() + found.skipped >= most {
             return Err(KeysError::TooMany);
         }
-        keys.extend(read_block(label, block.as_bytes())?);
+        let read = read_block(label, block.as_bytes()).map_err(|_| KeysError::Unknown)?;
+        if let Some((key, certificate)) = read {
+            match Key::of(key) {
+                Some(key) => {
+                    found.keys.push(key);
+                    certificates.extend(certificate);
+                }
+                None => found.skipped += 1,
+            }
+        }
         rest = after;
     }
     if rest.len() == text.len() {
         return Err(KeysError::Unknown);
     }
-    Ok(keys)
+    found.expired = count(&certificates, has_expired);
+    found.issuing = count(&certificates, |one| has_issued_any(one, &certificates));
+    Ok(found)
 }
 
-/// The key of one block, if it is one that tokens can be verified with.
-fn read_block(label: &str, block: &[u8]) -> Result<Option<Key>, KeysError> {
-    let key = match label {
-        "PUBLIC KEY" => PKey::public_key_from_pem(block),
-        "RSA PUBLIC KEY" => Rsa::public_key_from_pem_pkcs1(block).and_then(PKey::from_rsa),
-        "CERTIFICATE" => X509::from_pem(block).and_then(|certificate| certificate.public_key()),
+/// The key of one block, and the certificate that it is from; `None` if the block has no key.
+fn read_block(
+    label: &str,
+    block: &[u8],
+) -> Result<Option<(PKey<Public>, Option<X509>)>, ErrorStack> {
+    Ok(Some(match label {
+        "PUBLIC KEY" => (PKey::public_key_from_pem(block)?, None),
+        "RSA PUBLIC KEY" => (
+            PKey::from_rsa(Rsa::public_key_from_pem_pkcs1(block)?)?,
+            None,
+        ),
+        "CERTIFICATE" => {
+            let certificate = X509::from_pem(block)?;
+            (certificate.public_key()?, Some(certificate))
+        }
         _ => return Ok(None),
-    };
-    let key: PKey<Public> = key.map_err(|_| KeysError::Unknown)?;
-    Ok(Key::of(key))
+    }))
+}
+
+fn count(certificates: &[X509], is_one: impl Fn(&X509) -> bool) -> usize {
+    certificates.iter().filter(|one| is_one(one)).count()
+}
+
+fn has_expired(certificate: &X509) -> bool {
+    let now = Asn1Time::days_from_now(0);
+    let compared = now.and_then(|now| certificate.not_after().compare(&now));
+    compared.is_ok_and(|compared| compared == Ordering::Less)
+}
+
+fn has_issued_any(issuer: &X509, certificates: &[X509]) -> bool {
+    certificates.iter().any(|one| {
+        issuer.issued(one) == X509VerifyResult::OK && one.issued(one) != X509VerifyResult::OK
+    })
 }

@@ -30,6 +30,17 @@ pub struct Rules {
     pub id: RulesId,
 }
 
+impl Rules {
+    /// Whether these accept the same tokens as others.
+    pub fn are_alike(&self, other: &Self) -> bool {
+        self.algorithms == other.algorithms
+            && self.issuers == other.issuers
+            && self.audience == other.audience
+            && self.claims == other.claims
+            && self.clock_skew == other.clock_skew
+    }
+}
+
 /// The name of a claim that tokens have to have, and the values of which it has to be one.
 pub type RequiredClaim = (Box<str>, Box<[Box<str>]>);
 

@@ -105,7 +105,7 @@ impl Refusal {
                 Fault::Claims => (StatusCode::FORBIDDEN, "The token does not allow this."),
                 Fault::NoKeys => (
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "The keys that tokens are verified with are not known.",
+                    "The verification keys are not known.",
                 ),
                 other => (
                     StatusCode::UNAUTHORIZED,

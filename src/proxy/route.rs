@@ -68,7 +68,7 @@ pub struct SiteTable {
     pub(crate) error_pages: Option<Arc<ErrorPages>>,
     /// The limits of sites, with what has been counted for them.
     limits: AllLimits,
-    /// What publishes the keys of tokens.
+    /// The servers that publish verification keys.
     pub(crate) key_servers: Box<[Arc<KeyServer>]>,
 }
 

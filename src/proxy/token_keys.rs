@@ -1,4 +1,4 @@
-//! Fetches the keys of tokens periodically, outside the requests' path.
+//! Fetches verification keys periodically, outside the requests' path.
 
 use std::sync::Arc;
 use std::time::Duration;

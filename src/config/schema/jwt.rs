@@ -20,14 +20,15 @@ pub(crate) enum Jwt {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct JwtOptions {
-    /// A file with the keys that tokens are verified with: a JSON Web Key Set, or public keys or
-    /// certificates in PEM. Either this or `jwks_url`.
+    /// A file with the verification keys: a JSON Web Key Set, or public keys or certificates in PEM.
+    /// Either this or `jwks_url`.
     pub(crate) keys_file: Option<String>,
     /// Where the keys are fetched, as a JSON Web Key Set.
     pub(crate) jwks_url: Option<String>,
     /// A PEM file with the roots to trust at `jwks_url` instead of the system's.
     pub(crate) ca_file: Option<String>,
-    /// How often the keys at `jwks_url` are fetched again. A token with a new key causes that too.
+    /// How often the keys at `jwks_url` are fetched again. A token that none of the
+    /// known keys has signed causes that too.
     pub(crate) refresh: Duration,
     /// Who may have issued a token (`iss`): one, or several. By default anyone who has a key.
     pub(crate) issuer: Option<OneOrMore>,

@@ -187,3 +187,63 @@ fn without_their_keys_nobody_is_served() {
     let jwt = of(&loaded.config.sites[0].routes[0].access).expect("needed");
     assert_eq!(jwt.keys.known().expect("keys").count(), 1);
 }
+
+#[test]
+fn what_is_loaded_again_without_a_change_is_equal() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let put = |name: &str, text: &str| {
+        fs::write(directory.path().join(name), text).expect("a file");
+    };
+    let root = || {
+        let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]);
+        made.expect("a certificate").cert.pem()
+    };
+    let configured = |refresh: &str| {
+        let server = format!("jwt: {{ {URL}, refresh: {refresh}, ca_file: roots.pem }},");
+        let service = "forward_auth: { url: \"https://10.0.0.9/\", ca_file: roots.pem },";
+        text(
+            &format!("{server} {service}"),
+            "jwt: { keys_file: keys.json, audience: api, claims: { role: admin } },",
+        )
+    };
+    put("keys.json", KEYS);
+    put("roots.pem", &root());
+    put("snigate.yaml", &configured("10m"));
+    let load = || load_for_start(&directory.path().join("snigate.yaml")).expect("good");
+    let first = load();
+    assert!(load() == first);
+    put("keys.json", &format!("{KEYS}\n"));
+    let second = load();
+    assert!(second != first);
+    put("roots.pem", &root());
+    let third = load();
+    assert!(third != second);
+    put("snigate.yaml", &configured("11m"));
+    let fourth = load();
+    assert!(fourth != third);
+    put("snigate.yaml", &configured("11m").replace("admin", "user"));
+    assert!(load() != fourth);
+}
+
+#[test]
+fn doubtful_keys_of_a_file_are_warned_of() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("snigate.yaml");
+    fs::write(&path, text("", "jwt: { keys_file: keys.pem },")).expect("a file");
+    let small = openssl::rsa::Rsa::generate(1024).expect("a key");
+    let mut pem = small.public_key_to_pem().expect("PEM");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut expired = rcgen::CertificateParams::new(["a.test".to_owned()]).expect("parameters");
+    expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let expired = expired.self_signed(&key).expect("a certificate");
+    pem.extend(expired.pem().into_bytes());
+    fs::write(directory.path().join("keys.pem"), pem).expect("a file");
+    let loaded = load_for_start(&path).expect("good");
+    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(
+        warnings[0].contains("1 of the keys in the file"),
+        "{warnings:?}"
+    );
+    assert!(warnings[1].contains("expired certificates"), "{warnings:?}");
+}

@@ -31,7 +31,7 @@ pub(super) struct Context<'c> {
     pub(super) forward_auths: HashMap<ServiceSettings, Arc<ForwardAuth>>,
     /// Tokens that requests need, each with keys of their own.
     pub(super) jwts: HashMap<TokenSettings, Arc<Jwt>>,
-    /// What publishes the keys of tokens, each made once.
+    /// The servers that publish verification keys, each made once.
     pub(super) key_servers: IndexMap<KeyServerSettings, Arc<KeyServer>>,
     /// Where to note the places of routes, if somebody asks.
     pub(super) route_places: Option<&'c mut RoutePlaces>,

@@ -121,7 +121,7 @@ fn keys(ctx: &mut Context<'_>, raw: &schema::JwtOptions, at: &At<'_>) -> Option<
         }
         (None, None) => {
             if !at.key("keys_file").is_written() && !at.key("jwks_url").is_written() {
-                let message = "nothing says which keys tokens are verified with";
+                let message = "nothing says which keys verify tokens";
                 ctx.problems
                     .error(at, message, "add 'keys_file: PATH' or 'jwks_url: URL'");
             }
@@ -163,6 +163,7 @@ fn file_keys(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<Arc<KeySet
                             are used, for signatures";
                 ctx.problems.warn(at, message, hint);
             }
+            warn_of_certificates(ctx, at, &keys);
             Some(Arc::new(keys))
         }
         Err(error) => {
@@ -171,6 +172,28 @@ fn file_keys(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<Arc<KeySet
             ctx.problems.fault(at, message, hint);
             None
         }
+    }
+}
+
+/// Warns of certificates whose keys are probably not meant to verify tokens.
+fn warn_of_certificates(ctx: &mut Context<'_>, at: &At<'_>, keys: &KeySet) {
+    if keys.expired() > 0 {
+        let message = format!(
+            "expired certificates in the file {}: {}",
+            at.quoted(),
+            keys.expired()
+        );
+        let hint = "remove them if the issuer has new ones: their keys still verify tokens";
+        ctx.problems.warn(at, message, hint);
+    }
+    if keys.issuing() > 0 {
+        let message = format!(
+            "certificates of CAs in the file {}, which have issued others in it: {}",
+            at.quoted(),
+            keys.issuing()
+        );
+        let hint = "remove them: whoever has their keys can sign tokens";
+        ctx.problems.warn(at, message, hint);
     }
 }
 

@@ -487,6 +487,8 @@ fn a_token_is_compared_with_few_keys() {
     let anonymous = token_of(Algorithm::Es256, r#"{"alg":"ES256"}"#, GOOD);
     let refused = Token::verify(anonymous.as_bytes(), &keys, &rules());
     assert_eq!(refused, Err(Fault::Signature));
+    // One of the id that the token names comes first.
+    assert!(Token::verify(token(GOOD).as_bytes(), &keys, &rules()).is_ok());
     others.rotate_right(1);
     let keys = set(&others);
     assert!(Token::verify(anonymous.as_bytes(), &keys, &rules()).is_ok());
@@ -570,8 +572,45 @@ fn keys_in_pem_are_for_tokens_with_any_id() {
         let verified = Token::verify(text.as_bytes(), &keys, &rules());
         assert_eq!(verified.is_ok(), is_accepted, "{header}");
     }
+    assert_eq!((keys.skipped(), keys.expired(), keys.issuing()), (0, 0, 0));
     let private = KEYS.rsa.private_key_to_pem_pkcs8().expect("PEM");
     assert_eq!(KeySet::parse(&private).err(), Some(KeysError::Private));
     let broken = b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
     assert_eq!(KeySet::parse(broken).err(), Some(KeysError::Unknown));
+}
+
+#[test]
+fn doubtful_keys_in_pem_are_counted() {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let small = Rsa::generate(1024).expect("a key");
+    let small = small.public_key_to_pem().expect("PEM");
+    assert_eq!(KeySet::parse(&small).err(), Some(KeysError::NoKey));
+    let params = || CertificateParams::new(["a.test".to_owned()]).expect("parameters");
+    let key = || KeyPair::generate().expect("a key");
+    let (mut ca, ca_key) = (params(), key());
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name
+        .push(rcgen::DnType::CommonName, "Test CA");
+    let ca_pem = ca.self_signed(&ca_key).expect("a certificate").pem();
+    let issuer = Issuer::new(ca, ca_key);
+    let mut leaf = params();
+    leaf.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let leaf = leaf.signed_by(&key(), &issuer).expect("a certificate");
+    let mut pem = small;
+    pem.extend(format!("{}{ca_pem}", leaf.pem()).into_bytes());
+    let keys = KeySet::parse(&pem).expect("keys");
+    assert_eq!((keys.count(), keys.skipped()), (2, 1));
+    assert_eq!((keys.expired(), keys.issuing()), (1, 1));
+    let keys = KeySet::parse(ca_pem.as_bytes()).expect("keys");
+    assert_eq!((keys.expired(), keys.issuing()), (0, 0));
+}
+
+#[test]
+fn an_issuer_may_publish_no_keys() {
+    for published in [r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#] {
+        let keys = KeySet::parse_published(published.as_bytes()).expect("an answer");
+        assert_eq!(keys.count(), 0);
+        let refused = Token::verify(token(GOOD).as_bytes(), &keys, &rules());
+        assert_eq!(refused, Err(Fault::UnknownKey));
+    }
 }

@@ -1,7 +1,7 @@
 //! Tokens in requests (RFC 6750).
 //!
-//! Verifying a signature takes less time than to hand it over to another thread. A token that was right
-//! is remembered as long as its keys are known, so that a client pays for it once.
+//! Verifying a signature takes less time than to hand it over to another thread. A verified token is
+//! cached as long as its keys are known, so that a client pays for it once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use openssl::sha::Sha256;
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::model::{Jwt, TokenKeys, TokenPlace};
-use crate::jwt::{Fault, KeyServer, KeySet, Token};
+use crate::jwt::{Fault, KeySet, Token};
 use crate::proxy::request::Request;
 
 /// How long a token is remembered, and how many octets of tokens are.
@@ -54,11 +54,16 @@ impl Tokens {
     ) -> Result<Arc<Token>, Fault> {
         let token = find_token(&jwt.place, request)?;
         let keys = jwt.keys.known();
+        let known = keys.as_ref().ok().map(|keys| keys.id());
         let verified = keys.and_then(|keys| self.verify_with(&keys, jwt, token));
         match (verified, &jwt.keys) {
-            (Err(fault @ (Fault::NoKeys | Fault::UnknownKey)), TokenKeys::Server(server)) => {
+            // A wrong signature may be by a new key too: tokens and keys need no id, and may keep it.
+            (
+                Err(fault @ (Fault::NoKeys | Fault::UnknownKey | Fault::Signature)),
+                TokenKeys::Server(server),
+            ) => {
                 // In a box, since few requests wait.
-                match Box::pin(wait_for_keys(server)).await {
+                match Box::pin(server.newer_keys(known)).await {
                     Some(keys) => self.verify_with(&keys, jwt, token),
                     None => Err(fault),
                 }
@@ -94,13 +99,6 @@ impl Tokens {
         digest.update(&keys.id().to_le_bytes());
         digest.update(token);
         digest.finish()
-    }
-}
-
-async fn wait_for_keys(server: &Arc<KeyServer>) -> Option<Arc<KeySet>> {
-    match server.wait_for_newer().await {
-        true => server.keys(),
-        false => None,
     }
 }
 

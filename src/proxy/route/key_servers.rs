@@ -1,4 +1,4 @@
-//! What publishes the keys of tokens.
+//! The servers that publish verification keys.
 
 use std::sync::Arc;
 

@@ -206,7 +206,7 @@ fn forged_tokens_are_refused() {
         let two = over(version, &gateway, "a.test", "/");
         let two = two.args(["--header", &*field, "--header", "authorization: Bearer x"]);
         assert_eq!(two.send().status, 401);
-        // A token that was right is remembered, and nothing that resembles it.
+        // A verified token is cached, and nothing that resembles it.
         assert_eq!(with_token(&gateway, version, "/", &good).status, 200);
         assert_eq!(
             with_token(&gateway, version, "/", &format!("{good}A")).status,

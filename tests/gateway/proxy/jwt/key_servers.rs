@@ -122,10 +122,9 @@ fn known_keys_stay_in_use_whatever_their_server_does() {
             "another text",
             vec![Act::respond(200, "<html>log in</html>")],
         ),
-        ("no keys", vec![Act::respond(200, "{\"keys\":[]}")]),
         (
-            "a shared secret",
-            vec![Act::respond(200, r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#)],
+            "a private key",
+            vec![Act::respond(200, r#"{"keys":[{"kty":"OKP","d":"AAAA"}]}"#)],
         ),
         ("too much", vec![Act::respond(200, "x".repeat(300 * 1024))]),
         (
@@ -146,7 +145,7 @@ fn known_keys_stay_in_use_whatever_their_server_does() {
         assert!(keys.fetches() > begun, "{what}");
         assert_eq!(status(&gateway, &foreign), 401, "{what}");
     }
-    let complaints = gateway.log().matches("cannot be fetched").count();
+    let complaints = gateway.log().matches("cannot fetch the JWKS").count();
     assert!((1..=4).contains(&complaints), "{complaints}");
     // A new configuration knows the keys of the old one.
     let text = config(
@@ -168,6 +167,49 @@ fn known_keys_stay_in_use_whatever_their_server_does() {
     wait_for("the other key", || {
         (status(&gateway, &foreign) == 200).then_some(())
     });
+}
+
+#[test]
+fn keys_without_ids_are_fetched_again_when_they_change() {
+    let (app, first, second) = (
+        Origin::named("app"),
+        TokenSigner::new("1"),
+        TokenSigner::new("1"),
+    );
+    let anonymous = |signer: &TokenSigner| {
+        let set = signer.set().replace("\"kid\":\"1\",", "");
+        assert!(!set.contains("kid"), "{set}");
+        vec![Act::respond(200, set)]
+    };
+    let keys = Keys::new(anonymous(&first));
+    let gateway = guarded(&app, &keys.url()).start();
+    let token = |signer: &TokenSigner| signer.with_header(r#"{"alg":"EdDSA"}"#, &json!({}));
+    assert_eq!(status(&gateway, &token(&first)), 200);
+    keys.set(anonymous(&second));
+    wait_for("the new key", || {
+        (status(&gateway, &token(&second)) == 200).then_some(())
+    });
+    assert_eq!(status(&gateway, &token(&first)), 401, "its key is gone");
+}
+
+#[test]
+fn an_issuer_can_withdraw_all_keys() {
+    let (app, signer) = (Origin::named("app"), TokenSigner::new("1"));
+    for nothing in [r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#] {
+        let keys = Keys::of(&[&signer]);
+        let gateway = guarded(&app, &format!("{}, refresh: 1s", keys.url())).start();
+        let token = signer.token(&json!({}));
+        assert_eq!(status(&gateway, &token), 200);
+        keys.set(vec![Act::respond(200, nothing)]);
+        wait_for("the end of the key", || {
+            (status(&gateway, &token) == 401).then_some(())
+        });
+        assert!(gateway.log().contains("all tokens are refused"));
+        keys.set(published(&[&signer]));
+        wait_for("the key again", || {
+            (status(&gateway, &token) == 200).then_some(())
+        });
+    }
 }
 
 #[test]
