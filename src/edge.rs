@@ -61,7 +61,8 @@ use self::write_coalescing::{CoalescingStream, Flush};
 
 /// What can change while the edge runs.
 pub struct Settings {
-    pub limits: Limits,
+    /// Shared by the connections that were made under them.
+    pub limits: Arc<Limits>,
     pub balancers: Balancers,
     /// Whether connections of some site are passed through, so that each ClientHello is read first.
     pub has_pass_through: bool,
@@ -119,7 +120,7 @@ where
     }
 
     fn apply_limits(&self) {
-        let limits = self.settings.load().limits;
+        let limits = Arc::clone(&self.settings.load().limits);
         let max = match limits.max_connections {
             0 => self.descriptors,
             max => max.min(self.descriptors),
@@ -157,7 +158,7 @@ where
         slot: Arc<Slot>,
         shutdown: ShutdownWatch,
     ) {
-        let limits = self.settings.load().limits;
+        let limits = Arc::clone(&self.settings.load().limits);
         let stream = CoalescingStream::new(Box::new(socket), Flush::Now);
         http1::serve(&self.app, stream, &limits, &self.report, &slot, shutdown).await;
     }
@@ -171,7 +172,7 @@ where
         shutdown: ShutdownWatch,
     ) -> impl Future<Output = ()> + Send {
         let settings = self.settings.load_full();
-        let limits = settings.limits;
+        let limits = Arc::clone(&settings.limits);
         // A task reserves memory for all that it may ever hold, hence the boxes: most connections
         // have long finished their handshake and are idle.
         let settings = (settings, limit);
@@ -444,7 +445,7 @@ mod tests {
         };
         let acceptor = certificates.acceptor(&tls, None).expect("OpenSSL");
         let settings = Settings {
-            limits,
+            limits: Arc::new(limits),
             balancers: Balancers::default(),
             has_pass_through: false,
             acceptor,

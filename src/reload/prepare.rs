@@ -80,7 +80,7 @@ pub fn settings(
         .acceptor(&config.tls, key_log.transpose()?)
         .map_err(|error| ReloadError::Unable(format!("tls: OpenSSL refuses a setting: {error}")))?;
     Ok(Settings {
-        limits: config.server.limits,
+        limits: Arc::new(config.server.limits),
         balancers: config.server.balancers.clone(),
         has_pass_through: config
             .sites
