@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{OctetServer, hello, in_front_of, lines, noise};
 use crate::support::{
-    Ca, TlsClient, TlsOrigin, connect, curl, exchange, s_client, wait_for, within,
+    Ca, Port, TlsClient, TlsOrigin, connect, curl, exchange, s_client, wait_for, within,
 };
 
 const RAW: &str = "- { hosts: [raw.test, \"*.raw.test\"], pass_through: app }";
@@ -46,6 +46,27 @@ fn a_connection_is_passed_through_by_its_name_alone() {
     assert_eq!(reply.status, 308);
     let location = format!("https://raw.test:{}/x", gateway.https.port());
     assert_eq!(reply.header("Location"), Some(&*location));
+}
+
+#[test]
+fn a_name_is_passed_through_at_the_listener_of_its_site_alone() {
+    let ca = Ca::new("Behind");
+    let origin = TlsOrigin::start(&ca.leaf(&["raw.test"]).make());
+    let port = Port::take();
+    let inside = port.address();
+    let site = format!("- {{ hosts: [raw.test], listen: [\"{inside}\"], pass_through: app }}");
+    let gateway = in_front_of(origin.address(), "", &site).start();
+    let client = TlsClient::named("raw.test").trusting(ca.certificate());
+    assert_eq!(client.connect(inside).get("raw.test", "/").text(), "nobody");
+    // Elsewhere the name is unknown, as those of others are there.
+    for (name, address) in [("raw.test", gateway.https), ("a.test", inside)] {
+        let refused = TlsClient::named(name).try_connect(address);
+        let why = refused.err().expect("no certificate");
+        assert!(why.contains("unrecognized name"), "{name}: {why}");
+    }
+    let mut own = TlsClient::named("a.test").connect(gateway.https);
+    assert_eq!(own.get("a.test", "/").text(), "own");
+    assert_eq!(origin.names(), ["raw.test"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use openssl::ssl::{SslSession, SslVersion};
 use openssl::x509::X509;
 
 use super::{OctetServer, in_front_of, lines, noise};
-use crate::support::{Ca, TlsClient, TlsOrigin};
+use crate::support::{Ca, Port, TlsClient, TlsOrigin};
 
 const TCP: &str = "- { hosts: [tcp.test], tcp: app }";
 
@@ -41,6 +41,37 @@ fn a_server_gets_what_is_within_tls() {
     assert_eq!(gateway.curl_http("tcp.test", "/").send().status, 421);
     let sites = gateway.ask("GET", "/api/v1/sites").text();
     assert!(sites.contains("\"tcp\":\"app\""), "{sites}");
+}
+
+#[test]
+fn a_name_gets_octets_at_one_listener_and_requests_at_another() {
+    let echo = OctetServer::echo();
+    let port = Port::take();
+    let inside = port.address();
+    for (octets, requests) in [("", inside.to_string()), ("INSIDE", String::new())] {
+        let listen = |at: &str| match at {
+            "" => String::new(),
+            _ => format!(", listen: [\"{inside}\"]"),
+        };
+        let sites = format!(
+            "- {{ hosts: [tcp.test]{}, tcp: app }}\n\
+             - {{ hosts: [tcp.test]{}, routes: [{{ respond: {{ body: request }} }}] }}",
+            listen(octets),
+            listen(&requests),
+        );
+        let gateway = in_front_of(echo.address, "", &sites).start();
+        let (octets, requests) = match octets {
+            "" => (gateway.https, inside),
+            _ => (inside, gateway.https),
+        };
+        let mut stream = TlsClient::named("tcp.test").connect(octets);
+        stream.write_all(b"anything").expect("open");
+        let mut back = [0; 8];
+        stream.read_exact(&mut back).expect("an echo");
+        assert_eq!(&back, b"anything");
+        let mut stream = TlsClient::named("tcp.test").connect(requests);
+        assert_eq!(stream.get("tcp.test", "/").text(), "request");
+    }
 }
 
 #[test]
