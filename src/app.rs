@@ -105,7 +105,7 @@ pub fn run(file: PathBuf, loaded: Loaded, lane: Lane, signals: Signals) -> Resul
     privileges::keep_capabilities_from_children();
     let sockets = Sockets::bind(&config)?;
     if let Some(user) = &config.server.user {
-        privileges::become_user(user)?;
+        privileges::become_user(user, |user, group| sockets.set_owner(user, group))?;
         process::restrict_core_dumps();
     }
     let storage = storage(&config);

@@ -105,6 +105,17 @@ impl Listener {
         }
     }
 
+    /// Gives the file of a Unix socket to a user and its group.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn set_owner(&self, user: u32, group: u32) -> io::Result<()> {
+        match &self.0 {
+            Kind::Tcp(_) => Ok(()),
+            Kind::Unix { file, .. } => file.set_owner(user, group),
+        }
+    }
+
     /// Where it listens, with the port that the system chose for port 0.
     pub fn place(&self) -> io::Result<Place> {
         match &self.0 {

@@ -52,8 +52,11 @@ pub(super) fn keep_capabilities_from_children() {
 }
 
 /// Becomes `user` for good, with its groups and nothing of root's but the right to listen on ports
-/// below 1024.
-pub(super) fn become_user(user: &str) -> Result<(), UserError> {
+/// below 1024. Before that, `hand_over` gives this user and its group what they need of root's.
+pub(super) fn become_user(
+    user: &str,
+    hand_over: impl FnOnce(Uid, Gid) -> io::Result<()>,
+) -> Result<(), UserError> {
     let found = User::from_name(user)
         .map_err(|cause| UserError::LookUp {
             user: user.to_owned(),
@@ -67,7 +70,8 @@ pub(super) fn become_user(user: &str) -> Result<(), UserError> {
         return Err(UserError::NotRoot(user.to_owned()));
     }
     let name = CString::new(user).map_err(|_| UserError::Unknown(user.to_owned()))?;
-    change_user(&name, &found).map_err(|cause| UserError::Become {
+    let changed = hand_over(found.uid, found.gid).and_then(|()| change_user(&name, &found));
+    changed.map_err(|cause| UserError::Become {
         user: user.to_owned(),
         cause,
     })?;
@@ -113,7 +117,7 @@ mod tests {
 
     #[test]
     fn an_unknown_user_is_named() {
-        let error = become_user("no-such-user-here").expect_err("unknown");
+        let error = become_user("no-such-user-here", |_, _| Ok(())).expect_err("unknown");
         assert!(error.to_string().contains("no-such-user-here"));
     }
 }

@@ -1,5 +1,9 @@
 //! Everything that listens, bound before anything else is done.
 
+use std::io;
+
+use nix::unistd::{Gid, Uid};
+
 use super::StartError;
 use crate::admin;
 use crate::config::model::Config;
@@ -20,5 +24,18 @@ impl Sockets {
             listeners: ListenerPlan::bind(config)?,
             admin: admin::Listener::bind(&config.server.admin)?,
         })
+    }
+
+    /// Gives the files of Unix sockets to a user and its group.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(super) fn set_owner(&self, user: Uid, group: Gid) -> io::Result<()> {
+        let (user, group) = (user.as_raw(), group.as_raw());
+        self.listeners.set_owner(user, group)?;
+        match &self.admin {
+            Some(admin) => admin.set_owner(user, group),
+            None => Ok(()),
+        }
     }
 }

@@ -86,12 +86,12 @@ pub(super) fn find(name: &str) -> Result<Vec<ListeningSocket>, io::Error> {
     let why = match inherited.faults.iter().find(is_it) {
         Some((_, fault)) => fault.clone(),
         None if inherited.sockets.is_empty() => {
-            "systemd has passed no socket: start the gateway by a socket unit".to_owned()
+            "systemd passed no sockets: start the gateway by a socket unit".to_owned()
         }
         None => {
             let mut names: Vec<_> = inherited.sockets.iter().map(|(name, _)| &**name).collect();
             names.dedup();
-            format!("systemd has passed only {}", names.join(", "))
+            format!("systemd passed only {}", names.join(", "))
         }
     };
     Err(io::Error::new(io::ErrorKind::NotFound, why))

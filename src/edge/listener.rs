@@ -4,7 +4,8 @@
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV6, TcpListener};
-use std::sync::Arc;
+use std::os::unix::fs::fchown;
+use std::sync::{Arc, Mutex};
 
 use nix::net::if_::{if_nameindex, if_nametoindex};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -13,6 +14,7 @@ use thiserror::Error;
 use super::inherited;
 use super::stream::ListeningSocket;
 use crate::config::model::ListenAddress;
+use crate::lock::MutexExt as _;
 use crate::unix_socket::{self, SocketFile, UnixBindError};
 
 /// How many connections the kernel queues until they are accepted.
@@ -68,6 +70,10 @@ impl BindError {
 
 fn hint(address: &ListenAddress, cause: &io::Error) -> String {
     let hint = match (address, cause.raw_os_error()) {
+        (ListenAddress::Unix { .. }, _) if cause.kind() == io::ErrorKind::PermissionDenied => {
+            "; the gateway's user needs the right to write in the directory, and what is there must \
+             not be another user's"
+        }
         (ListenAddress::Unix { .. } | ListenAddress::Systemd(_), _) => "",
         (_, Some(libc::ENODEV)) => return known_interfaces(address),
         (_, Some(libc::EAFNOSUPPORT)) => {
@@ -112,6 +118,10 @@ pub(super) struct Bound {
     address: ListenAddress,
     /// Of a Unix socket.
     file: Option<SocketFile>,
+    /// The interface that it is bound to, by the kernel's number.
+    interface: Option<u32>,
+    /// Our own sockets that occupy its address: it does not listen before it replaces them.
+    rivals: Mutex<Vec<Arc<Self>>>,
 }
 
 impl Bound {
@@ -139,9 +149,7 @@ impl Bound {
                 Err(UnixBindError::Io(error)) => Err(error),
                 Err(error) => Err(io::Error::new(io::ErrorKind::AddrInUse, error.to_string())),
             },
-            _ => {
-                Self::bind_ip(wanted, rivals).map(|socket| vec![Arc::new(Self::of(socket, wanted))])
-            }
+            _ => Self::bind_ip(wanted, rivals).map(|bound| vec![Arc::new(bound)]),
         };
         bound.map_err(|cause| BindError::new(wanted.clone(), cause))
     }
@@ -158,39 +166,59 @@ impl Bound {
             wanted: wanted.clone(),
             address,
             file: None,
+            interface: None,
+            rivals: Mutex::default(),
         }
     }
 
-    fn bind_ip(wanted: &ListenAddress, rivals: &[Arc<Self>]) -> io::Result<ListeningSocket> {
+    fn bind_ip(wanted: &ListenAddress, rivals: &[Arc<Self>]) -> io::Result<Self> {
+        let interface = wanted.interface().and_then(|name| index_of(name));
+        let bound = |socket, rivals| Self {
+            interface,
+            rivals: Mutex::new(rivals),
+            ..Self::of(socket, wanted)
+        };
         match try_bind(wanted, false) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let rivals = rivals.iter();
-                let rivals: Vec<_> = rivals.filter(|rival| rival.is_rival_of(wanted)).collect();
-                match rivals.is_empty() {
-                    true => Err(error),
-                    false => Self::bind_beside(wanted, &rivals, error),
+                let rivals = rivals.iter().filter(|rival| rival.is_rival_of(wanted));
+                let rivals: Vec<_> = rivals.map(Arc::clone).collect();
+                if rivals.is_empty() {
+                    return Err(error);
                 }
+                let socket = Self::bind_beside(wanted, &rivals, error)?;
+                Ok(bound(socket, rivals))
             }
-            bound => bound,
+            socket => Ok(bound(socket?, Vec::new())),
         }
     }
 
-    /// Binds an address that sockets of ours still occupy. No other user can take part, and no program
-    /// that does not ask to share the port.
+    /// Binds an address that sockets of ours still occupy, without listening. No other user can take
+    /// part, and no program that does not ask to share the port.
     fn bind_beside(
         wanted: &ListenAddress,
-        rivals: &[&Arc<Self>],
+        rivals: &[Arc<Self>],
         in_use: io::Error,
     ) -> io::Result<ListeningSocket> {
-        let allow = |is_allowed| {
-            let mut rivals = rivals.iter();
-            rivals.try_for_each(|rival| SockRef::from(&rival.socket).set_reuse_port(is_allowed))
-        };
-        let bound = allow(true).and_then(|()| try_bind(wanted, true));
-        allow(false)?;
+        let bound = share_ports(rivals, || try_bind(wanted, true));
         bound.map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => error,
             _ => in_use,
+        })
+    }
+
+    /// Listens in place of the sockets that occupy the address, if there are any. From now on the
+    /// kernel hands it connections that would have been theirs.
+    pub(super) fn replace_rivals(&self) -> io::Result<()> {
+        let rivals = std::mem::take(&mut *self.rivals.lock_unpoisoned());
+        if rivals.is_empty() {
+            return Ok(());
+        }
+        let socket = SockRef::from(&self.socket);
+        share_ports(&rivals, || {
+            socket.set_reuse_port(true)?;
+            let listening = socket.listen(BACKLOG);
+            socket.set_reuse_port(false)?;
+            listening
         })
     }
 
@@ -206,17 +234,59 @@ impl Bound {
         &self.address
     }
 
-    /// Makes it what `wanted`, the same place, asks for.
-    pub(super) fn adapt(&self, wanted: &ListenAddress) -> Result<(), BindError> {
+    /// Whether clients still reach it: nobody has removed its file, or removed and added its interface.
+    pub(super) fn is_in_place(&self) -> bool {
+        let interface = self.wanted.interface().and_then(|name| index_of(name));
+        let is_same = interface.is_none() || interface == self.interface;
+        is_same && self.file.as_ref().is_none_or(SocketFile::is_in_place)
+    }
+
+    /// Checks that [`Self::adapt`] can make it what `wanted`, the same place, asks for.
+    pub(super) fn check_adaptable(&self, wanted: &ListenAddress) -> Result<(), BindError> {
         if let (ListenAddress::Unix { mode, .. }, Some(file)) = (wanted, &self.file) {
-            file.set_mode(*mode)
+            file.check_mode(*mode)
                 .map_err(|cause| BindError::new(wanted.clone(), cause))?;
         }
         Ok(())
     }
+
+    /// Makes it what `wanted`, the same place, asks for.
+    pub(super) fn adapt(&self, wanted: &ListenAddress) -> io::Result<()> {
+        match (wanted, &self.file) {
+            (ListenAddress::Unix { mode, .. }, Some(file)) => file.set_mode(*mode),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the file of a Unix socket to a user and its group.
+    pub(super) fn set_owner(&self, user: u32, group: u32) -> io::Result<()> {
+        // Sockets share a port only if they are of one user. If this fails, an address cannot be
+        // replaced by one that overlaps it, which a reload then reports.
+        _ = fchown(&self.socket, Some(user), Some(group));
+        match &self.file {
+            Some(file) => file.set_owner(user, group),
+            None => Ok(()),
+        }
+    }
 }
 
-/// Binds an IP address; `beside` others that have the same port.
+/// The kernel's number of an interface, if there is one of this name.
+fn index_of(interface: &str) -> Option<u32> {
+    if_nametoindex(interface).ok()
+}
+
+/// Lets another socket of ours have the ports of `rivals` while `act` runs.
+fn share_ports<T>(rivals: &[Arc<Bound>], act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let allow = |is_allowed| {
+        let mut rivals = rivals.iter();
+        rivals.try_for_each(|rival| SockRef::from(&rival.socket).set_reuse_port(is_allowed))
+    };
+    let done = allow(true).and_then(|()| act());
+    allow(false)?;
+    done
+}
+
+/// Listens on an IP address; `beside` others that have the same port it is only bound.
 fn try_bind(wanted: &ListenAddress, beside: bool) -> io::Result<ListeningSocket> {
     let Some(address) = wanted.ip() else {
         return Err(io::ErrorKind::Unsupported.into());
@@ -245,9 +315,10 @@ fn try_bind(wanted: &ListenAddress, beside: bool) -> io::Result<ListeningSocket>
         _ => address,
     };
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     if beside {
         socket.set_reuse_port(false)?;
+    } else {
+        socket.listen(BACKLOG)?;
     }
     // Accepted sockets inherit it. Without it a connection is slower, not broken.
     _ = socket.set_tcp_nodelay(true);
@@ -270,9 +341,9 @@ impl Listener {
     /// If the address is in use, does not belong to this machine, or needs more privileges.
     pub fn bind(address: SocketAddr, kind: ListenerKind) -> Result<Self, BindError> {
         let wanted = ListenAddress::Ip(address);
-        let socket =
+        let bound =
             Bound::bind_ip(&wanted, &[]).map_err(|cause| BindError::new(wanted.clone(), cause))?;
-        Self::of(Arc::new(Bound::of(socket, &wanted)), kind)
+        Self::of(Arc::new(bound), kind)
     }
 
     /// A listener on an address that is bound already.
@@ -315,6 +386,8 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
 
     #[test]
@@ -331,10 +404,15 @@ mod tests {
         assert_eq!(refused.cause.kind(), io::ErrorKind::AddrInUse);
 
         let second = bind(&any, &[Arc::clone(&first)]).expect("it makes room");
+        second.replace_rivals().expect("it listens");
         drop(first);
         let one = format!("127.0.0.1:{port}");
         let third = bind(&one, &[Arc::clone(&second)]).expect("it makes room");
+        let client = || TcpStream::connect(&one);
+        drop(client().expect("the one before listens"));
+        third.replace_rivals().expect("it listens");
         drop(second);
+        drop(client().expect("it listens"));
         // A second gateway is not let in.
         let other = try_bind(third.address(), false).expect_err("in use");
         assert_eq!(other.kind(), io::ErrorKind::AddrInUse);

@@ -12,167 +12,15 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::listener::{BindError, Bound, Listener, ListenerKind};
-use super::{Edge, accept, inherited};
-use crate::config::model::{Config, ListenAddress, SiteTls};
+use super::listener_plan::{ListenerPlan, Planned, wanted};
+use super::unused_sockets::UnusedSockets;
+use super::{Edge, accept};
+use crate::config::model::{Config, ListenAddress};
 use crate::lock::MutexExt as _;
 use crate::proxy::DirectResponder;
 
 /// How long a change waits for the addresses that were removed to be closed.
 const CLOSING: Duration = Duration::from_secs(1);
-
-/// An address that a configuration asks for.
-type Wanted = (ListenAddress, ListenerKind);
-
-/// The addresses of the server, and those that only sites name.
-fn wanted(config: &Config) -> Vec<Wanted> {
-    let of_kind = |addresses: &[ListenAddress], kind| {
-        let addresses = addresses.iter().cloned();
-        addresses.map(|at| (at, kind)).collect::<Vec<_>>()
-    };
-    let server = &config.server;
-    let https = of_kind(&server.https, ListenerKind::Https);
-    let mut wanted = [https, of_kind(&server.http, ListenerKind::Http)].concat();
-    for site in &config.sites {
-        let kind = match site.tls {
-            SiteTls::Off => ListenerKind::Http,
-            SiteTls::Auto(_) | SiteTls::Issuer(_) | SiteTls::PassThrough => ListenerKind::Https,
-        };
-        for address in &site.listen {
-            if !wanted.iter().any(|(other, _)| other.is_same_place(address)) {
-                wanted.push((address.clone(), kind));
-            }
-        }
-    }
-    wanted
-}
-
-/// The addresses of a configuration, all of them bound. If it is dropped, those that are not in use
-/// are closed.
-pub struct ListenerPlan {
-    addresses: Vec<Planned>,
-    /// Addresses that this machine does not have.
-    without: Vec<ListenAddress>,
-}
-
-enum Planned {
-    /// In use already.
-    Open(Arc<Bound>, ListenerKind),
-    New(Listener),
-}
-
-impl Planned {
-    fn bound(&self) -> &Arc<Bound> {
-        match self {
-            Self::Open(bound, _) => bound,
-            Self::New(listener) => listener.bound(),
-        }
-    }
-
-    fn kind(&self) -> ListenerKind {
-        match self {
-            Self::Open(_, kind) => *kind,
-            Self::New(listener) => listener.kind(),
-        }
-    }
-}
-
-impl ListenerPlan {
-    /// Binds the addresses of a configuration. If this machine has no IPv6 and the same port is
-    /// served over IPv4, `[::]` is left out.
-    ///
-    /// # Errors
-    /// If another address cannot be bound.
-    pub fn bind(config: &Config) -> Result<Self, BindError> {
-        let wanted = wanted(config);
-        let plan = Self::bind_beside(&wanted, &[], &[])?;
-        let is_used = |name: &str| {
-            let is_it = |at: &ListenAddress| matches!(at, ListenAddress::Systemd(other) if **other == *name);
-            wanted.iter().any(|(at, _)| is_it(at))
-        };
-        for name in inherited::unused(is_used) {
-            tracing::warn!(
-                "systemd has passed the socket '{name}', which is not used: name it in \
-                 'server.https' or 'server.http' as systemd:{name}, or remove its unit"
-            );
-        }
-        Ok(plan)
-    }
-
-    /// The same for addresses of which some are in use, or bound for another plan.
-    fn bind_beside(
-        wanted: &[Wanted],
-        open: &[(Arc<Bound>, ListenerKind)],
-        spare: &[Arc<Bound>],
-    ) -> Result<Self, BindError> {
-        let mut known: Vec<_> = open.iter().map(|(bound, _)| bound).chain(spare).collect();
-        let is_wanted = |bound: &Bound| {
-            let mut wanted = wanted.iter();
-            wanted.any(|(address, _)| address.is_same_place(bound.wanted()))
-        };
-        // Those that stay are nobody's rivals.
-        let rivals = known.iter().filter(|bound| !is_wanted(bound));
-        let rivals: Vec<_> = rivals.map(|bound| Arc::clone(bound)).collect();
-        let mut plan = Self {
-            addresses: Vec::with_capacity(wanted.len()),
-            without: Vec::new(),
-        };
-        for (address, kind) in wanted {
-            let found = take_known(&mut known, address);
-            for bound in &found {
-                bound.adapt(address)?;
-            }
-            let bound = match found.is_empty() {
-                true => Bound::bind(address, &rivals),
-                false => Ok(found),
-            };
-            let bound = match bound {
-                Ok(bound) => bound,
-                Err(error) if error.lacks_ipv6() && is_over_ipv4(wanted, address, *kind) => {
-                    plan.without.push(address.clone());
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            for bound in bound {
-                let is_it = |(other, spoken): &(Arc<Bound>, ListenerKind)| {
-                    Arc::ptr_eq(other, &bound) && spoken == kind
-                };
-                plan.addresses.push(match open.iter().any(is_it) {
-                    true => Planned::Open(bound, *kind),
-                    false => Planned::New(Listener::of(bound, *kind)?),
-                });
-            }
-        }
-        Ok(plan)
-    }
-}
-
-/// Takes out of `known` what is bound for an address: one socket, since several may ask for a port of
-/// the kernel's choice, or all of systemd's.
-fn take_known(known: &mut Vec<&Arc<Bound>>, address: &ListenAddress) -> Vec<Arc<Bound>> {
-    let mut found = Vec::new();
-    while let Some(index) = known
-        .iter()
-        .position(|bound| bound.wanted().is_same_place(address))
-    {
-        found.push(Arc::clone(known.remove(index)));
-        if !matches!(address, ListenAddress::Systemd(_)) {
-            break;
-        }
-    }
-    found
-}
-
-/// Whether the same port is listened on over IPv4, with the same protocol and interface.
-fn is_over_ipv4(wanted: &[Wanted], address: &ListenAddress, kind: ListenerKind) -> bool {
-    let port = |address: &ListenAddress| Some(address.ip()?.port());
-    wanted.iter().any(|(other, spoken)| {
-        other.ip().is_some_and(|other| other.is_ipv4())
-            && port(other) == port(address)
-            && (other.interface() == address.interface() || other.interface().is_none())
-            && *spoken == kind
-    })
-}
 
 /// The listening sockets of an edge. It alone opens and closes them.
 pub struct Listeners<A> {
@@ -185,6 +33,8 @@ struct State {
     open: Vec<Open>,
     /// Addresses that this machine does not have.
     without: Vec<ListenAddress>,
+    /// Sockets of systemd that are not listened on.
+    unused: UnusedSockets,
     phase: Phase,
 }
 
@@ -260,6 +110,11 @@ where
         }
         report_without(&state.without, &plan.without);
         state.without = plan.without;
+        for (bound, wanted) in &plan.adapted {
+            if let Err(error) = bound.adapt(wanted) {
+                tracing::error!(address = %wanted, %error, "cannot change who may connect");
+            }
+        }
         let mut removed = std::mem::take(&mut state.open);
         let mut added = Vec::new();
         for planned in plan.addresses {
@@ -268,7 +123,13 @@ where
             };
             match (removed.iter().position(is_it), planned) {
                 (Some(index), _) => state.open.push(removed.swap_remove(index)),
-                (None, Planned::New(listener)) => added.push(Open::new(listener)),
+                (None, Planned::New(listener)) => {
+                    let bound = listener.bound();
+                    if let Err(error) = bound.replace_rivals() {
+                        tracing::error!(address = %bound.address(), %error, "cannot listen");
+                    }
+                    added.push(Open::new(listener));
+                }
                 // It was closed since the plan was made, which only a stop does.
                 (None, Planned::Open(..)) => {}
             }
@@ -278,6 +139,9 @@ where
             Phase::Waiting | Phase::Closed => None,
         };
         let ends: Vec<_> = removed.into_iter().filter_map(Open::close).collect();
+        let used = state.open.iter().chain(&added);
+        let used = used.map(|open| open.bound.wanted().clone()).collect();
+        state.unused.update(used, runtime.as_ref());
         for mut open in added {
             if let Some(runtime) = &runtime {
                 open.accept(&self.edge, runtime);
@@ -295,12 +159,18 @@ where
     /// Accepts connections from now on, on the current runtime.
     pub fn accept(&self) {
         let mut state = self.state();
-        let State { open, phase, .. } = &mut *state;
+        let State {
+            open,
+            unused,
+            phase,
+            ..
+        } = &mut *state;
         if matches!(phase, Phase::Waiting) {
             let runtime = Handle::current();
             for open in open {
                 open.accept(&self.edge, &runtime);
             }
+            unused.refuse(&runtime);
             *phase = Phase::Accepting(runtime);
         }
     }
@@ -310,6 +180,7 @@ where
         let open = {
             let mut state = self.state();
             state.phase = Phase::Closed;
+            state.unused = UnusedSockets::default();
             std::mem::take(&mut state.open)
         };
         for open in &open {

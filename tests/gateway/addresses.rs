@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::{
-    CurlReply, Gateway, Port, TlsClient, curl, in_own_network, is_closed, listen, read_response,
-    relisten, serving, snigate,
+    CurlReply, Gateway, PATIENCE, Port, TlsClient, curl, in_own_network, is_closed, listen,
+    read_response, relisten, serving, snigate,
 };
 
 const SITES: &str = "\
@@ -122,6 +122,47 @@ fn a_socket_that_is_left_is_replaced_and_one_in_use_is_not() {
         over_unix(&gateway, &at("left.sock"), "https://a.test/").status,
         200
     );
+}
+
+#[test]
+fn a_reload_that_is_refused_changes_no_permissions() {
+    let gateway = gateway();
+    let (https, http) = (gateway.https, gateway.http);
+    let socket = gateway.dir().join("web.sock");
+    relisten(&gateway, &[&https, &"unix:web.sock|0600"], &[&http]);
+    let bad: [&dyn Display; 3] = [&https, &"unix:web.sock|0666", &"nonesuch0:1"];
+    let (status, refused) = listen(&gateway, &bad, &[&http]);
+    assert_eq!((status, mode(&socket)), (400, 0o600), "{refused}");
+    relisten(&gateway, &[&https, &"unix:web.sock|0666"], &[&http]);
+    assert_eq!(mode(&socket), 0o666);
+}
+
+#[test]
+fn a_socket_that_somebody_removed_is_made_anew_by_a_reload() {
+    let mut gateway = gateway();
+    let socket = gateway.dir().join("web.sock");
+    let listen_again = || {
+        let (status, summary) = listen_also(&gateway, &"unix:web.sock");
+        assert_eq!(status, 200, "{summary}");
+        assert_eq!(mode(&socket), 0o660);
+        let reply = over_unix(&gateway, &socket, "https://a.test/");
+        assert_eq!(reply.status, 200);
+    };
+    listen_again();
+    fs::remove_file(&socket).expect("there");
+    listen_again();
+    // Nor does it follow a link that was put there.
+    fs::remove_file(&socket).expect("there");
+    gateway.write("other.txt", "x");
+    let other = gateway.dir().join("other.txt");
+    let before = mode(&other);
+    std::os::unix::fs::symlink(&other, &socket).expect("made");
+    let (status, refused) = listen_also(&gateway, &"unix:web.sock|0600");
+    assert_eq!((status, mode(&other)), (400, before), "{refused}");
+    fs::remove_file(&socket).expect("there");
+    listen_again();
+    gateway.stop();
+    assert!(!socket.exists(), "it is removed at the end");
 }
 
 #[test]
@@ -247,7 +288,7 @@ fn sockets_of_systemd_are_used_by_their_names() {
     let gateway = builder.start();
     assert_eq!((get(at(0)), get(at(2))), ("x".to_owned(), "x".to_owned()));
     for name in ["spare", "local"] {
-        let told = format!("systemd has passed the socket '{name}', which is not used");
+        let told = format!("systemd passed the socket '{name}', which is not used");
         assert!(gateway.log().contains(&told), "{}", gateway.log());
     }
     // A reload begins to use others, and returns to those it has left.
@@ -260,11 +301,23 @@ fn sockets_of_systemd_are_used_by_their_names() {
     assert_eq!(over_unix(&gateway, &socket, "http://a.test/").status, 308);
     relisten(&gateway, &[&"systemd:web"], &[&"systemd:spare"]);
     assert_eq!((get(at(0)), get(at(2))), ("x".to_owned(), "x".to_owned()));
+    // Whoever connects to one that was left does not wait for an answer.
+    let mut left = UnixStream::connect(&socket).expect("systemd's");
+    left.set_read_timeout(Some(PATIENCE)).expect("set");
+    assert_eq!(left.read(&mut [0]).expect("an end"), 0);
+    relisten(
+        &gateway,
+        &[&"systemd:web"],
+        &[&"systemd:spare", &"systemd:local"],
+    );
+    for _ in 0..8 {
+        assert_eq!(over_unix(&gateway, &socket, "http://a.test/").status, 308);
+    }
     assert!(socket.exists(), "it is systemd's");
     let (status, refused) = listen_also(&gateway, &"systemd:other");
     assert_eq!(status, 400, "{refused}");
     assert!(
-        refused.contains("systemd has passed only web, spare, web, local"),
+        refused.contains("systemd passed only web, spare, web, local"),
         "{refused}"
     );
 }
@@ -275,7 +328,7 @@ fn a_start_names_the_sockets_that_it_lacks() {
         .also_on("systemd:web")
         .spawn();
     assert_eq!(gateway.wait().code(), Some(1));
-    gateway.wait_for_log("cannot listen on systemd:web: systemd has passed no socket");
+    gateway.wait_for_log("cannot listen on systemd:web: systemd passed no sockets");
     let connected = UnixStream::pair().expect("a pair").0;
     let mut gateway = serving(&[&["a.test"]], SITES)
         .also_on("systemd:web")

@@ -1,11 +1,11 @@
 //! Running as a user that may little.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::someone;
-use crate::support::{Ca, Gateway, TlsClient, wait_for};
+use crate::support::{Ca, Gateway, TlsClient, listen, relisten, serving, wait_for};
 
 /// Takes away, or gives, what everyone but root needs to read a file.
 fn set_readable(path: &Path, is_readable: bool) {
@@ -97,4 +97,38 @@ fn it_becomes_its_user_and_names_what_that_user_cannot_read() {
     assert_eq!(served(), certificate);
     assert_eq!(gateway.ask("GET", "/readyz").status, 200);
     assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn its_sockets_are_those_of_its_user_and_reload() {
+    let user = someone();
+    let site = "sites: [{ hosts: [a.test], routes: [{ respond: { body: x } }] }]";
+    let builder = serving(&[&["a.test"]], site)
+        .server(&format!("user: {}", user.name))
+        .also_on("unix:web.sock");
+    fs::set_permissions(builder.dir(), Permissions::from_mode(0o755)).expect("set");
+    let gateway = builder.spawn();
+    gateway.wait_for_log("kind=Https");
+    let (https, http) = (gateway.https, gateway.http);
+    let socket = gateway.dir().join("web.sock");
+    let described = || {
+        let metadata = fs::symlink_metadata(&socket).expect("a socket");
+        (metadata.uid(), metadata.gid(), metadata.mode() & 0o777)
+    };
+    let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
+    assert_eq!(described(), (uid, gid, 0o660));
+    relisten(&gateway, &[&https, &"unix:web.sock"], &[&http]);
+    relisten(&gateway, &[&https, &"unix:web.sock|0666"], &[&http]);
+    assert_eq!(described(), (uid, gid, 0o666));
+    // One address replaces another, although root has bound the one before.
+    let any = format!("0.0.0.0:{}", http.port());
+    relisten(&gateway, &[&https, &"unix:web.sock"], &[&any]);
+    assert_eq!(gateway.curl_http("a.test", "/").send().status, 308);
+    if uid != 0 && nix::unistd::geteuid().is_root() {
+        // It may not write there.
+        let (status, refused) = listen(&gateway, &[&https, &"unix:new.sock"], &[&any]);
+        assert_eq!(status, 400, "{refused}");
+        assert!(refused.contains("Permission denied"), "{refused}");
+        assert!(refused.contains("write in the directory"), "{refused}");
+    }
 }
