@@ -79,11 +79,11 @@ pub struct Token {
 }
 
 impl Token {
-    /// Verifies a token, but for the times within which it is valid.
+    /// Verifies a token at the time `now`.
     ///
     /// # Errors
     /// If it is not to be accepted.
-    pub fn verify(text: &[u8], keys: &KeySet, rules: &Rules) -> Result<Self, Fault> {
+    pub fn verify(text: &[u8], keys: &KeySet, rules: &Rules, now: UnixTime) -> Result<Self, Fault> {
         if text.len() > LONGEST {
             return Err(Fault::TooLong);
         }
@@ -105,10 +105,10 @@ impl Token {
         }
         // A payload that has a dot of its own is not base64url.
         let payload = Object::parse(&decode(payload)?).ok_or(Fault::Malformed)?;
-        Self::of(&payload, rules)
+        Self::of(&payload, rules, now)
     }
 
-    fn of(payload: &Object, rules: &Rules) -> Result<Self, Fault> {
+    fn of(payload: &Object, rules: &Rules, now: UnixTime) -> Result<Self, Fault> {
         let time = |name| match payload.get(name) {
             None => Ok(None),
             Some(Value::Number(number)) => Ok(Some(seconds(number))),
@@ -126,20 +126,24 @@ impl Token {
             return Err(Fault::Issuer);
         }
         rules.audience.check(payload.get("aud"))?;
+        let claims = payload
+            .iter()
+            .filter_map(|(name, value)| Some((name.into(), scalar(value)?)));
+        let token = Self {
+            claims: claims.collect(),
+            expires: expires.ok_or(Fault::NoExpiry)?,
+            not_before: not_before.unwrap_or(i64::MIN),
+        };
+        // Before the claims: a client gets another token once this one has expired, and the other may
+        // say more.
+        token.check_time(now, rules)?;
         for (name, wanted) in &rules.claims {
             let claim = payload.get(name).ok_or(Fault::Claims)?;
             if !wanted.iter().any(|one| says(name, claim, one)) {
                 return Err(Fault::Claims);
             }
         }
-        let claims = payload
-            .iter()
-            .filter_map(|(name, value)| Some((name.into(), scalar(value)?)));
-        Ok(Self {
-            claims: claims.collect(),
-            expires: expires.ok_or(Fault::NoExpiry)?,
-            not_before: not_before.unwrap_or(i64::MIN),
-        })
+        Ok(token)
     }
 
     /// Checks the times within which it is valid.

@@ -119,7 +119,10 @@ impl Authenticator {
         let token = match &access.jwt {
             Some(jwt) => {
                 let verified = self.0.tokens.verify(jwt, request).await;
-                Some(verified.map_err(Refusal::Token)?)
+                let accepted = verified.inspect_err(|fault| {
+                    self.0.tokens.log_refused(*fault, request);
+                });
+                Some(accepted.map_err(Refusal::Token)?)
             }
             None => None,
         };

@@ -344,12 +344,9 @@ impl Site {
     }
 }
 
-/// The port of the first address that has one. Clients of Unix sockets, and of sockets of systemd, are
-/// taken to come by the usual port.
+/// The port of the HTTPS listeners, if there are any.
 fn https_port(addresses: &[ListenAddress]) -> Option<u16> {
-    let mut ports = addresses.iter().filter_map(ListenAddress::ip);
-    let port = ports.next().map_or(443, |address| address.port());
-    (!addresses.is_empty()).then_some(port)
+    (!addresses.is_empty()).then(|| ListenAddress::https_port(addresses))
 }
 
 #[cfg(test)]

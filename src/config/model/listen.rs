@@ -55,6 +55,22 @@ impl ListenAddress {
         }
     }
 
+    /// The port that clients are sent to that should use TLS: 443 if it is among these addresses, else
+    /// that of the first one. Clients of Unix sockets, and of sockets of systemd, are taken to come by
+    /// the usual port.
+    pub fn https_port<'a>(addresses: impl IntoIterator<Item = &'a Self>) -> u16 {
+        const USUAL: u16 = 443;
+        let addresses = addresses.into_iter().filter_map(Self::ip);
+        let mut first = None;
+        for port in addresses.map(|address| address.port()) {
+            if port == USUAL {
+                return port;
+            }
+            first = first.or(Some(port));
+        }
+        first.unwrap_or(USUAL)
+    }
+
     /// The interface that it is limited to.
     pub fn interface(&self) -> Option<&Arc<str>> {
         match self {
@@ -146,6 +162,22 @@ pub struct Balancers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_are_sent_to_the_usual_port_if_it_is_served() {
+        let port = |ports: &[u16]| {
+            let addresses: Vec<_> = ports
+                .iter()
+                .map(|port| ListenAddress::Ip((Ipv4Addr::LOCALHOST, *port).into()))
+                .collect();
+            ListenAddress::https_port(&addresses)
+        };
+        assert_eq!(port(&[8883, 443]), 443);
+        assert_eq!(port(&[8443, 8883]), 8443);
+        assert_eq!(port(&[]), 443);
+        let named = [ListenAddress::Systemd("https".into())];
+        assert_eq!(ListenAddress::https_port(&named), 443);
+    }
 
     #[test]
     fn addresses_collide_if_one_contains_the_other() {

@@ -60,8 +60,7 @@ impl<'s> SiteListeners<'s> {
         let is_https =
             |address: &&ListenAddress| !self.server.http.iter().any(|at| at.is_same_place(address));
         let mut https = listen.iter().filter(|address| is_tls && is_https(address));
-        let https_port = https.clone().find_map(ListenAddress::ip);
-        let https_port = https_port.map_or(443, |address| address.port());
+        let https_port = ListenAddress::https_port(https.clone());
         let has_https = https.next().is_some();
         if is_tls && !listen.is_empty() && !has_https && ctx.problems.errors() == errors {
             let message = "the site is served over TLS, but all its addresses are for HTTP";

@@ -144,9 +144,8 @@ fn token(payload: &str) -> String {
 const GOOD: &str = r#"{"sub":"ann","exp":1800000100}"#;
 
 fn verify(text: &str, rules: &Rules) -> Result<Token, Fault> {
-    let verified = Token::verify(text.as_bytes(), &set(&all_jwks()), rules)?;
-    verified.check_time(UnixTime::from_secs(NOW), rules)?;
-    Ok(verified)
+    let now = UnixTime::from_secs(NOW);
+    Token::verify(text.as_bytes(), &set(&all_jwks()), rules, now)
 }
 
 fn fault(text: &str) -> Option<Fault> {
@@ -244,6 +243,7 @@ fn a_key_is_used_for_its_own_algorithm_alone() {
             token_of(algorithm, &header, GOOD).as_bytes(),
             &keys,
             &rules(),
+            UnixTime::from_secs(NOW),
         )
     };
     assert!(token(Algorithm::Ps256).is_ok());
@@ -306,7 +306,12 @@ fn what_was_changed_after_signing_is_refused() {
     }
     let mut binary = good.into_bytes();
     binary[3] = 0xff;
-    let refused = Token::verify(&binary, &set(&all_jwks()), &rules());
+    let refused = Token::verify(
+        &binary,
+        &set(&all_jwks()),
+        &rules(),
+        UnixTime::from_secs(NOW),
+    );
     assert_eq!(refused, Err(Fault::Malformed));
 }
 
@@ -374,6 +379,21 @@ fn tokens_are_valid_within_their_times() {
         (r#"{"exp":1800000100,"iat":1900000000}"#, None),
     ] {
         assert_eq!(fault(&token(payload)), expected, "{payload}");
+    }
+}
+
+#[test]
+fn a_token_that_has_expired_is_not_asked_for_its_claims() {
+    let rules = Rules {
+        claims: [(Box::from("scope"), [Box::from("read")].into())].into(),
+        ..rules()
+    };
+    for (payload, expected) in [
+        (r#"{"exp":1000}"#, Fault::Expired),
+        (r#"{"exp":1800090000,"nbf":1800080000}"#, Fault::NotYetValid),
+        (GOOD, Fault::Claims),
+    ] {
+        assert_eq!(verify(&token(payload), &rules), Err(expected), "{payload}");
     }
 }
 
@@ -485,13 +505,34 @@ fn a_token_is_compared_with_few_keys() {
     others.push(ec_jwk(&KEYS.p256, "P-256", 32));
     let keys = set(&others);
     let anonymous = token_of(Algorithm::Es256, r#"{"alg":"ES256"}"#, GOOD);
-    let refused = Token::verify(anonymous.as_bytes(), &keys, &rules());
+    let refused = Token::verify(
+        anonymous.as_bytes(),
+        &keys,
+        &rules(),
+        UnixTime::from_secs(NOW),
+    );
     assert_eq!(refused, Err(Fault::Signature));
     // One of the id that the token names comes first.
-    assert!(Token::verify(token(GOOD).as_bytes(), &keys, &rules()).is_ok());
+    assert!(
+        Token::verify(
+            token(GOOD).as_bytes(),
+            &keys,
+            &rules(),
+            UnixTime::from_secs(NOW)
+        )
+        .is_ok()
+    );
     others.rotate_right(1);
     let keys = set(&others);
-    assert!(Token::verify(anonymous.as_bytes(), &keys, &rules()).is_ok());
+    assert!(
+        Token::verify(
+            anonymous.as_bytes(),
+            &keys,
+            &rules(),
+            UnixTime::from_secs(NOW)
+        )
+        .is_ok()
+    );
 }
 
 #[test]
@@ -569,7 +610,7 @@ fn keys_in_pem_are_for_tokens_with_any_id() {
     ] {
         let header = format!(r#"{{"alg":"{}","kid":"x"}}"#, algorithm.name());
         let text = token_of(algorithm, &header, GOOD);
-        let verified = Token::verify(text.as_bytes(), &keys, &rules());
+        let verified = Token::verify(text.as_bytes(), &keys, &rules(), UnixTime::from_secs(NOW));
         assert_eq!(verified.is_ok(), is_accepted, "{header}");
     }
     assert_eq!((keys.skipped(), keys.expired(), keys.issuing()), (0, 0, 0));
@@ -610,7 +651,12 @@ fn an_issuer_may_publish_no_keys() {
     for published in [r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#] {
         let keys = KeySet::parse_published(published.as_bytes()).expect("an answer");
         assert_eq!(keys.count(), 0);
-        let refused = Token::verify(token(GOOD).as_bytes(), &keys, &rules());
+        let refused = Token::verify(
+            token(GOOD).as_bytes(),
+            &keys,
+            &rules(),
+            UnixTime::from_secs(NOW),
+        );
         assert_eq!(refused, Err(Fault::UnknownKey));
     }
 }

@@ -15,6 +15,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::model::{Jwt, TokenKeys, TokenPlace};
 use crate::jwt::{Fault, KeySet, Token};
 use crate::proxy::request::Request;
+use crate::throttle::Throttle;
 
 /// How long a token is remembered, and how many octets of tokens are.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -27,6 +28,7 @@ const OVERHEAD: usize = 256;
 pub(super) struct Tokens {
     /// By digests of the rules, the keys and the token.
     remembered: Cache<[u8; 32], (Arc<Token>, u32)>,
+    refused: Throttle,
     /// Part of each digest, so that they are of no use elsewhere.
     key: [u8; 32],
 }
@@ -39,6 +41,7 @@ impl Tokens {
                 .max_capacity(MOST_REMEMBERED)
                 .time_to_live(REMEMBERED)
                 .build(),
+            refused: Throttle::default(),
             key,
         }
     }
@@ -72,6 +75,22 @@ impl Tokens {
         }
     }
 
+    /// Says why a token is not accepted, to those who look for it.
+    pub(super) fn log_refused(&self, fault: Fault, request: &Request<'_>) {
+        if let Some(reason) = fault.description()
+            && tracing::enabled!(tracing::Level::DEBUG)
+            && let Some(held_back) = self.refused.admit()
+        {
+            let client = request.addresses().map(|addresses| addresses.source.ip());
+            tracing::debug!(
+                client = client.map(tracing::field::display),
+                reason,
+                held_back,
+                "refused a token"
+            );
+        }
+    }
+
     fn verify_with(
         &self,
         keys: &KeySet,
@@ -84,8 +103,7 @@ impl Tokens {
             known.check_time(now, &jwt.rules)?;
             return Ok(known);
         }
-        let verified = Arc::new(Token::verify(token, keys, &jwt.rules)?);
-        verified.check_time(now, &jwt.rules)?;
+        let verified = Arc::new(Token::verify(token, keys, &jwt.rules, now)?);
         let octets = u32::try_from(token.len() + OVERHEAD).unwrap_or(u32::MAX);
         let remembered = (Arc::clone(&verified), octets);
         self.remembered.insert(digest, remembered);

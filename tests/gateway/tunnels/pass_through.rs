@@ -66,7 +66,7 @@ fn a_name_is_passed_through_at_the_listener_of_its_site_alone() {
     }
     let mut own = TlsClient::named("a.test").connect(gateway.https);
     assert_eq!(own.get("a.test", "/").text(), "own");
-    assert_eq!(origin.names(), ["raw.test"]);
+    assert_eq!(origin.names(), [Some("raw.test".to_owned())]);
 }
 
 #[test]
