@@ -42,7 +42,6 @@ impl ListenerKind {
 #[error("cannot listen on {address}: {cause}{hint}")]
 pub struct BindError {
     address: ListenAddress,
-    #[source]
     cause: io::Error,
     hint: String,
 }

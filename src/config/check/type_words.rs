@@ -138,7 +138,11 @@ pub(super) fn hint(node: &Node, name: Option<&str>, schema: &Json, expected: &st
                 (Some("Duration"), _, Resolved::Number) => {
                     "add a unit: ms, s, m, h or d".to_owned()
                 }
-                (_, Some("string"), _) if words(schema).is_none() => "put it in quotes".to_owned(),
+                (_, Some("string"), _)
+                    if words(schema).is_none_or(|words| words.contains(&&*scalar.text)) =>
+                {
+                    "put it in quotes".to_owned()
+                }
                 (_, Some("object"), _) => MAPPING.to_owned(),
                 (_, Some("array"), _) => "write it as a list: [first, second]".to_owned(),
                 (_, Some("integer"), Resolved::Number) => {

@@ -10,6 +10,9 @@ use crate::config::problem::At;
 /// The permissions of a Unix socket whose configuration says nothing about them.
 const MODE: u32 = 0o660;
 
+/// How to write an address, if nothing better is known.
+const OTHER: &str = "write ADDRESS:PORT, such as 0.0.0.0:443, or :443 for all addresses";
+
 /// The longest name of an interface.
 const LONGEST_INTERFACE: usize = 15;
 
@@ -61,7 +64,11 @@ impl<'a> Taken<'a> {
                 first.path(),
                 ctx.sources.describe(first.place()),
             );
-            ctx.problems.error(&at, message, "choose another port");
+            let hint = match addresses.iter().any(|address| address.ip().is_some()) {
+                true => "choose another port",
+                false => "name each socket once",
+            };
+            ctx.problems.error(&at, message, hint);
             return;
         }
         for address in addresses {
@@ -104,8 +111,20 @@ pub(super) fn parse(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Vec<Listen
             return ListenAddress::all_of(&host.into(), port).into();
         }
     }
-    let address = ctx.listen_address(at, raw);
-    address.map(ListenAddress::Ip).into_iter().collect()
+    let message = format!("{} is not an address to listen on", at.quoted());
+    let hint = match parts {
+        _ if at.is_reference() => OTHER.to_owned(),
+        Some(("*", port)) => format!("write :{port} for all addresses"),
+        Some(("localhost", port)) => format!("write 127.0.0.1:{port} or [::1]:{port}"),
+        None if !raw.is_empty() && is_number(raw) => {
+            format!("write :{raw} for all addresses, or ADDRESS:{raw}")
+        }
+        _ if raw.starts_with('/') => format!("write unix:{raw}"),
+        _ if raw.starts_with("fd:") => "write systemd:NAME for a socket of systemd".to_owned(),
+        _ => OTHER.to_owned(),
+    };
+    ctx.problems.error(at, message, hint);
+    Vec::new()
 }
 
 /// The address and the interface of `[fe80::1%eth0]`.
