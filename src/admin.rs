@@ -129,7 +129,7 @@ pub trait Control: Send + Sync {
 /// Why a reload did not happen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ReloadError {
-    /// The new configuration is invalid: its diagnostics as JSON. The old one stays in force.
+    /// The new configuration is invalid, or this machine cannot do what it asks: why, as JSON. The old one stays in force.
     Rejected(Vec<serde_json::Value>),
     /// The gateway cannot reload now, for this reason.
     Unavailable(String),

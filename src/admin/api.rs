@@ -209,7 +209,7 @@ pub(super) async fn reload(
         Ok(Ok(summary)) => Ok(Json(summary)),
         Ok(Err(ReloadError::Rejected(diagnostics))) => Err(Problem::new(
             StatusCode::BAD_REQUEST,
-            "the configuration is invalid; the running one stays in force",
+            "the configuration is refused; the running one stays in force",
         )
         .with("errors", diagnostics)),
         Ok(Err(ReloadError::Unavailable(why))) => {
