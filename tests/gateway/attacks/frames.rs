@@ -32,11 +32,13 @@ enum End {
     Cut(&'static [u32]),
     /// Stream 1 ends with one of these codes, and the connection serves other streams.
     Reset(&'static [u32]),
+    /// Either of the two (RFC 9113, section 6.9.1), depending on how much has been read meanwhile.
+    CutOrReset(&'static [u32]),
     /// It serves other streams, as if nothing had been sent.
     Served,
 }
 
-use End::{Cut, Reset, Served};
+use End::{Cut, CutOrReset, Reset, Served};
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: impl Into<Vec<u8>>) -> Vec<u8> {
     Frame::new(kind, flags, stream, payload).bytes()
@@ -105,6 +107,9 @@ fn all(cases: &[(&str, Vec<u8>, End)]) {
         let is_right = match (end, seen) {
             (Cut(codes), (Some(code), _, false)) => codes.contains(&code),
             (Reset(codes), (None, Some(code), true)) => codes.contains(&code),
+            (CutOrReset(codes), (Some(code), _, false) | (None, Some(code), true)) => {
+                codes.contains(&code)
+            }
             (Served, (None, None, true)) => true,
             _ => false,
         };

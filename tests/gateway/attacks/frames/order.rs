@@ -1,8 +1,8 @@
 //! Frames that are well-formed, but not where they may be.
 
 use super::{
-    Cut, FLOW_CONTROL_ERROR, PING, PRIORITY, PROTOCOL_ERROR, Reset, STREAM_CLOSED, Served, WHOLE,
-    WINDOW_UPDATE, all, begun, fields, frame, get, setting,
+    Cut, CutOrReset, FLOW_CONTROL_ERROR, PING, PRIORITY, PROTOCOL_ERROR, Reset, STREAM_CLOSED,
+    Served, WHOLE, WINDOW_UPDATE, all, begun, fields, frame, get, setting,
 };
 use crate::support::Frame;
 
@@ -88,7 +88,7 @@ fn frames_out_of_order_end_their_stream_or_connection() {
         (
             "more DATA than the window",
             [begun(), vec![data(0, &[0; 16_384]); 100].concat()].concat(),
-            Cut(&[FLOW_CONTROL_ERROR]),
+            CutOrReset(&[FLOW_CONTROL_ERROR]),
         ),
     ]);
 }
