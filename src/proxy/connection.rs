@@ -31,6 +31,9 @@ pub(super) struct Connection {
     pub(super) last_length: usize,
     /// Whether it had a request before the current one.
     is_reused: bool,
+    /// Whether the server has cut it, as a write has shown. That error is reported once, and what is
+    /// read next looks like an orderly end.
+    is_cut: bool,
     /// Rings when the server has been waited for too long.
     pub(super) alarm: Alarm,
 }
@@ -45,6 +48,7 @@ impl Connection {
             buffer: BytesMut::new(),
             last_length: 0,
             is_reused: false,
+            is_cut: false,
             alarm: Alarm::default(),
         }
     }
@@ -65,7 +69,10 @@ impl Connection {
             self.buffer.reserve(most);
         }
         let mut space = (&mut self.buffer).limit(most);
-        poll_read_buf(Pin::new(&mut self.socket), cx, &mut space)
+        match ready!(poll_read_buf(Pin::new(&mut self.socket), cx, &mut space)) {
+            Ok(0) if self.is_cut => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            read => Poll::Ready(read),
+        }
     }
 
     /// Writes the beginning of `parts`, of which none is empty.
@@ -80,9 +87,14 @@ impl Connection {
             [one] => socket.as_mut().poll_write(cx, one),
             parts => socket.as_mut().poll_write_vectored(cx, parts),
         };
-        match ready!(written)? {
-            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            count => Poll::Ready(Ok(count)),
+        match ready!(written) {
+            Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Err(error) => {
+                // A reset after an orderly end of the server fails writes with this.
+                self.is_cut |= error.kind() != io::ErrorKind::BrokenPipe;
+                Poll::Ready(Err(error))
+            }
+            written => Poll::Ready(written),
         }
     }
 
@@ -407,5 +419,33 @@ mod tests {
             .windows(2)
             .filter(|pair| place(&pair[1]) == place(&pair[0]) + 1);
         assert_eq!(neighbours.count(), PARTS - 1);
+    }
+
+    #[tokio::test]
+    async fn a_reset_that_a_write_has_met_is_no_end() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (socket, accepted) =
+            tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+        let mut connection = Connection::new(Box::new(socket.expect("open")));
+        let (server, _) = accepted.expect("open");
+        let linger = socket2::SockRef::from(&server).set_linger(Some(Duration::ZERO));
+        linger.expect("set");
+        drop(server);
+        let part = IoSlice::new(b"a part of a request");
+        let write = async {
+            loop {
+                let written = std::future::poll_fn(|cx| connection.poll_write(cx, &[part]));
+                if written.await.is_err() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(IDLE, write).await.expect("an error");
+        let read = std::future::poll_fn(|cx| connection.poll_fill(cx, 100)).await;
+        let error = read.expect_err("no end");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 }
