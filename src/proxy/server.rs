@@ -174,9 +174,16 @@ impl Server {
                 None => Vec::new(),
             });
         }
-        dialer
+        let opened = dialer
             .open_connection(&endpoint.address, header, tls.as_ref(), patience)
-            .await
+            .await?;
+        // A server that knows no ALPN speaks what it always does, which is not this (RFC 9113,
+        // section 3.2).
+        if tls.is_some() && protocol == Some(b"h2") && !opened.has_chosen_http2() {
+            let why = "the client speaks HTTP/2, which the server has not chosen by ALPN";
+            return Error::e_explain(ErrorType::HandshakeError, why);
+        }
+        Ok(opened)
     }
 
     /// The known addresses.
