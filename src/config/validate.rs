@@ -99,6 +99,7 @@ pub(super) fn validate(
     let on_demand = on_demand::on_demand(ctx, root);
     let upstreams = upstream::upstreams(ctx, &root.key("upstreams"));
     let sites = site::sites(ctx, &upstreams, (&server, &tls), root);
+    tunnel::warn_unguarded(ctx, &sites, root);
     let log = server::log(ctx, &raw.log, &root.key("log"));
     if raw.sites.is_empty() && raw.certificates.is_empty() && !raw.is_embedded {
         ctx.problems.error(

@@ -80,6 +80,47 @@ fn nobody_gets_tls_within_tls_or_relies_on_what_is_not_there() {
     assert!(warnings.iter().any(is_named), "{warnings:?}");
 }
 
+#[test]
+fn servers_that_are_reached_past_rules_are_reported() {
+    let warned = |other: &str| {
+        let text = format!(
+            "{REST}sites:\n- {{ hosts: [a.example], pass_through: app }}\n\
+             - {{ hosts: [b.example], upstream: app{other} }}\n"
+        );
+        let warnings = accept(&text).warnings;
+        let is_named = |warning: &String| warning.contains("past the access rules of sites[1]");
+        warnings
+            .iter()
+            .map(ToString::to_string)
+            .any(|warning| is_named(&warning))
+    };
+    assert!(!warned(""));
+    assert!(warned(", deny: [192.0.2.1]"));
+}
+
+#[test]
+fn certificates_that_decide_nothing_are_reported() {
+    let root = openssl_root();
+    let warned = |mode: &str| {
+        let text = format!(
+            "{REST}sites: [{{ hosts: [a.example], tcp: app, \
+             client_auth: {{ mode: {mode}, ca: {:?} }} }}]\n",
+            root.path()
+        );
+        let warnings = accept(&text).warnings;
+        let mut texts = warnings.iter().map(ToString::to_string);
+        texts.any(|warning| warning.contains("protects nothing with 'tcp'"))
+    };
+    assert!(warned("optional"));
+    assert!(!warned("required"));
+}
+
+#[test]
+fn connections_at_a_time_may_be_limited() {
+    let sites = loaded("tcp: app, max_requests: 7").config.sites;
+    assert_eq!(sites[0].limits.max_requests, 7);
+}
+
 /// A file with a root.
 fn openssl_root() -> tempfile::NamedTempFile {
     use openssl::asn1::Asn1Time;

@@ -1,5 +1,6 @@
 //! `pass_through` and `tcp` of sites: connections that are passed on octet by octet.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +8,13 @@ use super::context::Context;
 use super::references::{self, Upstreams};
 use super::retries::retries;
 use super::value::{FOREVER, MOMENT};
-use crate::config::model::{Proxy, SiteTls, Tls, Tunnel, TunnelKind, UpstreamTls};
-use crate::config::problem::At;
+use crate::config::model::{Action, Proxy, Site, SiteTls, Tls, Tunnel, TunnelKind, UpstreamTls};
+use crate::config::problem::{At, quote};
 use crate::config::schema;
 use crate::host::Pattern;
 
 /// The keys of a site that are for requests.
-const OF_REQUESTS: [&str; 11] = [
+const OF_REQUESTS: [&str; 10] = [
     "routes",
     "upstream",
     "hsts",
@@ -24,7 +25,6 @@ const OF_REQUESTS: [&str; 11] = [
     "forward_auth",
     "jwt",
     "rate_limit",
-    "max_requests",
 ];
 
 /// The keys that are for a TLS connection of the gateway's own.
@@ -93,6 +93,52 @@ pub(super) fn tunnel(
         },
         idle,
     }))
+}
+
+/// Warns of servers that some clients reach past the rules of the sites in front of them, and of
+/// certificates that are asked for and decide nothing.
+pub(super) fn warn_unguarded(ctx: &mut Context<'_>, sites: &[Arc<Site>], root: &At<'_>) {
+    if sites.iter().all(|site| site.tunnel.is_none()) {
+        return;
+    }
+    let mut guarded: HashMap<&str, usize> = HashMap::new();
+    for (index, site) in sites.iter().enumerate() {
+        let policy = site.tls_policy.as_ref();
+        let asks = policy.is_some_and(|policy| policy.client_auth.is_some());
+        for route in site.routes.iter() {
+            let has_rules = asks || route.access.is_some() || route.needs_certificate;
+            if let (true, Action::Proxy(proxy)) = (has_rules, &route.action) {
+                guarded.entry(&proxy.upstream.name).or_insert(index);
+            }
+        }
+    }
+    let sites_at = root.key("sites");
+    for (index, site) in sites.iter().enumerate() {
+        let Some(tunnel) = &site.tunnel else {
+            continue;
+        };
+        let site_at = sites_at.index(index);
+        let at = site_at.key(tunnel.kind.key());
+        let policy = site.tls_policy.as_ref();
+        let asks = policy.and_then(|policy| policy.client_auth.as_ref());
+        if asks.is_some_and(|asks| !asks.is_required) {
+            let message = "'client_auth' with 'mode: optional' protects nothing with 'tcp': clients \
+                           without a certificate are passed on, and servers do not learn who has one";
+            let hint = "write 'mode: required', or 'client_auth: off'";
+            ctx.problems.warn(&at, message, hint);
+        }
+        let name = &*tunnel.proxy.upstream.name;
+        if let Some(other) = guarded.get(name) {
+            let message = format!(
+                "clients reach the upstream {} here past the access rules of sites[{other}]: they \
+                 may name its host, and send what they like as fields of a proxy",
+                quote(name)
+            );
+            let hint = "use an upstream of its own, whose servers trust nothing that the gateway \
+                        passes on";
+            ctx.problems.warn(&at, message, hint);
+        }
+    }
 }
 
 /// Refuses the keys of a site that have no meaning for its connections.
