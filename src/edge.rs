@@ -415,6 +415,10 @@ mod tests {
             panic!("nothing is asked")
         }
 
+        fn awaits_validation(&self, _: &[u8]) -> bool {
+            panic!("nothing is asked")
+        }
+
         fn terminated_for(&self, _: &TlsInfo, _: Option<&ListenAddress>) -> Option<Arc<Site>> {
             panic!("nothing is asked")
         }

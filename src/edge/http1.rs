@@ -12,7 +12,7 @@ mod head;
 mod loan;
 mod request_line;
 mod stream;
-mod transport;
+pub(super) mod transport;
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -6,17 +6,21 @@
 //! server and passes the octets on.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use pingora_core::protocols::tls::SslStream;
 use pingora_core::protocols::{GetProxyDigest as _, GetSocketDigest as _, UniqueID as _};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
+use super::http1::transport::is_reset;
 use super::report::HandshakeFailure;
-use super::slot::Slot;
+use super::slot::{Occupied, Slot};
 use super::socket::Socket;
 use super::{Edge, wait_last_call};
 use crate::proxy::{DirectResponder, Opening, Site, TunnelClient, queued};
@@ -27,23 +31,93 @@ use crate::tls::{Handshake, TlsInfo, accepted_place};
 /// How much is read at a time: a ClientHello with a post-quantum key share.
 const PIECE: usize = 2 * 1024;
 
-impl TunnelClient for Socket {
-    fn reset_on_close(&self) {
-        Self::reset_on_close(self);
-    }
+/// A client's connection with TLS or without.
+trait Carrier: AsyncRead + AsyncWrite + Unpin + Send {
+    fn socket(&self) -> &Socket;
+}
 
-    fn unacknowledged(&self) -> usize {
-        queued(self.id())
+impl Carrier for Socket {
+    fn socket(&self) -> &Socket {
+        self
     }
 }
 
-impl TunnelClient for SslStream<Socket> {
+impl Carrier for SslStream<Socket> {
+    fn socket(&self) -> &Socket {
+        self.get_ref()
+    }
+}
+
+/// A client's connection in its slot.
+struct SlottedClient<'a, S> {
+    stream: &'a mut S,
+    slot: &'a Slot,
+    /// Keeps it from making room while it waits for its server.
+    waits: Option<Occupied<'a>>,
+}
+
+impl<'a, S> SlottedClient<'a, S> {
+    fn new(stream: &'a mut S, slot: &'a Slot) -> Self {
+        Self {
+            stream,
+            slot,
+            waits: Some(slot.occupy()),
+        }
+    }
+}
+
+impl<S: Carrier> TunnelClient for SlottedClient<'_, S> {
     fn reset_on_close(&self) {
-        self.get_ref().reset_on_close();
+        self.stream.socket().reset_on_close();
     }
 
     fn unacknowledged(&self) -> usize {
-        queued(self.get_ref().id())
+        queued(self.stream.socket().id())
+    }
+
+    fn is_gone(&self) -> bool {
+        is_reset(self.stream.socket().id())
+    }
+
+    fn begin(&mut self) {
+        self.slot.restart_idle_time();
+        self.waits = None;
+    }
+
+    fn note_passage(&self) {
+        self.slot.restart_idle_time();
+    }
+
+    fn poll_let_go(&self, cx: &Context<'_>) -> Poll<()> {
+        self.slot.poll_close_requested(cx)
+    }
+}
+
+impl<S: Carrier> AsyncRead for SlottedClient<'_, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: Carrier> AsyncWrite for SlottedClient<'_, S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_shutdown(cx)
     }
 }
 
@@ -75,19 +149,20 @@ pub(super) async fn serve_unterminated<A>(
             tokio::spawn(edge.serve_tls(socket, slot, left, shutdown));
         }
         Ok((mut socket, Some((site, name)))) => {
-            let _in_flight = slot.count_in_flight();
             socket.allow_stalls();
-            let destination = destination(&socket);
+            let (place, destination) = (socket.get_proxy_digest(), destination(&socket));
             let opening = Opening {
                 client: peer.address(),
+                place: accepted_place(place.as_deref()),
                 destination,
                 name: &name,
                 tls: None,
                 protocol: None,
                 client_certificate: None,
             };
+            let mut client = SlottedClient::new(&mut socket, &slot);
             // In a box, since few connections that begin here have one.
-            Box::pin(edge.app.tunnel(&site, opening, &mut socket)).await;
+            Box::pin(edge.app.tunnel(&site, opening, &mut client)).await;
         }
         Err(how) => {
             let handshake = Handshake::new(peer.ip(), None);
@@ -115,9 +190,11 @@ async fn read_hello<A: DirectResponder>(
         match reader.read(&octets) {
             ClientHello::Incomplete => {}
             ClientHello::Name(name) => {
-                break app
-                    .passed_through(name, place)
-                    .map(|site| (site, name.into()));
+                let site = app.passed_through(name, place);
+                let name: Box<[u8]> = name.into();
+                // A CA validates the name for the gateway.
+                let is_own = reader.offers_validation_alone() && app.awaits_validation(&name);
+                break site.filter(|_| !is_own).map(|site| (site, name));
             }
             ClientHello::Nameless | ClientHello::Malformed => break None,
         }
@@ -139,9 +216,8 @@ pub(super) fn is_for_octets(tls: &SslStream<Socket>) -> bool {
 pub(super) async fn serve_terminated<A: DirectResponder>(
     app: &A,
     mut tls: Box<SslStream<Socket>>,
-    slot: &Arc<Slot>,
+    slot: &Slot,
 ) {
-    let _in_flight = slot.count_in_flight();
     let Some(digest) = tls.ssl_digest() else {
         return;
     };
@@ -149,7 +225,8 @@ pub(super) async fn serve_terminated<A: DirectResponder>(
         return;
     };
     let place = tls.get_ref().get_proxy_digest();
-    let Some(site) = app.terminated_for(info, accepted_place(place.as_deref())) else {
+    let place = accepted_place(place.as_deref());
+    let Some(site) = app.terminated_for(info, place) else {
         return;
     };
     tls.get_mut().allow_stalls();
@@ -157,13 +234,15 @@ pub(super) async fn serve_terminated<A: DirectResponder>(
     let name = info.server_name.as_ref();
     let opening = Opening {
         client: tls.get_ref().peer().address(),
+        place,
         destination: destination(tls.get_ref()),
         name: name.map_or(b"", |name| name.as_str().as_bytes()),
         tls: Some(&digest),
         protocol: protocol.as_deref(),
         client_certificate: info.client_certificate(),
     };
-    app.tunnel(&site, opening, &mut *tls).await;
+    let mut client = SlottedClient::new(&mut *tls, slot);
+    app.tunnel(&site, opening, &mut client).await;
 }
 
 /// The address that a client has connected to.

@@ -83,6 +83,9 @@ pub trait DirectResponder: HttpServerApp {
     /// address that its connection was accepted at.
     fn passed_through(&self, name: &[u8], place: Option<&ListenAddress>) -> Option<Arc<Site>>;
 
+    /// Whether a CA is about to validate this name over TLS for the gateway.
+    fn awaits_validation(&self, name: &[u8]) -> bool;
+
     /// The site that gets the octets within a TLS connection that was accepted at `place`, if it was
     /// made for one that does.
     fn terminated_for(&self, info: &TlsInfo, place: Option<&ListenAddress>) -> Option<Arc<Site>>;
@@ -270,8 +273,20 @@ impl DirectResponder for ProxyApp {
         self.gateway.router.passed_through(name, place)
     }
 
+    fn awaits_validation(&self, name: &[u8]) -> bool {
+        self.gateway.router.awaits_validation(name)
+    }
+
     fn terminated_for(&self, info: &TlsInfo, place: Option<&ListenAddress>) -> Option<Arc<Site>> {
-        self.gateway.router.terminated_for(info, place)
+        let site = self.gateway.router.terminated_for(info, place);
+        if site.is_none() {
+            self.gateway.refused.count(Refusal::Misdirected);
+            tracing::debug!(
+                server_name = info.server_name.as_ref().map(tracing::field::display),
+                "a connection is closed: what it was made for is not served on it",
+            );
+        }
+        site
     }
 
     async fn tunnel<C: TunnelClient>(

@@ -85,6 +85,8 @@ impl Drop for StreamShare {
 pub(crate) struct ConnectionLimit {
     resource: Resource,
     used: AtomicUsize,
+    /// How many of those are used by tunnels.
+    by_tunnels: AtomicUsize,
     most_used: AtomicUsize,
     idle: AtomicUsize,
     most_idle: AtomicUsize,
@@ -107,6 +109,7 @@ impl ConnectionLimit {
         Self {
             resource,
             used: AtomicUsize::new(0),
+            by_tunnels: AtomicUsize::new(0),
             most_used: AtomicUsize::new(usize::MAX),
             idle: AtomicUsize::new(0),
             most_idle: AtomicUsize::new(usize::MAX),
@@ -136,11 +139,7 @@ impl ConnectionLimit {
         limit: usize,
         held: Option<&Arc<Held>>,
     ) -> Option<UpstreamPermit> {
-        let most = self.most_used.load(Ordering::Relaxed);
-        let most = match limit {
-            0 => most,
-            limit => most.min(limit),
-        };
+        let most = self.most(limit);
         let own = held.map_or(0, |held| held.count(self.resource));
         let take = |used: usize| {
             let may = own.saturating_mul(SHARE) < most.saturating_sub(used);
@@ -161,6 +160,34 @@ impl ConnectionLimit {
             used: UsedPermit(Arc::clone(self)),
             share: held.map(|held| Share::new(held, self.resource)),
         })
+    }
+
+    /// A permit for a tunnel, like [`Self::try_acquire`]. Tunnels last long, so all of them together
+    /// may hold half of what there is.
+    pub(crate) fn try_acquire_for_tunnel(self: &Arc<Self>, limit: usize) -> Option<TunnelPermit> {
+        let most = self.most(limit).div_ceil(2);
+        let take = |used: usize| (used < most).then(|| used.saturating_add(1));
+        let share = self
+            .by_tunnels
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        if share.is_err() {
+            self.log_refusal();
+            return None;
+        }
+        let share = TunnelShare(Arc::clone(self));
+        let permit = self.try_acquire(limit, None)?;
+        Some(TunnelPermit {
+            permit,
+            _share: share,
+        })
+    }
+
+    fn most(&self, limit: usize) -> usize {
+        let most = self.most_used.load(Ordering::Relaxed);
+        match limit {
+            0 => most,
+            limit => most.min(limit),
+        }
     }
 
     /// Whether a request has been refused within this time because all was used.
@@ -234,6 +261,22 @@ impl UpstreamPermit {
     /// What counts a connection that requests share. It is no client's.
     pub(crate) fn into_used(self) -> UsedPermit {
         self.used
+    }
+}
+
+/// A tunnel's permit, returned when it is dropped.
+#[derive(Debug)]
+pub(crate) struct TunnelPermit {
+    pub(crate) permit: UpstreamPermit,
+    _share: TunnelShare,
+}
+
+#[derive(Debug)]
+struct TunnelShare(Arc<ConnectionLimit>);
+
+impl Drop for TunnelShare {
+    fn drop(&mut self) {
+        self.0.by_tunnels.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

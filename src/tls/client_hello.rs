@@ -7,8 +7,10 @@
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 
+use super::alpn::is_validation;
+
 /// How many octets a connection may begin with before its hello is complete.
-pub const LONGEST_HELLO: usize = 64 * 1024;
+pub const LONGEST_HELLO: usize = 32 * 1024;
 
 /// The header of a record: type, version and length.
 const RECORD_HEADER: usize = 5;
@@ -32,6 +34,7 @@ const FIXED: usize = 2 + 32;
 const LONGEST_SESSION_ID: usize = 32;
 
 const SERVER_NAME: usize = 0;
+const ALPN: usize = 16;
 const HOST_NAME: usize = 0;
 const LONGEST_NAME: usize = 255;
 
@@ -75,6 +78,22 @@ impl ClientHelloReader {
             Ok(false) if octets.len() < LONGEST_HELLO => ClientHello::Incomplete,
             Ok(false) | Err(Malformed) => ClientHello::Malformed,
         }
+    }
+
+    /// Whether a whole hello offers the protocol alone in which a CA validates a name.
+    pub fn offers_validation_alone(&self) -> bool {
+        let found = extensions(&self.message).map(|extensions| {
+            extensions.is_some_and(|mut extensions| {
+                loop {
+                    match extensions.take_extension() {
+                        Ok(Some((ALPN, content))) => return is_validation(content),
+                        Ok(Some(_)) => {}
+                        Ok(None) | Err(Malformed) => return false,
+                    }
+                }
+            })
+        });
+        found == Ok(true)
     }
 
     /// Collects the message from its records, and returns whether it is complete.
@@ -152,6 +171,20 @@ fn content_length(octets: &[u8]) -> Result<Option<usize>, Malformed> {
 
 /// The name that a whole message requests, if any.
 fn requested_name(message: &[u8]) -> Result<Option<&[u8]>, Malformed> {
+    let Some(mut extensions) = extensions(message)? else {
+        return Ok(None);
+    };
+    let mut name = None;
+    while let Some((kind, content)) = extensions.take_extension()? {
+        if kind == SERVER_NAME && name.replace(host_name(content)?).is_some() {
+            return Err(Malformed);
+        }
+    }
+    Ok(name)
+}
+
+/// The extensions of a whole message, if it has any.
+fn extensions(message: &[u8]) -> Result<Option<Octets<'_>>, Malformed> {
     let mut hello = Octets(message.get(MESSAGE_HEADER..).unwrap_or_default());
     hello.take(FIXED)?;
     let session_id = hello.take_vector(1)?;
@@ -167,19 +200,11 @@ fn requested_name(message: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     if hello.is_empty() {
         return Ok(None);
     }
-    let mut extensions = Octets(hello.take_vector(2)?);
-    if !hello.is_empty() {
-        return Err(Malformed);
+    let extensions = Octets(hello.take_vector(2)?);
+    match hello.is_empty() {
+        true => Ok(Some(extensions)),
+        false => Err(Malformed),
     }
-    let mut name = None;
-    while !extensions.is_empty() {
-        let kind = extensions.take_number(2)?;
-        let content = extensions.take_vector(2)?;
-        if kind == SERVER_NAME && name.replace(host_name(content)?).is_some() {
-            return Err(Malformed);
-        }
-    }
-    Ok(name)
 }
 
 /// The name in the content of a `server_name` extension: a list of exactly one.
@@ -207,6 +232,14 @@ impl<'a> Octets<'a> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or(Malformed)?;
         self.0 = rest;
         Ok(taken)
+    }
+
+    /// An extension, with its type; `None` at the end.
+    fn take_extension(&mut self) -> Result<Option<(usize, &'a [u8])>, Malformed> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some((self.take_number(2)?, self.take_vector(2)?)))
     }
 
     /// A number of so many octets.
@@ -304,6 +337,30 @@ mod tests {
             }
         }
         (octets.len(), INCOMPLETE)
+    }
+
+    #[test]
+    fn a_hello_of_a_validation_offers_nothing_else() {
+        let protocols = |names: &[&[u8]]| {
+            let list: Vec<u8> = names.iter().flat_map(|name| vector(1, name)).collect();
+            extension(16, &vector(2, &list))
+        };
+        for (names, expected) in [
+            (&[&b"acme-tls/1"[..]][..], true),
+            (&[b"acme-tls/1", b"h2"], false),
+            (&[b"h2"], false),
+        ] {
+            let octets = records(
+                &message(&[server_name(b"a.example"), protocols(names)]),
+                100,
+            );
+            let mut reader = ClientHelloReader::default();
+            assert_eq!(reader.read(&octets), ClientHello::Name(b"a.example"));
+            assert_eq!(reader.offers_validation_alone(), expected, "{names:?}");
+        }
+        let mut reader = ClientHelloReader::default();
+        reader.read(&records(&message(&[server_name(b"a.example")]), 100));
+        assert!(!reader.offers_validation_alone());
     }
 
     #[test]
@@ -442,7 +499,7 @@ mod tests {
 
     #[test]
     fn what_is_held_of_a_hello_is_bounded() {
-        let endless = records(&[&[1, 0, 0xff, 0xf0][..], &[0; LONGEST_HELLO]].concat(), 1);
+        let endless = records(&[&[1, 0, 0x7f, 0xf0][..], &[0; LONGEST_HELLO]].concat(), 1);
         let (end, found) = read_slowly(&endless);
         assert_eq!((end, found), (LONGEST_HELLO, MALFORMED));
     }

@@ -1,8 +1,10 @@
 //! Connections that are passed on octet by octet: with their TLS, by the name in their ClientHello, or
 //! what is within TLS.
 
+mod cuts;
 mod ends;
 mod pass_through;
+mod room;
 mod servers;
 mod tcp;
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -27,15 +27,31 @@ const TCP_CLOSE_WAIT: u8 = 8;
 /// Whether the client has closed its side of the connection or reset it, whatever is left to be read
 /// of it.
 pub(super) fn has_hung_up(stream: &Stream) -> bool {
+    match tcp_state(stream.id()) {
+        Some(state) => matches!(state, TCP_CLOSE | TCP_CLOSE_WAIT),
+        // It is a Unix socket, of which `poll` says as much.
+        None => is_signalled(stream.id(), libc::POLLRDHUP),
+    }
+}
+
+/// Whether the client has reset the connection of `socket`, whatever is left to be read of it. One of
+/// a Unix socket has if it has closed both sides.
+pub(in crate::edge) fn is_reset(socket: RawFd) -> bool {
+    match tcp_state(socket) {
+        Some(state) => state == TCP_CLOSE,
+        None => is_signalled(socket, 0),
+    }
+}
+
+/// The state of a TCP connection; `None` for other sockets.
+fn tcp_state(socket: RawFd) -> Option<u8> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
-    let Ok(mut length) = libc::socklen_t::try_from(size_of::<libc::tcp_info>()) else {
-        return false;
-    };
-    // SAFETY: the socket is open for as long as its stream lives, hence during this call, which
-    // writes at most `length` octets to `info`.
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
+    // SAFETY: the call writes at most `length` octets to `info`. A descriptor that is no TCP socket
+    // makes it fail.
     let result = unsafe {
         libc::getsockopt(
-            stream.id(),
+            socket,
             libc::IPPROTO_TCP,
             libc::TCP_INFO,
             info.as_mut_ptr().cast(),
@@ -44,23 +60,19 @@ pub(super) fn has_hung_up(stream: &Stream) -> bool {
     };
     // SAFETY: it consists of integers, for which all zeros are valid.
     let state = unsafe { info.assume_init() }.tcpi_state;
-    match result {
-        0 => matches!(state, TCP_CLOSE | TCP_CLOSE_WAIT),
-        // It is a Unix socket, of which `poll` says as much.
-        _ => has_hung_up_unix(stream),
-    }
+    (result == 0).then_some(state)
 }
 
-fn has_hung_up_unix(stream: &Stream) -> bool {
+/// Whether a socket signals one of `events`, a hang-up or an error.
+fn is_signalled(socket: RawFd, events: libc::c_short) -> bool {
     let mut asked = libc::pollfd {
-        fd: stream.id(),
-        events: libc::POLLRDHUP,
+        fd: socket,
+        events,
         revents: 0,
     };
-    // SAFETY: there is one entry. The socket is open for as long as its stream lives, hence during
-    // this call, which does not wait.
+    // SAFETY: there is one entry, and the call does not wait.
     let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
-    ready > 0 && asked.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+    ready > 0 && asked.revents & (events | libc::POLLHUP | libc::POLLERR) != 0
 }
 
 /// Reads at most `limit` bytes into `buf`.

@@ -7,6 +7,7 @@ use crate::config::model::{ListenAddress, TunnelKind};
 use crate::host::NameBuffer;
 use crate::proxy::authority::Channel;
 use crate::proxy::route::{Site, SiteTable};
+use crate::proxy::tunnel::Opening;
 use crate::tls::TlsInfo;
 
 impl Router {
@@ -32,11 +33,56 @@ impl Router {
         info: &TlsInfo,
         place: Option<&ListenAddress>,
     ) -> Option<Arc<Site>> {
+        // Its certificate is another site's.
+        if info.fell_back {
+            return None;
+        }
         let name = &info.policy()?.tunnel.as_ref()?.site;
         let at_handshake = Channel::Tls(Some(info)).attachment::<SiteTable>();
         let sites = at_handshake.unwrap_or_else(|| self.sites.load_full());
         let site = sites.hosts_at(place).tunnel_site(name)?;
         let kind = site.tunnel.as_ref().map(|tunnel| tunnel.kind);
         (kind == Some(TunnelKind::Tcp)).then(|| Arc::clone(site))
+    }
+
+    /// Whether the client of a tunnel that was opened for `site` may still have it. If nothing is
+    /// passed on for its name any more, the tunnel lives on.
+    pub(in crate::proxy) fn still_admits(&self, site: &Site, opening: Opening<'_>) -> bool {
+        let sites = self.sites.load();
+        let hosts = sites.hosts_at(opening.place);
+        let kind = site.tunnel.as_ref().map(|tunnel| tunnel.kind);
+        let mut buffer = NameBuffer::new();
+        let own = match kind {
+            Some(TunnelKind::PassThrough) => buffer
+                .normalize(opening.name)
+                .and_then(|name| hosts.lookup(name)),
+            _ => hosts.tunnel_site(&site.name),
+        };
+        let own = own.filter(|own| own.tunnel.as_ref().map(|tunnel| tunnel.kind) == kind);
+        let Some(own) = own else {
+            return true;
+        };
+        let tls = opening.tls;
+        let info = tls.and_then(|tls| tls.extension.get::<TlsInfo>());
+        let meets = |info: &TlsInfo| {
+            own.tls_policy.as_ref().is_none_or(|wanted| {
+                let known = info.policy();
+                known.is_some_and(|known| known.digest() == wanted.digest())
+                    || info.satisfies(wanted)
+            })
+        };
+        let access = own.access(None);
+        access.is_none_or(|access| access.admits(opening.address())) && info.is_none_or(meets)
+    }
+
+    /// Whether a CA is about to validate this name over TLS for the gateway.
+    pub(in crate::proxy) fn awaits_validation(&self, name: &[u8]) -> bool {
+        let challenges = self.certificates.challenges();
+        if challenges.is_empty() {
+            return false;
+        }
+        let mut buffer = NameBuffer::new();
+        let name = buffer.normalize(name);
+        name.is_some_and(|name| challenges.tls_alpn01(name).is_some())
     }
 }

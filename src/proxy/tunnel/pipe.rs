@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::future::{Future as _, poll_fn};
+use std::io::ErrorKind;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -18,6 +19,15 @@ use crate::proxy::dial::Duplex;
 
 /// How much is read at once.
 const PIECE: usize = 32 * 1024;
+
+/// How often each direction is read before the other one and the limits have their turn.
+const MOST_PIECES: usize = 8;
+
+/// How often it is checked whether the client may still have the tunnel.
+const BETWEEN_CHECKS: Duration = Duration::from_secs(1);
+
+/// How often it is checked whether a client that is not read is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// What octets are read into.
@@ -36,6 +46,10 @@ pub(super) enum End {
     Idle,
     /// The tunnel was open for as long as it may be.
     Total,
+    /// Nothing has passed for a while, and there was no room for other clients.
+    MadeRoom,
+    /// The client may no longer have what it was given.
+    Outdated,
 }
 
 /// How long a tunnel may be open.
@@ -55,73 +69,119 @@ pub(super) trait Meter {
     fn count_sent(&mut self, octets: usize);
 }
 
-/// Passes octets on until both directions have ended, or something ends the tunnel.
+/// Passes octets on until both directions have ended, or something ends the tunnel. `is_admitted` is
+/// asked from time to time, before octets pass, whether the client may still have the tunnel.
 pub(super) async fn pipe<C: TunnelClient>(
     client: &mut C,
     server: &mut dyn Duplex,
     limits: Limits,
     meter: &mut impl Meter,
+    mut is_admitted: impl FnMut() -> bool,
 ) -> End {
     let (mut up, mut down) = (Direction::default(), Direction::default());
     let mut closed = None;
-    let mut last = Instant::now();
-    let mut timer = pin!(sleep_until(last));
-    let mut is_timed = false;
+    let mut is_up_first = false;
+    let mut checked = Instant::now();
+    let mut progress = Progress::new(checked);
+    let mut timer = pin!(sleep_until(checked));
+    let mut armed: Option<Instant> = None;
+    client.begin();
     poll_fn(|cx| {
+        let now = Instant::now();
+        if now.saturating_duration_since(checked) >= BETWEEN_CHECKS {
+            checked = now;
+            if !is_admitted() {
+                return Poll::Ready(End::Outdated);
+            }
+        }
         let mut shared = SHARED.take().unwrap_or_else(|| vec![0; PIECE].into());
         let mut has_passed = false;
-        let mut count_received = |octets| {
-            has_passed = true;
-            meter.count_received(octets);
-        };
-        let moved = up.poll_move(cx, client, server, &mut shared, &mut count_received);
-        let mut faults = [fault(moved), None];
-        if up.is_over() {
-            closed.get_or_insert(End::ClientClosed);
-        }
-        if faults != [Some(Fault::Read), None] {
-            let mut count_sent = |octets| {
-                has_passed = true;
-                meter.count_sent(octets);
+        let mut reset = None;
+        // Neither direction may starve the other.
+        is_up_first = !is_up_first;
+        for is_up in [is_up_first, !is_up_first] {
+            let moved = if is_up {
+                let mut count = |octets| {
+                    has_passed = true;
+                    meter.count_received(octets);
+                };
+                up.poll_move(cx, client, server, &mut shared, &mut count)
+            } else {
+                let mut count = |octets| {
+                    has_passed = true;
+                    meter.count_sent(octets);
+                };
+                down.poll_move(cx, server, client, &mut shared, &mut count)
             };
-            let moved = down.poll_move(cx, server, client, &mut shared, &mut count_sent);
-            faults[1] = fault(moved);
+            match (fault(moved), is_up) {
+                (Some(Fault::Read), true) => reset = Some(End::ClientReset),
+                (Some(Fault::Read), false) => reset = Some(End::ServerReset),
+                // Whoever accepts nothing more may still have sent something.
+                (Some(Fault::Write { is_cut }), true) => {
+                    closed = Some(End::ServerClosed);
+                    down.cut(is_cut, cx);
+                }
+                (Some(Fault::Write { is_cut }), false) => {
+                    closed = Some(End::ClientClosed);
+                    up.cut(is_cut, cx);
+                }
+                (None, _) => {}
+            }
+            if reset.is_some() {
+                break;
+            }
+            match is_up {
+                true if up.is_over() => _ = closed.get_or_insert(End::ClientClosed),
+                false if down.is_over() => _ = closed.get_or_insert(End::ServerClosed),
+                true | false => {}
+            }
         }
         SHARED.set(Some(shared));
-        match faults {
-            [Some(Fault::Read), _] => return Poll::Ready(End::ClientReset),
-            [_, Some(Fault::Read)] => return Poll::Ready(End::ServerReset),
-            // Whoever accepts nothing more may still have sent something.
-            [Some(Fault::Write), _] => _ = closed.replace(End::ServerClosed),
-            [_, Some(Fault::Write)] => _ = closed.replace(End::ClientClosed),
-            [None, None] => {}
-        }
-        if down.is_over() {
-            closed.get_or_insert(End::ServerClosed);
+        if let Some(reset) = reset {
+            return Poll::Ready(reset);
         }
         if let (true, true, Some(closed)) = (up.is_over(), down.is_over(), closed) {
             return Poll::Ready(closed);
         }
         if has_passed {
-            last = Instant::now();
+            progress = Progress::new(now);
+            client.note_passage();
+        }
+        let unacknowledged = |client: &C, server: &dyn Duplex| {
+            client
+                .unacknowledged()
+                .saturating_add(server.unacknowledged())
+        };
+        while client.poll_let_go(cx).is_ready() {
+            if !progress.may_stay(unacknowledged(client, server)) {
+                return Poll::Ready(End::MadeRoom);
+            }
+            client.note_passage();
         }
         loop {
-            let idle_until = last.checked_add(limits.idle);
-            if !is_timed {
-                let next = idle_until.into_iter().chain(limits.until).min();
-                let Some(next) = next else {
-                    return Poll::Pending;
-                };
+            let look = progress.next_look(up.is_blocked(), limits.idle);
+            let idle_until = progress.last.checked_add(limits.idle);
+            let next = [idle_until, limits.until, look].into_iter().flatten().min();
+            let Some(next) = next else {
+                return Poll::Pending;
+            };
+            if armed.is_none_or(|armed| next < armed) {
                 timer.as_mut().reset(next);
-                is_timed = true;
+                armed = Some(next);
             }
             ready!(timer.as_mut().poll(cx));
-            is_timed = false;
+            armed = None;
             let now = Instant::now();
             if limits.until.is_some_and(|until| until <= now) {
                 return Poll::Ready(End::Total);
             }
-            if idle_until.is_some_and(|until| until <= now) {
+            if up.is_blocked() && client.is_gone() {
+                return Poll::Ready(End::ClientReset);
+            }
+            let unacknowledged = unacknowledged(client, server);
+            if idle_until.is_none_or(|until| now < until) {
+                progress.record_look(now, limits.idle, unacknowledged);
+            } else if !progress.restart(now, unacknowledged) {
                 return Poll::Ready(End::Idle);
             }
         }
@@ -129,11 +189,78 @@ pub(super) async fn pipe<C: TunnelClient>(
     .await
 }
 
+/// What is known of how a tunnel gets on. The kernel takes more only once there is room for much, so
+/// octets may arrive for long although none pass here.
+struct Progress {
+    /// When octets passed last, or were seen to arrive.
+    last: Instant,
+    /// How many octets were not acknowledged when half of the time without a passage was over.
+    seen: Option<usize>,
+    /// The same when the tunnel was to make room.
+    asked: Option<usize>,
+    /// When to look whether the client is still there.
+    look: Option<Instant>,
+}
+
+impl Progress {
+    fn new(now: Instant) -> Self {
+        Self {
+            last: now,
+            seen: None,
+            asked: None,
+            look: None,
+        }
+    }
+
+    /// Whether a tunnel that is to make room stays: octets arrive, or it is not known yet.
+    fn may_stay(&mut self, unacknowledged: usize) -> bool {
+        let earlier = self.asked.replace(unacknowledged);
+        unacknowledged > 0 && earlier.is_none_or(|earlier| unacknowledged < earlier)
+    }
+
+    /// When to look next at both sides. The client is not read while `is_blocked`.
+    fn next_look(&mut self, is_blocked: bool, idle: Duration) -> Option<Instant> {
+        self.look = match is_blocked {
+            true => self.look.or_else(|| Instant::now().checked_add(LOOK)),
+            false => None,
+        };
+        let half = match self.seen {
+            None => self.last.checked_add(idle / 2),
+            Some(_) => None,
+        };
+        [self.look, half].into_iter().flatten().min()
+    }
+
+    /// Records a look at both sides.
+    fn record_look(&mut self, now: Instant, idle: Duration, unacknowledged: usize) {
+        self.look = None;
+        if self.seen.is_none() && self.last + idle / 2 <= now {
+            self.seen = Some(unacknowledged);
+        }
+    }
+
+    /// Returns whether octets have arrived since the last look, and has the time begin anew if so.
+    fn restart(&mut self, now: Instant, unacknowledged: usize) -> bool {
+        let has_progress = self.seen.is_some_and(|seen| unacknowledged < seen);
+        if has_progress {
+            *self = Self {
+                asked: self.asked,
+                ..Self::new(now)
+            };
+        }
+        has_progress
+    }
+}
+
 /// Which side has ended a direction before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Read,
-    Write,
+    /// It accepts nothing more. `is_cut` if it has not ended its own side in order before: the error
+    /// is reported once, and what is read next looks like an orderly end.
+    Write {
+        is_cut: bool,
+    },
 }
 
 fn fault(moved: Poll<Result<(), Fault>>) -> Option<Fault> {
@@ -149,6 +276,8 @@ struct Direction {
     /// What has been read and not been written.
     held: BytesMut,
     state: State,
+    /// Whether the side that is read has been cut, so that its end is none.
+    is_cut: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,6 +294,20 @@ impl Direction {
         self.state == State::Over
     }
 
+    /// Whether the other side has to accept something before more is read.
+    fn is_blocked(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Records whether the side that is read has been cut.
+    fn cut(&mut self, is_cut: bool, cx: &Context<'_>) {
+        if is_cut && !self.is_cut {
+            self.is_cut = true;
+            // It may have been polled already.
+            cx.waker().wake_by_ref();
+        }
+    }
+
     /// Moves what there is from one side to the other. Ready once the direction is over.
     fn poll_move(
         &mut self,
@@ -175,6 +318,7 @@ impl Direction {
         count: &mut impl FnMut(usize),
     ) -> Poll<Result<(), Fault>> {
         let (mut from, mut to) = (Pin::new(from), Pin::new(to));
+        let mut pieces = 0;
         while !self.is_over() {
             if !self.held.is_empty() {
                 while !self.held.is_empty() {
@@ -191,6 +335,11 @@ impl Direction {
                 self.state = State::Over;
                 break;
             }
+            if pieces == MOST_PIECES {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            pieces += 1;
             let mut read = ReadBuf::new(shared);
             match from.as_mut().poll_read(cx, &mut read) {
                 Poll::Ready(Ok(())) => {}
@@ -205,6 +354,10 @@ impl Direction {
                 }
             }
             let mut rest = read.filled();
+            if rest.is_empty() && self.is_cut {
+                self.state = State::Over;
+                return Poll::Ready(Err(Fault::Read));
+            }
             if rest.is_empty() {
                 self.state = State::Ending;
             }
@@ -229,10 +382,13 @@ impl Direction {
     fn written(&mut self, written: std::io::Result<usize>) -> Result<usize, Fault> {
         match written {
             Ok(octets) if octets > 0 => Ok(octets),
-            Ok(_) | Err(_) => {
+            failed => {
                 self.held = BytesMut::new();
                 self.state = State::Over;
-                Err(Fault::Write)
+                // After an orderly end of the other side, a reset fails writes with this.
+                let is_orderly = failed.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe);
+                let is_cut = !is_orderly;
+                Err(Fault::Write { is_cut })
             }
         }
     }
@@ -250,6 +406,18 @@ mod tests {
 
         fn unacknowledged(&self) -> usize {
             0
+        }
+
+        fn is_gone(&self) -> bool {
+            false
+        }
+
+        fn begin(&mut self) {}
+
+        fn note_passage(&self) {}
+
+        fn poll_let_go(&self, _: &Context<'_>) -> Poll<()> {
+            Poll::Pending
         }
     }
 
@@ -287,7 +455,7 @@ mod tests {
         let (server, mut far) = duplex(room);
         let piping = tokio::spawn(async move {
             let mut count = Count::default();
-            let end = pipe(&mut near, &mut far, limits, &mut count).await;
+            let end = pipe(&mut near, &mut far, limits, &mut count, || true).await;
             (end, count)
         });
         (client, server, piping)
@@ -379,5 +547,25 @@ mod tests {
         let mut got = vec![0; sent];
         server.read_exact(&mut got).await.expect("all of it");
         assert!(got.iter().all(|octet| *octet == 7));
+    }
+
+    #[test]
+    fn a_side_that_acknowledges_octets_is_not_idle() {
+        let idle = Duration::from_secs(60);
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let mut progress = Progress::new(began);
+        assert_eq!(progress.next_look(false, idle), Some(at(30)));
+        progress.record_look(at(30), idle, 1000);
+        assert_eq!(progress.next_look(false, idle), None);
+        assert!(progress.restart(at(60), 999));
+        assert_eq!(progress.next_look(false, idle), Some(at(90)));
+        progress.record_look(at(90), idle, 999);
+        assert!(!progress.restart(at(120), 999));
+        // Whoever is to make room gets a second chance.
+        assert!(progress.may_stay(999));
+        assert!(progress.may_stay(998));
+        assert!(!progress.may_stay(998));
+        assert!(!Progress::new(began).may_stay(0));
     }
 }

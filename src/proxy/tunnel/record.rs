@@ -2,6 +2,7 @@
 //! it does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use pingora_core::Error;
@@ -18,6 +19,9 @@ use crate::proxy::refusal::Refusal;
 use crate::proxy::request_id;
 use crate::proxy::route::Tunnel;
 
+/// A server that ends a connection within this time, before it has got anything, is at fault.
+const EARLY: Duration = Duration::from_secs(1);
+
 /// The record of a tunnel. Dropped before its end is known, it was cut by a stop of the gateway.
 pub(super) struct Record<'a> {
     gateway: &'a Gateway,
@@ -26,6 +30,8 @@ pub(super) struct Record<'a> {
     opening: Opening<'a>,
     id: HeaderValue,
     began: Instant,
+    /// When the server was reached.
+    connected: Instant,
     received: u64,
     sent: u64,
     judge: Option<Judge>,
@@ -42,13 +48,15 @@ impl<'a> Record<'a> {
         opening: Opening<'a>,
     ) -> Self {
         tunnel.metrics.open.inc();
+        let now = Instant::now();
         Self {
             gateway,
             site,
             tunnel,
             opening,
             id: request_id::new(),
-            began: Instant::now(),
+            began: now,
+            connected: now,
             received: 0,
             sent: 0,
             judge: None,
@@ -89,12 +97,16 @@ impl<'a> Record<'a> {
     /// Records which server has the connection.
     pub(super) fn set_server(&mut self, judge: Judge) {
         self.judge = Some(judge);
+        self.connected = Instant::now();
     }
 
     /// Records how the tunnel has ended.
     pub(super) fn end(mut self, end: End) {
         let is_of_server = matches!(end, End::ServerClosed | End::ServerReset);
-        if let (true, 0, Some(judge)) = (is_of_server, self.sent, &mut self.judge) {
+        // Later the server may have a reason, and what the client has sent may be one.
+        let is_early = self.received == 0 && self.connected.elapsed() < EARLY;
+        let is_failure = is_of_server && is_early && self.sent == 0;
+        if let (true, Some(judge)) = (is_failure, &mut self.judge) {
             judge.record(true);
         }
         self.ended = match end {
@@ -104,6 +116,8 @@ impl<'a> Record<'a> {
             End::ServerReset => "server_reset",
             End::Idle => "idle",
             End::Total => "total",
+            End::MadeRoom => "made_room",
+            End::Outdated => "outdated",
         };
     }
 
