@@ -25,6 +25,7 @@ pub mod key_log;
 mod policies;
 mod policy;
 mod select;
+mod session;
 mod ticket;
 
 use std::any::Any;
@@ -34,7 +35,6 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
-use openssl::sha::Sha256;
 use openssl::ssl::{ClientHelloResponse, Ssl, SslAcceptor, SslAcceptorBuilder, SslAlert, SslRef};
 use pingora_core::listeners::TlsAccept;
 use pingora_core::listeners::tls::TlsSettings;
@@ -43,8 +43,7 @@ use pingora_core::protocols::tls::TlsRef;
 use crate::certificate::parsed_cache::{self, ParsedCache};
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::challenge::Challenges;
-use crate::config::model::{Tls, TlsPolicy, UnknownSni};
-use crate::host::HostName;
+use crate::config::model::{Tls, UnknownSni};
 use crate::lock::MutexExt as _;
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
@@ -58,6 +57,7 @@ pub use self::select::Snapshot;
 
 use self::key_log::KeyLog;
 use self::select::{Purpose, RequestedName, Selection};
+use self::session::{session_context, session_policy};
 use self::ticket::Tickets;
 
 /// Presents certificates by SNI: that of the exact name, else of the wildcard over its first label,
@@ -367,40 +367,6 @@ impl TlsAccept for GlobalCertificate {
         }
         Some(Arc::new(info))
     }
-}
-
-/// What must be equal for a session to be resumed, apart from the name.
-fn session_policy(tls: &Tls) -> Vec<u8> {
-    format!(
-        "snigate 2 {:?} {:?} {:?}",
-        tls.versions, tls.ciphers, tls.protocols
-    )
-    .into_bytes()
-}
-
-/// The context of sessions of one name under one policy, at a listener of its own if that has a mark;
-/// an address has its name in the DNS.
-///
-/// Without it OpenSSL resumes a session of one site under the name of any other.
-fn session_context(
-    policy: &[u8],
-    own_policy: Option<&TlsPolicy>,
-    (name, mark): (Option<&HostName>, Option<&str>),
-    purpose: Purpose,
-) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(policy);
-    hash.update(&[purpose as u8]);
-    if let Some(own_policy) = own_policy {
-        hash.update(own_policy.digest());
-    }
-    if let Some(mark) = mark {
-        hash.update(format!("\0{mark}\0").as_bytes());
-    }
-    if let Some(name) = name {
-        hash.update(name.as_str().as_bytes());
-    }
-    hash.finish()
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use pingora_core::listeners::TlsAccept as _;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::select::RequestedName;
-use super::{GlobalCertificate, Handshake, alpn, context, ffi, policy, session_policy};
+use super::session::session_policy;
+use super::{GlobalCertificate, Handshake, alpn, context, ffi, policy};
 use crate::config::model::Tls;
 use crate::lock::MutexExt as _;
 

@@ -16,7 +16,8 @@ use super::*;
 use crate::certificate::testing::{NOW, TestCa};
 use crate::certificate::{Loader, Source, TlsCertificate};
 use crate::challenge::Challenges;
-use crate::config::model::{SessionTickets, TlsVersion};
+use crate::config::model::{SessionTickets, TlsPolicy, TlsVersion};
+use crate::host::HostName;
 
 const ALERT_UNRECOGNIZED_NAME: &str = "unrecognized name";
 

@@ -249,10 +249,10 @@ fn sessions_do_not_cross_between_octets_and_requests() {
                 }
                 host => assert_eq!(stream.get(host, "/").status, 200),
             }
-            (resumed, stream.session().expect("a session"))
+            (resumed, stream.session())
         };
-        let (_, of_octets) = connect("tcp.test", None);
-        let (_, of_requests) = connect("a.test", None);
+        let of_octets = connect("tcp.test", None).1.expect("a session");
+        let of_requests = connect("a.test", None).1.expect("a session");
         assert!(connect("tcp.test", Some(&of_octets)).0, "{version:?}");
         assert!(!connect("a.test", Some(&of_octets)).0, "{version:?}");
         assert!(!connect("tcp.test", Some(&of_requests)).0, "{version:?}");
