@@ -52,11 +52,11 @@ pub(super) fn read_keys(text: &[u8], most: usize) -> Result<Found, KeysError> {
     Ok(found)
 }
 
-/// The key of one block, and the certificate that it is from; `None` if the block has no key.
-fn read_block(
-    label: &str,
-    block: &[u8],
-) -> Result<Option<(PKey<Public>, Option<X509>)>, ErrorStack> {
+/// The key of a block, and the certificate that it is from.
+type BlockKey = (PKey<Public>, Option<X509>);
+
+/// What is in one block; `None` if it has no key.
+fn read_block(label: &str, block: &[u8]) -> Result<Option<BlockKey>, ErrorStack> {
     Ok(Some(match label {
         "PUBLIC KEY" => (PKey::public_key_from_pem(block)?, None),
         "RSA PUBLIC KEY" => (
