@@ -25,7 +25,7 @@ use super::proxy_header::Addresses;
 use super::refusal::Refusal;
 use super::route::Site;
 use crate::config::model::ListenAddress;
-use crate::tls::ClientCertificate;
+use crate::tls::{ClientCertificate, TlsInfo};
 
 /// How often it is checked whether a client that waits for its server is still there.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
@@ -137,7 +137,12 @@ pub(super) async fn carry<C: TunnelClient>(
             .total_timeout
             .and_then(|total| began.checked_add(total)),
     };
-    let is_admitted = || gateway.router.still_admits(site, opening);
+    let arrival = (opening.address(), opening.place);
+    let info = opening.tls.and_then(|tls| tls.extension.get::<TlsInfo>());
+    let is_admitted = || {
+        let router = &gateway.router;
+        router.still_admits(site, opening.name, arrival, info)
+    };
     let socket = &mut *server.socket;
     let end = pipe::pipe(client, socket, limits, &mut record, is_admitted).await;
     match end {

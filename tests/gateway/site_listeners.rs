@@ -84,7 +84,7 @@ fn plainly(address: SocketAddr, host: &str) -> (u16, String) {
     let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
     (
         status.expect("a status"),
-        location.unwrap_or(body.to_owned()),
+        location.unwrap_or_else(|| body.to_owned()),
     )
 }
 

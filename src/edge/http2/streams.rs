@@ -50,6 +50,9 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// is reset: a reset drops the rest, the head of the response included.
 const BEFORE_RESET: Duration = Duration::from_millis(100);
 
+/// How long the rest of the body of a gRPC call that is refused is waited for without an octet.
+const IDLE_BEFORE_GRPC: Duration = Duration::from_millis(100);
+
 /// How often a connection that should end is checked.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -318,6 +321,9 @@ where
         let status = response.status();
         if status.is_success() {
             await_body_end(session, IDLE_BEFORE).await;
+        } else if response.head_status().is_success() {
+            // Of gRPC. A client that streams need not be done with its body, and most others soon are.
+            await_body_end(session, IDLE_BEFORE_GRPC).await;
         } else if !session.has_body_ended() {
             response.add_note();
         }

@@ -1,5 +1,6 @@
 //! Which site a connection belongs to that is passed on octet by octet.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Router;
@@ -7,7 +8,6 @@ use crate::config::model::{ListenAddress, TunnelKind};
 use crate::host::NameBuffer;
 use crate::proxy::authority::Channel;
 use crate::proxy::route::{Site, SiteTable};
-use crate::proxy::tunnel::Opening;
 use crate::tls::TlsInfo;
 
 impl Router {
@@ -45,25 +45,30 @@ impl Router {
         (kind == Some(TunnelKind::Tcp)).then(|| Arc::clone(site))
     }
 
-    /// Whether the client of a tunnel that was opened for `site` may still have it. If nothing is
-    /// passed on for its name any more, the tunnel lives on.
-    pub(in crate::proxy) fn still_admits(&self, site: &Site, opening: Opening<'_>) -> bool {
+    /// Whether a client at `address` that has been accepted at `place` and has requested `name` may
+    /// still have the tunnel that was opened for `site`. If nothing is passed on for its name any more,
+    /// the tunnel lives on.
+    pub(in crate::proxy) fn still_admits(
+        &self,
+        site: &Site,
+        name: &[u8],
+        (address, place): (Option<IpAddr>, Option<&ListenAddress>),
+        info: Option<&TlsInfo>,
+    ) -> bool {
         let sites = self.sites.load();
-        let hosts = sites.hosts_at(opening.place);
+        let hosts = sites.hosts_at(place);
         let kind = site.tunnel.as_ref().map(|tunnel| tunnel.kind);
         let mut buffer = NameBuffer::new();
         let own = match kind {
-            Some(TunnelKind::PassThrough) => buffer
-                .normalize(opening.name)
-                .and_then(|name| hosts.lookup(name)),
+            Some(TunnelKind::PassThrough) => {
+                buffer.normalize(name).and_then(|name| hosts.lookup(name))
+            }
             _ => hosts.tunnel_site(&site.name),
         };
         let own = own.filter(|own| own.tunnel.as_ref().map(|tunnel| tunnel.kind) == kind);
         let Some(own) = own else {
             return true;
         };
-        let tls = opening.tls;
-        let info = tls.and_then(|tls| tls.extension.get::<TlsInfo>());
         let meets = |info: &TlsInfo| {
             own.tls_policy.as_ref().is_none_or(|wanted| {
                 let known = info.policy();
@@ -72,7 +77,7 @@ impl Router {
             })
         };
         let access = own.access(None);
-        access.is_none_or(|access| access.admits(opening.address())) && info.is_none_or(meets)
+        access.is_none_or(|access| access.admits(address)) && info.is_none_or(meets)
     }
 
     /// Whether a CA is about to validate this name over TLS for the gateway.
