@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::client::read_file;
+use super::client::required_file;
 use super::context::Context;
 use super::forward_auth::forward_auth;
 use super::jwt::jwt;
@@ -111,21 +111,11 @@ fn challenge(realm: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("Basic realm=\"{realm}\", charset=\"UTF-8\"")).ok()
 }
 
-/// The users of a file. Nobody could be served without it, so it is read at once.
+/// The users of a file.
 fn users(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> HashMap<Box<str>, PasswordHash> {
-    let path = ctx.path(at, raw);
     let mut users = HashMap::new();
-    if raw.is_empty() || raw.contains('\0') {
+    let Some(octets) = required_file(ctx, at, raw) else {
         return users;
-    }
-    ctx.sources.watch(&path);
-    let octets = match read_file(&path) {
-        Ok(octets) => octets,
-        Err((why, hint)) => {
-            let message = format!("the file {} {why}", at.quoted());
-            ctx.problems.fault(at, message, hint);
-            return users;
-        }
     };
     for (number, line) in octets.split(|octet| *octet == b'\n').enumerate() {
         let line = line.trim_ascii();

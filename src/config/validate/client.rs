@@ -60,6 +60,48 @@ pub(super) fn roots(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> PathBuf {
     path
 }
 
+/// The file of roots for a server at `url`, and whether nothing is wrong with it. It has no meaning
+/// without TLS.
+pub(super) fn roots_for(
+    ctx: &mut Context<'_>,
+    url: &Uri,
+    at: &At<'_>,
+    raw: Option<&str>,
+) -> (Option<PathBuf>, bool) {
+    let is_plain = url.scheme_str() == Some("http");
+    if is_plain && raw.is_some() {
+        let message = "'ca_file' has no meaning for a URL of http";
+        ctx.problems
+            .error(&at.at_key(), message, "remove it, or write https");
+    }
+    let errors = ctx.problems.errors();
+    let raw = raw.filter(|_| !is_plain);
+    let file = raw.map(|file| roots(ctx, at, file));
+    (file, ctx.problems.errors() == errors)
+}
+
+/// The content of a file that requests depend on. Nobody could be served without it, so it is read
+/// at once, and watched; `None` if it cannot be read, which is reported.
+pub(super) fn required_file(
+    ctx: &mut Context<'_>,
+    at: &At<'_>,
+    raw: &str,
+) -> Option<Zeroizing<Vec<u8>>> {
+    let path = ctx.path(at, raw);
+    if raw.is_empty() || raw.contains('\0') {
+        return None;
+    }
+    ctx.sources.watch(&path);
+    match read_file(&path) {
+        Ok(octets) => Some(octets),
+        Err((why, hint)) => {
+            let message = format!("the file {} {why}", at.quoted());
+            ctx.problems.fault(at, message, hint);
+            None
+        }
+    }
+}
+
 /// Checks that a file has roots in it. The error says what is wrong and what to do.
 fn check_roots(path: &Path) -> Result<(), (String, &'static str)> {
     let pem = read_file(path)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Uri};
 
-use super::client::{report_user, roots};
+use super::client::{report_user, roots_for};
 use super::context::{Context, ServiceSettings};
 use super::rewrite::check_request_field;
 use super::value::{MOMENT, url};
@@ -33,15 +33,7 @@ pub(super) fn forward_auth(
     let url = service_url(ctx, &raw.url, &at.key("url"))?;
     let is_plain = url.scheme_str() == Some("http");
     let ca_at = at.key("ca_file");
-    if is_plain && raw.ca_file.is_some() {
-        let message = "'ca_file' has no meaning for a URL of http";
-        ctx.problems
-            .error(&ca_at.at_key(), message, "remove it, or write https");
-    }
-    let errors = ctx.problems.errors();
-    let ca_file = raw.ca_file.as_ref().filter(|_| !is_plain);
-    let ca_file = ca_file.map(|file| roots(ctx, &ca_at, file));
-    let has_roots = ctx.problems.errors() == errors;
+    let (ca_file, has_roots) = roots_for(ctx, &url, &ca_at, raw.ca_file.as_deref());
     let settings = (url, copied, timeout, ca_file);
     if let Some(known) = ctx.forward_auths.get(&settings) {
         return Some(Arc::clone(known));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderName, Uri};
 
-use super::client::{read_file, report_user, roots};
+use super::client::{report_user, required_file, roots_for};
 use super::context::{Context, TokenSettings};
 use super::sticky::check_cookie_name;
 use super::value::url;
@@ -106,16 +106,7 @@ fn keys(ctx: &mut Context<'_>, raw: &schema::JwtOptions, at: &At<'_>) -> Option<
             let url_at = at.key("jwks_url");
             let url = key_url(ctx, text, &url_at)?;
             let ca_at = at.key("ca_file");
-            let is_plain = url.scheme_str() == Some("http");
-            if is_plain && raw.ca_file.is_some() {
-                let message = "'ca_file' has no meaning for a URL of http";
-                ctx.problems
-                    .error(&ca_at.at_key(), message, "remove it, or write https");
-            }
-            let errors = ctx.problems.errors();
-            let ca_file = raw.ca_file.as_ref().filter(|_| !is_plain);
-            let ca_file = ca_file.map(|file| roots(ctx, &ca_at, file));
-            let has_roots = ctx.problems.errors() == errors;
+            let (ca_file, has_roots) = roots_for(ctx, &url, &ca_at, raw.ca_file.as_deref());
             let server = key_server(ctx, (url, ca_file, refresh), has_roots, &url_at);
             Some(TokenKeys::Server(server))
         }
@@ -136,21 +127,9 @@ fn keys(ctx: &mut Context<'_>, raw: &schema::JwtOptions, at: &At<'_>) -> Option<
     }
 }
 
-/// The keys of a file. Nobody could be served without it, so it is read at once.
+/// The keys of a file.
 fn file_keys(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<Arc<KeySet>> {
-    let path = ctx.path(at, raw);
-    if raw.is_empty() || raw.contains('\0') {
-        return None;
-    }
-    ctx.sources.watch(&path);
-    let octets = match read_file(&path) {
-        Ok(octets) => octets,
-        Err((why, hint)) => {
-            let message = format!("the file {} {why}", at.quoted());
-            ctx.problems.fault(at, message, hint);
-            return None;
-        }
-    };
+    let octets = required_file(ctx, at, raw)?;
     match KeySet::parse(&octets) {
         Ok(keys) => {
             if keys.skipped() > 0 {
