@@ -11,7 +11,7 @@ mod resets;
 mod servers;
 mod spellings;
 
-use crate::support::{Builder, Gateway, H2, Origin, serving};
+use crate::support::{Builder, Gateway, H2, Origin, serving_app};
 
 /// A gateway in front of `origin`, see [`in_front_of`].
 #[track_caller]
@@ -21,17 +21,7 @@ fn before(origin: &Origin) -> Gateway {
 
 /// Begins a gateway in front of `origin`: `a.test` over TLS, `plain.test` without.
 fn in_front_of(origin: &Origin) -> Builder {
-    serving(
-        &[&["a.test"]],
-        format!(
-            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
-             sites:\n\
-             - {{ hosts: [a.test], upstream: app }}\n\
-             - {{ hosts: [plain.test], tls: off, upstream: app }}\n\
-             log: {{ access: off }}\n",
-            origin.address()
-        ),
-    )
+    serving_app(origin.address())
 }
 
 /// Another client is served, as if nothing had happened.

@@ -14,26 +14,16 @@ mod upstreams;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use crate::support::{Gateway, Origin, PATIENCE, is_end, serving};
+use crate::support::{Gateway, Origin, PATIENCE, is_end, serving_app};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A gateway that is short of patience, with these limits; `plain.test` is served without TLS.
 #[track_caller]
 fn limited(origin: &Origin, limits: &str) -> Gateway {
-    serving(
-        &[&["a.test"]],
-        format!(
-            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
-             sites:\n\
-             - {{ hosts: [a.test], upstream: app }}\n\
-             - {{ hosts: [plain.test], tls: off, upstream: app }}\n\
-             log: {{ access: off }}\n",
-            origin.address()
-        ),
-    )
-    .server(&format!("limits: {{ {limits} }}"))
-    .start()
+    serving_app(origin.address())
+        .server(&format!("limits: {{ {limits} }}"))
+        .start()
 }
 
 /// Reads until the other side closes; what came, and how long it took since `start`.

@@ -51,6 +51,7 @@ mod websocket_http2;
 mod websocket_peers;
 
 use std::collections::HashMap;
+use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -87,6 +88,21 @@ fn passing_to(address: SocketAddr, route: &str) -> Builder {
              log: {{ access: off }}\n"
         ),
     )
+}
+
+/// Waits until a line of `access.log` has this in it.
+#[track_caller]
+fn wait_for_line(gateway: &Gateway, wanted: &str) {
+    wait_for(&format!("{wanted} in the access log"), || {
+        let log = fs::read_to_string(gateway.dir().join("access.log")).unwrap_or_default();
+        log.lines().any(|line| line.contains(wanted)).then_some(())
+    });
+}
+
+/// How many requests have been refused for this reason.
+fn refused(gateway: &Gateway, reason: &str) -> f64 {
+    let metric = format!("snigate_requests_refused_total{{reason=\"{reason}\"}}");
+    gateway.metric(&metric).unwrap_or_default()
 }
 
 /// A request over HTTP/1.1 or HTTP/2, as `version` says.

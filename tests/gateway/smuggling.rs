@@ -5,7 +5,7 @@ mod http2;
 mod recorder;
 mod table;
 
-use crate::support::{Gateway, serving};
+use crate::support::{Gateway, serving_app};
 use recorder::Recorder;
 
 /// What must never reach the origin.
@@ -14,16 +14,5 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
 /// A gateway that passes `a.test` to the recorder, over TLS, and `plain.test` without.
 #[track_caller]
 fn in_front_of(recorder: &Recorder) -> Gateway {
-    serving(
-        &[&["a.test"]],
-        format!(
-            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
-             sites:\n\
-             - {{ hosts: [a.test], upstream: app }}\n\
-             - {{ hosts: [plain.test], tls: off, upstream: app }}\n\
-             log: {{ access: off }}\n",
-            recorder.address()
-        ),
-    )
-    .start()
+    serving_app(recorder.address()).start()
 }

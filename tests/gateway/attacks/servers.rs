@@ -68,6 +68,24 @@ fn answer(gateway: &Gateway) -> H2Reply {
     h2.send(request, None).expect("a status, and no bare reset")
 }
 
+/// A gateway in front of a server of HTTP/2, with a response of its own at `/own`.
+#[track_caller]
+fn before_server(address: SocketAddr, read: &str) -> Gateway {
+    serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{address}\"], protocol: h2 }} }}\n\
+             sites:\n\
+             - hosts: [a.test]\n\
+             \x20 routes:\n\
+             \x20 - {{ path: /own, respond: {{ body: own }} }}\n\
+             \x20 - {{ path: /, upstream: app, retries: 0, timeout: {{ read: {read} }} }}\n\
+             log: {{ access: off }}\n"
+        ),
+    )
+    .start()
+}
+
 #[test]
 fn frames_of_a_server_that_are_malformed_are_its_failure() {
     let head = |fields: &[(&str, &str)]| frame(Frame::HEADERS, WHOLE, 1, Frame::fields(fields));
@@ -129,19 +147,7 @@ fn frames_of_a_server_that_are_malformed_are_its_failure() {
     let mut wrong = Vec::new();
     for (name, octets) in cases {
         let address = server(octets);
-        let gateway = serving(
-            &[&["a.test"]],
-            format!(
-                "upstreams: {{ app: {{ servers: [\"{address}\"], protocol: h2 }} }}\n\
-                 sites:\n\
-                 - hosts: [a.test]\n\
-                 \x20 routes:\n\
-                 \x20 - {{ path: /own, respond: {{ body: own }} }}\n\
-                 \x20 - {{ path: /, upstream: app, retries: 0, timeout: {{ read: 3s }} }}\n\
-                 log: {{ access: off }}\n"
-            ),
-        )
-        .start();
+        let gateway = before_server(address, "3s");
         let reply = answer(&gateway);
         let is_failure = match reply.status {
             502 | 504 => true,
@@ -182,19 +188,7 @@ fn a_server_of_http2_that_floods_costs_its_own_requests_alone() {
             flood.extend_from_slice(&octets);
         }
         let address = server(flood);
-        let gateway = serving(
-            &[&["a.test"]],
-            format!(
-                "upstreams: {{ app: {{ servers: [\"{address}\"], protocol: h2 }} }}\n\
-                 sites:\n\
-                 - hosts: [a.test]\n\
-                 \x20 routes:\n\
-                 \x20 - {{ path: /own, respond: {{ body: own }} }}\n\
-                 \x20 - {{ path: /, upstream: app, retries: 0, timeout: {{ read: 2s }} }}\n\
-                 log: {{ access: off }}\n"
-            ),
-        )
-        .start();
+        let gateway = before_server(address, "2s");
         let before = gateway.memory();
         let mut h2 = H2::connect(gateway.https, "a.test");
         let request = h2.request("GET", "/").body(()).expect("a request");

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{SECOND, serving};
-use crate::support::{Gateway, Origin, connect, within};
+use super::SECOND;
+use crate::support::{Gateway, Origin, connect, serving, within};
 
 /// Seconds of processor time that a process has used.
 fn processor_time(gateway: &Gateway) -> f64 {

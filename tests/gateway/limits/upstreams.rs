@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::{SECOND, limited, serving};
+use super::{SECOND, limited};
 use crate::support::{
-    Act, Crowded, Frame, Frames, Gateway, Origin, TcpState, TlsClient, connections_to, within,
+    Act, Crowded, Frame, Frames, Gateway, Origin, TcpState, TlsClient, connections_to, serving,
+    within,
 };
 
 const MIB: u64 = 1 << 20;

@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::Instant;
 
-use super::{VERSIONS, over};
+use super::{VERSIONS, over, wait_for_line};
 use crate::support::{Builder, Gateway, Origin, serving, wait_for};
 
 /// The password is `hunter2`.
@@ -51,13 +51,6 @@ fn status(gateway: &Gateway, version: &str, path: &str, user: &str) -> u16 {
     }
 }
 
-fn log(gateway: &Gateway, wanted: &str) {
-    wait_for(&format!("{wanted} in the access log"), || {
-        let log = fs::read_to_string(gateway.dir().join("access.log")).unwrap_or_default();
-        log.lines().any(|line| line.contains(wanted)).then_some(())
-    });
-}
-
 #[test]
 fn clients_are_served_by_their_address() {
     let origin = Origin::named("app");
@@ -82,8 +75,8 @@ fn clients_are_served_by_their_address() {
             assert_eq!(status(&gateway, version, "/open", ""), 200, "{keys}");
         }
         if !is_served {
-            log(&gateway, " 403 ");
-            log(&gateway, " refused=forbidden");
+            wait_for_line(&gateway, " 403 ");
+            wait_for_line(&gateway, " refused=forbidden");
             let refused = gateway.metric("snigate_requests_refused_total{reason=\"forbidden\"}");
             assert_eq!(refused, Some(8.0));
         }
@@ -141,8 +134,8 @@ fn users_are_served_by_name_and_password() {
             .iter()
             .all(|request| request.header("x-user").is_some())
     );
-    log(&gateway, " - ann [");
-    log(&gateway, " refused=unauthorized");
+    wait_for_line(&gateway, " - ann [");
+    wait_for_line(&gateway, " refused=unauthorized");
 }
 
 #[test]

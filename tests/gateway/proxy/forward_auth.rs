@@ -7,7 +7,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{VERSIONS, all, over};
+use super::{VERSIONS, all, over, refused, wait_for_line};
 use crate::support::{
     Act, Builder, CurlReply, Gateway, Origin, Received, TlsClient, read_head, serving, wait_for,
 };
@@ -62,18 +62,6 @@ fn login(request: &Received) -> Vec<Act> {
 }
 
 const ANN: [&str; 2] = ["--cookie", "session=ann"];
-
-fn log(gateway: &Gateway, wanted: &str) {
-    wait_for(&format!("{wanted} in the access log"), || {
-        let log = fs::read_to_string(gateway.dir().join("access.log")).unwrap_or_default();
-        log.lines().any(|line| line.contains(wanted)).then_some(())
-    });
-}
-
-fn refused(gateway: &Gateway, reason: &str) -> f64 {
-    let metric = format!("snigate_requests_refused_total{{reason=\"{reason}\"}}");
-    gateway.metric(&metric).unwrap_or_default()
-}
 
 #[test]
 fn a_service_admits_requests_and_says_whose_they_are() {
@@ -208,7 +196,7 @@ fn clients_get_the_response_of_a_service_that_refuses() {
     }
     assert_eq!(app.requests().len(), 2, "the open ones");
     assert_eq!(refused(&gateway, "denied"), 10.0);
-    log(&gateway, " refused=denied");
+    wait_for_line(&gateway, " refused=denied");
 }
 
 #[test]
@@ -344,7 +332,7 @@ fn nothing_is_served_unless_the_service_says_so() {
             );
         }
         assert_eq!(refused(&gateway, "undecided"), 2.0, "{what}");
-        log(&gateway, " refused=undecided");
+        wait_for_line(&gateway, " refused=undecided");
         wait_for("a line in the log", || {
             gateway
                 .log()

@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{VERSIONS, all, over};
+use super::{VERSIONS, all, over, refused, wait_for_line};
 use crate::support::{
     Act, Builder, CurlReply, Gateway, Origin, TlsClient, TokenSigner, base64url, read_head,
     serving, unix_time, wait_for,
@@ -56,18 +56,6 @@ fn with_token(gateway: &Gateway, version: &str, path: &str, token: &str) -> Curl
 
 fn status(gateway: &Gateway, token: &str) -> u16 {
     with_token(gateway, "2", "/", token).status
-}
-
-fn log(gateway: &Gateway, wanted: &str) {
-    wait_for(&format!("{wanted} in the access log"), || {
-        let log = fs::read_to_string(gateway.dir().join("access.log")).unwrap_or_default();
-        log.lines().any(|line| line.contains(wanted)).then_some(())
-    });
-}
-
-fn refused(gateway: &Gateway, reason: &str) -> f64 {
-    let metric = format!("snigate_requests_refused_total{{reason=\"{reason}\"}}");
-    gateway.metric(&metric).unwrap_or_default()
 }
 
 #[test]
@@ -125,8 +113,8 @@ fn requests_with_a_token_are_served() {
         assert_eq!(all(&request.head, "x-role"), ["a/b"], "{}", request.head);
         assert!(request.header("authorization").is_some());
     }
-    log(&gateway, " - ann [");
-    log(&gateway, " refused=jwt");
+    wait_for_line(&gateway, " - ann [");
+    wait_for_line(&gateway, " refused=jwt");
     assert_eq!(refused(&gateway, "jwt"), 12.0);
     // What the token does not say is not what the client says.
     let token = signer.token(&json!({ "sub": "bob", "aud": "api", "role": ["admin"] }));
@@ -260,7 +248,7 @@ fn tokens_have_to_say_what_is_demanded() {
             }
         }
     }
-    log(&gateway, " refused=jwt");
+    wait_for_line(&gateway, " refused=jwt");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A gateway with certificates, in one line.
 
+use std::net::SocketAddr;
 use std::sync::LazyLock;
 
 use super::{Builder, Ca, Gateway};
@@ -22,4 +23,18 @@ pub fn serving(certificates: &[&[&str]], yaml: impl AsRef<str>) -> Builder {
     builder
         .config("certificates: [{ directory: certs }]")
         .config(yaml)
+}
+
+/// Begins a gateway in front of the server at `address`: `a.test` over TLS, `plain.test` without.
+pub fn serving_app(address: SocketAddr) -> Builder {
+    serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{address}\"] }} }}\n\
+             sites:\n\
+             - {{ hosts: [a.test], upstream: app }}\n\
+             - {{ hosts: [plain.test], tls: off, upstream: app }}\n\
+             log: {{ access: off }}\n"
+        ),
+    )
 }

@@ -4,7 +4,8 @@ use std::io::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{guarded, log};
+use super::guarded;
+use crate::proxy::wait_for_line;
 use crate::proxy::{VERSIONS, over};
 use crate::support::{Act, Gateway, Origin, TlsClient, wait_for};
 
@@ -23,7 +24,7 @@ fn expect_end(service: &Origin, gateway: &Gateway) {
     });
     let taken = begun.elapsed();
     assert!(taken < NOTICED, "{taken:?}");
-    log(gateway, " 499 ");
+    wait_for_line(gateway, " 499 ");
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{config, guarded, log, refused, status, with_token};
-use crate::proxy::{VERSIONS, over};
+use super::{config, guarded, status, with_token};
+use crate::proxy::{VERSIONS, over, refused, wait_for_line};
 use crate::support::{Act, Ca, Gateway, Origin, TlsOrigin, TokenSigner, key_set, wait_for};
 
 /// A server that does what it is set to do, each time it is asked.
@@ -231,7 +231,7 @@ fn without_keys_nobody_is_served() {
             200
         );
     }
-    log(&gateway, " refused=jwt_keys");
+    wait_for_line(&gateway, " refused=jwt_keys");
     assert!(refused(&gateway, "jwt_keys") >= 2.0);
     keys.set(published(&[&signer]));
     wait_for("the keys", || {
