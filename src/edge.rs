@@ -42,6 +42,7 @@ use openssl::ssl::SslAcceptor;
 use pingora_core::protocols::tls::SslStream;
 use pingora_core::protocols::tls::server::handshake_with_callback;
 use pingora_core::protocols::{ALPN, GetProxyDigest as _, GetSocketDigest as _, Ssl as _};
+use pingora_core::{ErrorType, OrErr as _};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::config::model::{Balancers, Limits};
@@ -211,9 +212,17 @@ where
         let peer = socket.peer();
         let (digest, place) = (socket.get_socket_digest(), socket.get_proxy_digest());
         let handshake = Handshake::accepted(peer.ip(), digest, place);
-        let socket = socket.for_handshake(handshake.clone());
-        let accept = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
-        let accept = self.queue.run_handshake(&slot, handshake.run(accept));
+        let mut socket = socket.for_handshake(handshake.clone());
+        let accept = async {
+            // Before OpenSSL's objects exist, which are fifty times as large as what a connection
+            // needs to wait for its first octet.
+            socket
+                .receive_first()
+                .await
+                .or_err(ErrorType::TLSHandshakeFailure, "reading")?;
+            let accept = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
+            self.queue.run_handshake(&slot, handshake.run(accept)).await
+        };
         let accepted = tokio::select! {
             accepted = accept => accepted.map_err(|error| (HandshakeFailure::Failed, Some(error))),
             () = handshake.wait_until_overdue(limit) => Err((HandshakeFailure::TimedOut, None)),

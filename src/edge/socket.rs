@@ -1,5 +1,6 @@
 //! A client's connection as Pingora sees it, with a deadline for blocked writes.
 
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -178,6 +179,25 @@ impl Socket {
         }
     }
 
+    /// Waits until the client has sent something or has closed the connection.
+    pub(super) async fn receive_first(&mut self) -> io::Result<()> {
+        poll_fn(|cx| match self.ahead.is_empty() {
+            true => self.poll_read_ahead(cx),
+            false => Poll::Ready(Ok(())),
+        })
+        .await
+    }
+
+    /// Reads some octets in advance: none if the client has closed the connection.
+    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut space = [MaybeUninit::uninit(); AHEAD];
+        let mut read = ReadBuf::uninit(&mut space);
+        let came = Pin::new(&mut self.stream).poll_read(cx, &mut read);
+        ready!(self.waiting(cx, came))?;
+        self.ahead.extend_from_slice(read.filled());
+        Poll::Ready(Ok(()))
+    }
+
     /// Passes a read's result on. If it is pending, what the client waits for is sent.
     fn waiting<T>(
         &mut self,
@@ -228,11 +248,7 @@ impl AsyncRead for Socket {
                 let read = Pin::new(&mut self.stream).poll_read(cx, buf);
                 return self.waiting(cx, read);
             }
-            let mut space = [MaybeUninit::uninit(); AHEAD];
-            let mut read = ReadBuf::uninit(&mut space);
-            let came = Pin::new(&mut self.stream).poll_read(cx, &mut read);
-            ready!(self.waiting(cx, came))?;
-            self.ahead.extend_from_slice(read.filled());
+            ready!(self.poll_read_ahead(cx))?;
         }
         let count = self.ahead.len().min(buf.remaining());
         buf.put_slice(self.ahead.get(..count).unwrap_or_default());

@@ -1,3 +1,6 @@
+use std::pin::pin;
+
+use futures::poll;
 use prometheus::IntGauge;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -89,6 +92,24 @@ async fn a_handshake_that_fails_leaves_its_alert() {
     let mut all = Vec::new();
     client.read_to_end(&mut all).await.expect("the end");
     assert_eq!(all, b"alert");
+}
+
+#[tokio::test]
+async fn the_first_octets_are_waited_for_and_kept() {
+    let (mut socket, mut client) = pair().await;
+    {
+        let mut first = pin!(socket.receive_first());
+        assert!(poll!(first.as_mut()).is_pending());
+        client.write_all(b"hello").await.expect("sent");
+        first.await.expect("octets");
+    }
+    socket.receive_first().await.expect("they are there");
+    let mut read = [0; 64];
+    assert_eq!(socket.read(&mut read).await.expect("octets"), 5);
+    assert_eq!(&read[..5], b"hello");
+    drop(client);
+    socket.receive_first().await.expect("the end");
+    assert_eq!(socket.read(&mut read).await.expect("the end"), 0);
 }
 
 #[tokio::test]
