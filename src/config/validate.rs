@@ -46,6 +46,7 @@ mod template;
 mod tls_options;
 mod trusted_proxies;
 mod tunnel;
+mod tunnel_upstream;
 mod unavailable;
 mod upstream;
 mod value;
@@ -100,6 +101,7 @@ pub(super) fn validate(
     let upstreams = upstream::upstreams(ctx, &root.key("upstreams"));
     let sites = site::sites(ctx, &upstreams, (&server, &tls), root);
     tunnel::warn_unguarded(ctx, &sites, root);
+    tunnel_upstream::check_servers(ctx, &sites, &server, root);
     let log = server::log(ctx, &raw.log, &root.key("log"));
     if raw.sites.is_empty() && raw.certificates.is_empty() && !raw.is_embedded {
         ctx.problems.error(

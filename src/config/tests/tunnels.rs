@@ -99,6 +99,46 @@ fn servers_that_are_reached_past_rules_are_reported() {
 }
 
 #[test]
+fn nobody_is_passed_on_to_the_gateway_itself() {
+    let rows = [
+        ("[\"127.0.0.1:443\"]", "127.0.0.1:443", true),
+        ("[\"0.0.0.0:443\"]", "127.0.0.1:443", true),
+        ("[\"[::]:443\"]", "[::1]:443", true),
+        ("[\"0.0.0.0:443\"]", "127.0.0.1:8443", false),
+        ("[\"0.0.0.0:443\"]", "192.0.2.1:443", false),
+        ("[\"127.0.0.1:443\"]", "127.0.0.2:443", false),
+    ];
+    for (https, server, is_refused) in rows {
+        let text = format!(
+            "server: {{ https: {https}, http: [] }}\n\
+             upstreams: {{ app: {{ servers: [\"{server}\"] }} }}\n\
+             sites: [{{ hosts: [a.example], pass_through: app }}]\n"
+        );
+        if is_refused {
+            let found = errors(&text);
+            let is_named = |error: &String| error.contains("leads back to the gateway");
+            assert!(found.iter().any(is_named), "{https} {server}: {found:?}");
+        } else {
+            accept(&text);
+        }
+    }
+}
+
+#[test]
+fn health_checks_that_servers_cannot_pass_are_reported() {
+    for (probe, is_named) in [("path: /up", true), ("tcp: true", false)] {
+        let text = format!(
+            "upstreams: {{ app: {{ servers: [\"127.0.0.1:3000\"], health: {{ {probe} }} }} }}\n\
+             sites: [{{ hosts: [a.example], pass_through: app }}]\n"
+        );
+        let warnings = accept(&text).warnings;
+        let mut texts = warnings.iter().map(ToString::to_string);
+        let found = texts.any(|warning| warning.contains("sends requests without TLS"));
+        assert_eq!(found, is_named, "{probe}");
+    }
+}
+
+#[test]
 fn certificates_that_decide_nothing_are_reported() {
     let root = openssl_root();
     let warned = |mode: &str| {
