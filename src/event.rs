@@ -60,11 +60,28 @@ pub enum EventKind {
     UpstreamDown,
     /// Health checks have found that it works again.
     UpstreamUp,
+    /// What an earlier event said of a served certificate no longer holds.
+    CertificateRecovered,
+    /// A served certificate has a flaw that clients object to: its chain is incomplete, it does not
+    /// cover a name that it is served for, or its key or its signature is weak.
+    CertificateFlawed,
+    /// A certificate should have been renewed by now.
+    CertificateRenewalOverdue,
+    /// A hook did not let a certificate be obtained.
+    CertificateVetoed,
+    /// No OCSP response can be had for a certificate.
+    StapleFailed,
+    /// OCSP responses can be had again.
+    StapleRecovered,
+    /// A changed configuration is in use.
+    ConfigReloaded,
+    /// A changed configuration has errors; the one before it stays in use.
+    ConfigRejected,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: &'static [Self] = &[
         Self::CertificateLoaded,
         Self::CertificateRenewalAdvised,
         Self::CertificateObtaining,
@@ -83,6 +100,14 @@ impl EventKind {
         Self::StorageRecovered,
         Self::UpstreamDown,
         Self::UpstreamUp,
+        Self::CertificateRecovered,
+        Self::CertificateFlawed,
+        Self::CertificateRenewalOverdue,
+        Self::CertificateVetoed,
+        Self::StapleFailed,
+        Self::StapleRecovered,
+        Self::ConfigReloaded,
+        Self::ConfigRejected,
     ];
 
     /// The name for programs, such as `certificate_failed`.
@@ -106,6 +131,14 @@ impl EventKind {
             Self::StorageRecovered => "storage_recovered",
             Self::UpstreamDown => "upstream_down",
             Self::UpstreamUp => "upstream_up",
+            Self::CertificateRecovered => "certificate_recovered",
+            Self::CertificateFlawed => "certificate_flawed",
+            Self::CertificateRenewalOverdue => "certificate_renewal_overdue",
+            Self::CertificateVetoed => "certificate_vetoed",
+            Self::StapleFailed => "staple_failed",
+            Self::StapleRecovered => "staple_recovered",
+            Self::ConfigReloaded => "config_reloaded",
+            Self::ConfigRejected => "config_rejected",
         }
     }
 }

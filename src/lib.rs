@@ -106,6 +106,8 @@ pub mod manager;
 pub mod memory;
 #[doc(hidden)]
 pub mod metrics;
+#[doc(hidden)]
+pub mod notify;
 pub mod on_demand;
 mod parallel;
 #[doc(hidden)]

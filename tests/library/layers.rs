@@ -61,6 +61,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "renewal",
             "on_demand",
             "manager",
+            "notify",
         ],
     ),
     (

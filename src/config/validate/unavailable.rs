@@ -9,9 +9,6 @@ use crate::config::problem::{At, quote, suggest};
 use crate::config::schema;
 use crate::event::EventKind;
 
-/// Events of the configuration itself, in addition to [`EventKind`].
-const CONFIG_EVENTS: [&str; 2] = ["config_reloaded", "config_rejected"];
-
 /// Refuses a feature of the schema that is not there yet.
 fn refuse(ctx: &mut Context<'_>, at: &At<'_>) {
     let path = at.path();
@@ -84,7 +81,6 @@ pub(super) fn events(ctx: &mut Context<'_>, root: &At<'_>) {
 
 fn check_event_names(ctx: &mut Context<'_>, names: &[String], at: &At<'_>) {
     let known = EventKind::ALL.iter().map(|kind| kind.as_str());
-    let known = known.chain(CONFIG_EVENTS);
     for (index, name) in names.iter().enumerate() {
         if name != "*" && !known.clone().any(|known| known == name) {
             let at = at.index(index);
