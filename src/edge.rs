@@ -214,12 +214,9 @@ where
         let handshake = Handshake::accepted(peer.ip(), digest, place);
         let mut socket = socket.for_handshake(handshake.clone());
         let accept = async {
-            // Before OpenSSL's objects exist, which are fifty times as large as what a connection
-            // needs to wait for its first octet.
-            socket
-                .receive_first()
-                .await
-                .or_err(ErrorType::TLSHandshakeFailure, "reading")?;
+            // Before OpenSSL's objects exist, which are many times as large as a ClientHello.
+            let received = socket.receive_first_record().await;
+            received.or_err(ErrorType::TLSHandshakeFailure, "receiving the ClientHello")?;
             let accept = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
             self.queue.run_handshake(&slot, handshake.run(accept)).await
         };

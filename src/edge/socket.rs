@@ -28,6 +28,9 @@ use crate::tls::Handshake;
 /// The header of a record of TLS (RFC 8446, section 5.1).
 const RECORD_HEADER: usize = 5;
 
+/// The type of records of a handshake.
+const HANDSHAKE: u8 = 22;
+
 /// The largest content of a record.
 const RECORD: usize = 16 * 1024;
 
@@ -179,13 +182,36 @@ impl Socket {
         }
     }
 
-    /// Waits until the client has sent something or has closed the connection.
-    pub(super) async fn receive_first(&mut self) -> io::Result<()> {
-        poll_fn(|cx| match self.ahead.is_empty() {
-            true => self.poll_read_ahead(cx),
-            false => Poll::Ready(Ok(())),
+    /// Waits until the first record of TLS has come, or what cannot become one, or the client has
+    /// closed the connection.
+    pub(super) async fn receive_first_record(&mut self) -> io::Result<()> {
+        poll_fn(|cx| {
+            while let Some(held) = self.ahead_of_record() {
+                ready!(self.poll_read_ahead(cx))?;
+                if self.ahead.len() == held {
+                    break;
+                }
+            }
+            Poll::Ready(Ok(()))
         })
         .await
+    }
+
+    /// How many octets of the first record are held, if some are missing.
+    fn ahead_of_record(&self) -> Option<usize> {
+        let held = self.ahead.len();
+        let missing = match *self.ahead {
+            [] => true,
+            [HANDSHAKE, ref rest @ ..] => match *rest {
+                [_, _, high, low, ..] => {
+                    let content = usize::from(u16::from_be_bytes([high, low]));
+                    content <= RECORD && held < RECORD_HEADER + content
+                }
+                _ => true,
+            },
+            _ => false,
+        };
+        missing.then_some(held)
     }
 
     /// Reads some octets in advance: none if the client has closed the connection.

@@ -95,21 +95,39 @@ async fn a_handshake_that_fails_leaves_its_alert() {
 }
 
 #[tokio::test]
-async fn the_first_octets_are_waited_for_and_kept() {
+async fn the_first_record_is_waited_for_and_kept() {
     let (mut socket, mut client) = pair().await;
-    {
-        let mut first = pin!(socket.receive_first());
-        assert!(poll!(first.as_mut()).is_pending());
-        client.write_all(b"hello").await.expect("sent");
-        first.await.expect("octets");
+    for part in [&[22][..], &[3, 1, 0], &[4, 1, 2, 3]] {
+        {
+            let mut first = pin!(socket.receive_first_record());
+            assert!(poll!(first.as_mut()).is_pending());
+        }
+        client.write_all(part).await.expect("sent");
+        let held = socket.ahead.len();
+        while socket.ahead.len() == held {
+            let come = poll_fn(|cx| socket.poll_read_ahead(cx)).await;
+            come.expect("octets");
+        }
     }
-    socket.receive_first().await.expect("they are there");
+    client.write_all(&[4, 99]).await.expect("sent");
+    socket.receive_first_record().await.expect("a record");
+    socket.receive_first_record().await.expect("it is there");
     let mut read = [0; 64];
-    assert_eq!(socket.read(&mut read).await.expect("octets"), 5);
-    assert_eq!(&read[..5], b"hello");
-    drop(client);
-    socket.receive_first().await.expect("the end");
-    assert_eq!(socket.read(&mut read).await.expect("the end"), 0);
+    assert_eq!(socket.read(&mut read).await.expect("octets"), 10);
+    assert_eq!(&read[..10], &[22, 3, 1, 0, 4, 1, 2, 3, 4, 99]);
+}
+
+#[tokio::test]
+async fn what_is_no_record_is_not_waited_for() {
+    for sent in [&b"GET / HTTP/1.1"[..], &[22, 3, 1, 255, 255], b""] {
+        let (mut socket, mut client) = pair().await;
+        client.write_all(sent).await.expect("sent");
+        if sent.is_empty() {
+            drop(client);
+        }
+        socket.receive_first_record().await.expect("an end");
+        assert_eq!(&*socket.ahead, sent);
+    }
 }
 
 #[tokio::test]
