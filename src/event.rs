@@ -1,17 +1,23 @@
 //! What happens to certificates, to the storage and to upstreams, for whoever has to act.
 //!
 //! An [`EventBus`] writes each [`Event`] to the log, keeps the last ones and passes them on to
-//! subscribers. It decides nothing and never waits for a subscriber.
+//! subscribers and sinks. It decides nothing and never waits for either.
+
+mod kinds;
+mod sink;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use crate::clock::UnixTime;
 use crate::lock::MutexExt;
+
+pub use self::kinds::KindSet;
+pub use self::sink::EventSink;
 
 /// How many events are kept for late subscribers.
 const KEPT: usize = 1000;
@@ -77,6 +83,8 @@ pub enum EventKind {
     ConfigReloaded,
     /// A changed configuration has errors; the one before it stays in use.
     ConfigRejected,
+    /// Somebody wants to know whether notifications arrive; nothing has happened.
+    NotificationTest,
 }
 
 impl EventKind {
@@ -108,6 +116,7 @@ impl EventKind {
         Self::StapleRecovered,
         Self::ConfigReloaded,
         Self::ConfigRejected,
+        Self::NotificationTest,
     ];
 
     /// The name for programs, such as `certificate_failed`.
@@ -139,6 +148,7 @@ impl EventKind {
             Self::StapleRecovered => "staple_recovered",
             Self::ConfigReloaded => "config_reloaded",
             Self::ConfigRejected => "config_rejected",
+            Self::NotificationTest => "notification_test",
         }
     }
 }
@@ -241,6 +251,7 @@ pub struct EventBus(Arc<Shared>);
 struct Shared {
     kept: Mutex<VecDeque<Arc<Event>>>,
     sender: broadcast::Sender<Arc<Event>>,
+    sinks: Mutex<Vec<Weak<sink::Shared>>>,
 }
 
 impl Default for EventBus {
@@ -248,6 +259,7 @@ impl Default for EventBus {
         Self(Arc::new(Shared {
             kept: Mutex::default(),
             sender: broadcast::Sender::new(BEHIND),
+            sinks: Mutex::default(),
         }))
     }
 }
@@ -264,8 +276,22 @@ impl EventBus {
             }
             kept.push_back(Arc::clone(&event));
         }
+        self.0.sinks.lock_unpoisoned().retain(|sink| {
+            let sink = sink.upgrade();
+            sink.is_some_and(|sink| {
+                sink.push(&event);
+                true
+            })
+        });
         // An error means that nobody listens.
         let _ = self.0.sender.send(event);
+    }
+
+    /// Collects the events of these kinds from now on, for a reader that may be slow.
+    pub fn open_sink(&self, kinds: KindSet) -> EventSink {
+        let sink = EventSink::new(kinds);
+        self.0.sinks.lock_unpoisoned().push(sink.downgrade());
+        sink
     }
 
     /// The last events, oldest first.

@@ -16,6 +16,7 @@ mod listen;
 mod media_type;
 mod network;
 mod network_set;
+mod notify;
 mod rate_limit;
 mod retries;
 mod rewrite;
@@ -54,6 +55,7 @@ pub use listen::*;
 pub(crate) use media_type::*;
 pub use network::*;
 pub use network_set::*;
+pub use notify::*;
 pub use rate_limit::*;
 pub use retries::*;
 pub use rewrite::*;
@@ -87,6 +89,8 @@ pub struct Config {
     pub sites: Vec<Arc<Site>>,
     /// The servers that publish verification keys.
     pub key_servers: Vec<Arc<KeyServer>>,
+    /// Who is notified of what happens.
+    pub events: Vec<Arc<Hook>>,
     pub log: Log,
     pub places: Places,
 }

@@ -12,6 +12,7 @@ mod error_page;
 mod files;
 mod issuer;
 mod jwt;
+mod notify;
 mod on_demand;
 mod rate_limit;
 mod retries;
@@ -43,6 +44,7 @@ pub(crate) use error_page::*;
 pub(crate) use files::*;
 pub(crate) use issuer::*;
 pub(crate) use jwt::*;
+pub(crate) use notify::*;
 pub(crate) use on_demand::*;
 pub(crate) use rate_limit::*;
 pub(crate) use retries::*;
@@ -96,7 +98,7 @@ pub(crate) struct Root {
     pub(crate) upstreams: IndexMap<String, Upstream>,
     /// What is served: hosts and what to do with their requests.
     pub(crate) sites: Vec<Site>,
-    /// Whom to notify when something happens.
+    /// Who is notified when something happens.
     pub(crate) events: Vec<Hook>,
     /// What is logged, and where.
     pub(crate) log: Log,

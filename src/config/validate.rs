@@ -26,10 +26,12 @@ mod issuer;
 mod jwt;
 mod listen;
 mod network;
+mod notify;
 mod on_demand;
 mod order;
 mod places;
 mod preset;
+mod program;
 mod rate_limit;
 mod redirect;
 mod references;
@@ -94,7 +96,7 @@ pub(super) fn validate(
     let storage = storage(ctx, &raw.storage, &root.key("storage"));
     let issuers = issuer::issuers(ctx, &root.key("issuers"));
     let dns = dns::dns(ctx, root);
-    unavailable::events(ctx, root);
+    let events = notify::hooks(ctx, root);
     let certificates = certificate::certificates(ctx, root);
     let renewal = server::renewal(ctx, &raw.renewal, &root.key("renewal"));
     let on_demand = on_demand::on_demand(ctx, root);
@@ -132,6 +134,7 @@ pub(super) fn validate(
         upstreams,
         sites,
         key_servers: ctx.key_servers.values().cloned().collect(),
+        events,
         log,
         places: Places {
             default_certificate: ctx.origin(&root.key("tls").key("default_certificate")),

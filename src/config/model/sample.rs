@@ -40,6 +40,7 @@ impl Config {
             upstreams: IndexMap::new(),
             sites: Vec::new(),
             key_servers: Vec::new(),
+            events: Vec::new(),
             places: Places::default(),
             log: Log {
                 level: "info".to_owned(),

@@ -1,4 +1,4 @@
-//! `issuers` and `events`.
+//! `issuers`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -303,39 +303,4 @@ impl Default for LocalCa {
             name: "Snigate Local CA".to_owned(),
         }
     }
-}
-
-/// Whom to notify of which events: one of `webhook` and `exec`.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["on"]))]
-pub(crate) struct Hook {
-    /// Names of events such as `certificate_failed`; `*` for all.
-    #[schemars(length(min = 1))]
-    pub(crate) on: Vec<String>,
-    /// A request with the event as JSON.
-    pub(crate) webhook: Option<Webhook>,
-    /// A program that gets the event as JSON on its standard input.
-    pub(crate) exec: Option<Exec>,
-}
-
-/// A request that reports events.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["url"]))]
-pub(crate) struct Webhook {
-    /// The URL to `POST` to.
-    pub(crate) url: String,
-    /// A secret to sign the body with (HMAC-SHA-256).
-    pub(crate) secret: Option<SecretText>,
-}
-
-/// A program to notify of events.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["command"]))]
-pub(crate) struct Exec {
-    /// The program and its arguments.
-    #[schemars(length(min = 1))]
-    pub(crate) command: Vec<String>,
 }

@@ -5,9 +5,8 @@
 
 use super::context::Context;
 use super::value::url;
-use crate::config::problem::{At, quote, suggest};
+use crate::config::problem::{At, quote};
 use crate::config::schema;
-use crate::event::EventKind;
 
 /// Refuses a feature of the schema that is not there yet.
 fn refuse(ctx: &mut Context<'_>, at: &At<'_>) {
@@ -46,47 +45,4 @@ pub(super) fn etcd(ctx: &mut Context<'_>, raw: &schema::Etcd, at: &At<'_>) {
     );
     ctx.both(at, ["cert", "key"], [raw.cert.is_some(), raw.key.is_some()]);
     refuse(ctx, at);
-}
-
-pub(super) fn events(ctx: &mut Context<'_>, root: &At<'_>) {
-    let raw = ctx.raw;
-    let section = root.key("events");
-    for (index, hook) in raw.events.iter().enumerate() {
-        let at = section.index(index);
-        check_event_names(ctx, &hook.on, &at.key("on"));
-        match (&hook.webhook, &hook.exec) {
-            (Some(webhook), None) => {
-                let at = at.key("webhook");
-                ctx.url(&at.key("url"), &webhook.url);
-            }
-            (None, Some(exec)) => {
-                let at = at.key("exec");
-                ctx.command(&exec.command, &at.key("command"));
-            }
-            (None, None) => {
-                let hint = "give exactly one of 'webhook' and 'exec'";
-                ctx.problems.error(&at, "the entry has no recipient", hint);
-            }
-            (Some(_), Some(_)) => {
-                let message = "'webhook' and 'exec' exclude each other";
-                let hint = "make a separate entry for each";
-                ctx.problems.error(&at, message, hint);
-            }
-        }
-        let message = "'events' is not available in this build yet";
-        ctx.problems
-            .refuse(&at, message, "remove the entry for now");
-    }
-}
-
-fn check_event_names(ctx: &mut Context<'_>, names: &[String], at: &At<'_>) {
-    let known = EventKind::ALL.iter().map(|kind| kind.as_str());
-    for (index, name) in names.iter().enumerate() {
-        if name != "*" && !known.clone().any(|known| known == name) {
-            let at = at.index(index);
-            let message = format!("there is no event {}", at.quoted());
-            let hint = suggest(name, known.clone());
-            ctx.problems.error(&at, message, hint);
-        }
-    }
 }

@@ -184,15 +184,6 @@ impl Context<'_> {
         }
     }
 
-    /// Reports anything but an HTTP URL.
-    pub(super) fn url(&mut self, at: &At<'_>, raw: &str) {
-        if url(raw).is_none() {
-            let message = format!("{} is not a URL of http or https", at.quoted());
-            let hint = "write it in full, such as https://host.example/path";
-            self.problems.error(at, message, hint);
-        }
-    }
-
     /// Reports one of two keys that mean nothing without each other.
     pub(super) fn both(&mut self, at: &At<'_>, keys: [&str; 2], given: [bool; 2]) {
         let (has, lacks) = match (keys, given) {

@@ -1,17 +1,18 @@
 //! The providers of `dns` with their keys.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{HOUR, SECOND};
 use crate::config::model::{
     AcmeDns, AcmeDnsAccounts, Cloudflare, DigitalOcean, DnsExec, DnsService, Hetzner, HttpReq,
     NameServer, Rfc2136, Route53, Tsig, TsigAlgorithm, UpstreamAddress,
 };
-use crate::config::problem::{At, quote};
+use crate::config::problem::At;
 use crate::config::schema;
 use crate::config::validate::client::{named_address, report_user};
 use crate::config::validate::context::Context;
+use crate::config::validate::program::{check_command, check_env};
 use crate::config::validate::value::url;
 use crate::secret::Secret;
 
@@ -227,23 +228,9 @@ pub(super) fn exec(
     at: &At<'_>,
 ) -> Option<DnsService> {
     let command_at = at.key("command");
-    ctx.command(&raw.command, &command_at);
+    check_command(ctx, &raw.command, &command_at, "/usr/local/bin/set-record");
+    check_env(ctx, &raw.env, &at.key("env"));
     let program = raw.command.first()?;
-    if !Path::new(program).is_absolute() {
-        let at = command_at.index(0);
-        let message = format!("{} is not an absolute path", at.quoted());
-        let hint = "write the program's full path, such as /usr/local/bin/set-record";
-        ctx.problems.error(&at, message, hint);
-    }
-    let env_at = at.key("env");
-    for (name, value) in &raw.env {
-        if name.is_empty() || name.contains(['=', '\0']) || value.0.expose().contains('\0') {
-            let message = format!("{} cannot be an environment variable", quote(name));
-            let hint = "a name must not contain '=' or a zero octet";
-            ctx.problems
-                .error(&env_at.key(name).at_key(), message, hint);
-        }
-    }
     let env = raw.env.iter();
     Some(DnsService::Exec(DnsExec {
         program: PathBuf::from(program),
