@@ -52,9 +52,9 @@
 //! |---|---|---|
 //! | 5 | `cli`, `app`, `builder` | the command line; the gateway put together; the door for other programs |
 //! | 4 | `reload`, `service`, `admin`, `edge`, `proxy`, `engine`, `tls` | what runs: reloads, the process, the admin interface, connections, requests, certificates, handshakes |
-//! | 3 | `manager`, `on_demand`, `renewal`, `cert_files`, `cert_store`, `local_ca`, `acme`, `challenge`, `dns`, `issuer` | which certificates are served, and where they come from |
+//! | 3 | `notify`, `manager`, `on_demand`, `renewal`, `cert_files`, `cert_store`, `local_ca`, `acme`, `challenge`, `dns`, `issuer` | which certificates are served, and where they come from |
 //! | 2 | `storage`, `certificate`, `schedule`, `access_log`, `line_queue`, `problem`, `config` | what is kept, parsed, decided, written, configured |
-//! | 1 | `jwt`, `http_client`, `base64url`, `throttle`, `token_bucket`, `event`, `stamp`, `shutdown`, `readiness`, `pulse`, `metrics`, `secret`, `host`, `clock`, `memory`, `printable`, `parallel`, `unix_socket` | the words that all others speak |
+//! | 1 | `jwt`, `http_client`, `base64url`, `throttle`, `token_bucket`, `event`, `stamp`, `shutdown`, `readiness`, `pulse`, `metrics`, `secret`, `host`, `clock`, `memory`, `printable`, `parallel`, `program`, `unix_socket` | the words that all others speak |
 
 #![warn(missing_docs)]
 
@@ -114,6 +114,7 @@ mod parallel;
 pub mod printable;
 #[doc(hidden)]
 pub mod problem;
+mod program;
 #[doc(hidden)]
 pub mod proxy;
 #[doc(hidden)]

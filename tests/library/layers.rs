@@ -33,6 +33,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "base64url",
             "http_client",
             "unix_socket",
+            "program",
             "jwt",
         ],
     ),
