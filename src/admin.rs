@@ -14,6 +14,7 @@
 //! | `GET /api/v1/issuers` `/issuers/NAME/account` | the issuers, and the account at one |
 //! | `POST /api/v1/issuers/NAME/account/TASK` | works on it: `create`, `rollover`, `contact`, `deactivate` |
 //! | `GET /api/v1/events` | past and new events, as server-sent events |
+//! | `POST /api/v1/events/test` | sends a test notification to each recipient, waits and reports |
 //! | `POST /api/v1/reload` | reads the configuration again, waits and reports |
 //! | `POST /api/v1/stop` | begins a graceful stop |
 //!
@@ -27,6 +28,7 @@ mod certificate;
 mod connection;
 mod events;
 mod listener;
+mod notify;
 mod preflight;
 mod problem;
 mod upstream;
@@ -56,6 +58,7 @@ use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
 use crate::metrics::Metrics;
+use crate::notify::TestOutcome;
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
 use crate::renewal::ActionError;
@@ -117,6 +120,10 @@ pub trait Control: Send + Sync {
 
     /// The events of certificates and the storage.
     fn events(&self) -> EventBus;
+
+    /// Sends a test notification to every recipient, or to the one of this name, and waits. `None` if
+    /// there is none of that name.
+    async fn test_notifications(&self, hook: Option<&str>) -> Option<Vec<TestOutcome>>;
 
     /// Reads the configuration again and applies it, or keeps the old one. Runs to its end even if
     /// the client has gone.
@@ -188,6 +195,7 @@ pub fn router(state: AdminState) -> Router {
             post(actions::account_task),
         )
         .route("/api/v1/events", get(events::events))
+        .route("/api/v1/events/test", post(notify::test))
         .route("/api/v1/reload", post(api::reload))
         .route("/api/v1/stop", post(api::stop))
         .fallback(api::not_found)

@@ -30,6 +30,7 @@ use crate::config::model::{self, Config};
 use crate::edge::{BindError, Edge, Listeners};
 use crate::engine::{Engine, EngineError, EngineSetup, Loops};
 use crate::metrics::Metrics;
+use crate::notify::{Notifier, NotifierSetup};
 use crate::proxy::{Gateway, Lane, Overload, ProxyApp, SiteTable};
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
@@ -128,6 +129,7 @@ struct App {
     listeners: Arc<GatewayListeners>,
     engine: Arc<Engine>,
     state: Arc<GatewayState>,
+    notifier: Arc<Notifier>,
     /// Stops every part of the gateway.
     stop: watch::Sender<bool>,
 }
@@ -178,6 +180,13 @@ impl App {
             config.server.threads,
         );
         let listeners = Listeners::new(Arc::clone(&edge));
+        let notifier = Notifier::new(NotifierSetup {
+            events: engine.events().clone(),
+            clock: Arc::clone(engine.clock()),
+            metrics: metrics.notify.clone(),
+            directory: Some(&notify_directory(&config)),
+            config: &file,
+        });
         let state = GatewayState::start(StateDeps {
             file,
             loaded,
@@ -188,6 +197,7 @@ impl App {
             edge: Arc::clone(&edge),
             listeners: Arc::clone(&listeners),
             set_level: Box::new(move |log| level.set(log)),
+            notifier: Arc::clone(&notifier),
         });
         Ok(Self {
             metrics,
@@ -199,6 +209,7 @@ impl App {
             listeners,
             engine,
             state,
+            notifier,
             stop,
         })
     }
@@ -234,6 +245,7 @@ impl App {
                         Arc::clone(&self.state),
                         Arc::clone(&self.edge),
                         Arc::clone(&self.listeners),
+                        Arc::clone(&self.notifier),
                         reloader,
                         stopper,
                     )),
@@ -278,6 +290,7 @@ impl App {
                 readiness: self.readiness,
                 overload: self.overload,
                 events: self.engine.events().clone(),
+                notifier: self.notifier,
                 admin,
             }),
             stopping,
@@ -301,6 +314,13 @@ fn storage(config: &Config) -> Arc<dyn Storage> {
 fn index_directory(config: &Config) -> PathBuf {
     match &config.storage {
         model::Storage::File { path } => path.join(".index"),
+    }
+}
+
+/// Where notifications are kept until they are delivered: likewise.
+fn notify_directory(config: &Config) -> PathBuf {
+    match &config.storage {
+        model::Storage::File { path } => path.join(".notify"),
     }
 }
 

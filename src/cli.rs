@@ -9,6 +9,7 @@ mod certs;
 mod check;
 mod client;
 mod demo;
+mod events;
 mod explain;
 mod failure;
 mod gateway;
@@ -28,6 +29,7 @@ use clap_complete::Shell;
 use acme::AcmeVerb;
 use certs::CertsVerb;
 use client::Address;
+use events::EventsVerb;
 use explain::{Field, RequestLine};
 use failure::Failure;
 use output::Output;
@@ -98,6 +100,9 @@ Examples:
     /// The upstreams of the running gateway: list, drain, resume
     #[command(after_long_help = upstreams::HELP)]
     Upstreams(UpstreamsArgs),
+    /// The recipients of events of the running gateway: test
+    #[command(subcommand)]
+    Events(EventsVerb),
     /// The accounts at CAs of the running gateway
     #[command(subcommand)]
     Acme(AcmeVerb),
@@ -295,6 +300,7 @@ fn perform(output: &Output, verb: Verb, blocked: Blocked) -> Result<(), Failure>
         }
         Verb::Certs(verb) => certs::certs(output, verb),
         Verb::Upstreams(arguments) => upstreams::upstreams(output, arguments),
+        Verb::Events(verb) => events::events(output, verb),
         Verb::Acme(verb) => acme::acme(output, verb),
         Verb::Ca(CaVerb::Root(arguments)) => ca::root(
             output,

@@ -4,6 +4,7 @@
 //! a raw path or a name that a client chose.
 
 mod ends;
+mod notify;
 mod sites;
 mod tunnels;
 
@@ -14,6 +15,7 @@ use prometheus::{
 };
 
 pub use self::ends::{CertificateEnds, End};
+pub use self::notify::NotifyMetrics;
 pub use self::sites::{SiteMetrics, Sites};
 pub use self::tunnels::{TunnelMetrics, Tunnels};
 
@@ -79,6 +81,8 @@ pub struct Metrics {
     pub proxy_protocol_refused: IntCounterVec,
     /// Connections that are passed on octet by octet.
     pub tunnels: Tunnels,
+    /// Notifications of recipients.
+    pub notify: NotifyMetrics,
 }
 
 impl Metrics {
@@ -289,6 +293,7 @@ impl Metrics {
                     &["site", "direction"],
                 )?,
             },
+            notify: NotifyMetrics::register(&registry)?,
             registry,
         })
     }

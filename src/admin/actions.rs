@@ -39,7 +39,7 @@ pub struct AccountView {
 }
 
 /// The body of a request.
-type Sent = Result<Bytes, BytesRejection>;
+pub(super) type Sent = Result<Bytes, BytesRejection>;
 
 /// The body of a revocation.
 #[derive(Default, Deserialize)]
@@ -164,7 +164,7 @@ async fn run_account_task(
 }
 
 /// Parses a body; an empty one has no members.
-fn parse_body<T: DeserializeOwned>(body: Sent, example: &str) -> Result<T, Problem> {
+pub(super) fn parse_body<T: DeserializeOwned>(body: Sent, example: &str) -> Result<T, Problem> {
     let body = body.map_err(|why| Problem::new(why.status(), why.body_text()))?;
     let body = if body.is_empty() {
         b"{}".as_slice()

@@ -138,6 +138,16 @@ impl Control for Fake {
         self.events.clone()
     }
 
+    async fn test_notifications(&self, hook: Option<&str>) -> Option<Vec<TestOutcome>> {
+        let outcome = TestOutcome {
+            name: "ops".to_owned(),
+            kind: "webhook".to_owned(),
+            error: None,
+        };
+        let is_known = hook.is_none_or(|hook| hook == outcome.name);
+        is_known.then(|| vec![outcome])
+    }
+
     async fn reload(&self) -> Result<ReloadSummary, ReloadError> {
         self.reloads.fetch_add(1, Ordering::Relaxed);
         if self.rejects {

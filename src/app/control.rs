@@ -20,6 +20,7 @@ use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
 use crate::manager::TlsManager;
+use crate::notify::{Notifier, TestOutcome};
 use crate::on_demand;
 use crate::reload::{self, GatewayEdge, GatewayListeners, GatewayState, ReloadReport, Reloader};
 use crate::renewal::{ActionError, ManagedView};
@@ -34,6 +35,7 @@ pub(super) struct AppControl {
     state: Arc<GatewayState>,
     edge: Arc<GatewayEdge>,
     listeners: Arc<GatewayListeners>,
+    notifier: Arc<Notifier>,
     started: UnixTime,
     reloader: Reloader,
     stopper: Stopper,
@@ -45,6 +47,7 @@ impl AppControl {
         state: Arc<GatewayState>,
         edge: Arc<GatewayEdge>,
         listeners: Arc<GatewayListeners>,
+        notifier: Arc<Notifier>,
         reloader: Reloader,
         stopper: Stopper,
     ) -> Self {
@@ -54,6 +57,7 @@ impl AppControl {
             state,
             edge,
             listeners,
+            notifier,
             reloader,
             stopper,
         }
@@ -312,6 +316,10 @@ impl Control for AppControl {
 
     fn events(&self) -> EventBus {
         self.engine.events().clone()
+    }
+
+    async fn test_notifications(&self, hook: Option<&str>) -> Option<Vec<TestOutcome>> {
+        self.notifier.test(hook).await
     }
 
     async fn reload(&self) -> Result<ReloadSummary, ReloadError> {

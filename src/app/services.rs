@@ -15,6 +15,7 @@ use crate::admin;
 use crate::engine::{Engine, LoadPhase, Loops};
 use crate::event::EventBus;
 use crate::metrics::Metrics;
+use crate::notify::Notifier;
 use crate::proxy::{self, Overload, SiteTable};
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
@@ -105,6 +106,7 @@ pub(super) struct BackgroundTasks {
     pub(super) readiness: Readiness,
     pub(super) overload: Overload,
     pub(super) events: EventBus,
+    pub(super) notifier: Arc<Notifier>,
     pub(super) admin: Option<(admin::Listener, axum::Router)>,
 }
 
@@ -116,6 +118,7 @@ impl Service for BackgroundTasksService {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(parts.reload.run(self.stopping.clone()));
+        tasks.spawn(parts.notifier.run(self.stopping.clone()));
         let (sites, stopping) = (Arc::clone(&parts.sites), self.stopping.clone());
         tasks.spawn(proxy::resolve_loop(sites, stopping.clone()));
         tasks.spawn(proxy::token_key_loop(

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::Notification;
 
 /// How many entries a notification has at most.
-const MAX_ENTRIES: usize = 100;
+pub(super) const MAX_ENTRIES: usize = 100;
 
 /// Delivers notifications to one recipient.
 ///

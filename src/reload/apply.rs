@@ -105,6 +105,7 @@ impl GatewayState {
         let successful = i64::from(outcome.is_ok());
         self.metrics.last_reload_successful.set(successful);
         report::log_outcome(&self.file, &outcome);
+        self.engine.events().emit(report::event(at, &outcome));
         self.last.store(Arc::new(Some(ReloadOutcome {
             at,
             refused: outcome.as_ref().err().cloned(),
@@ -157,6 +158,7 @@ impl GatewayState {
             self.access.store(Arc::new(access));
         }
         self.listeners.commit(listeners);
+        self.notifier.apply(&loaded.config);
         let reloaded = ReloadReport {
             sites: loaded.config.sites.len(),
             certificates: report.certificates,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::config::{Diagnostic, Diagnostics};
-use crate::printable::Printable as _;
+use crate::event::{Event, EventKind, Severity};
+use crate::printable::{Printable as _, one_line};
 use crate::service::systemd;
 
 /// How the last reload went.
@@ -55,6 +56,64 @@ impl fmt::Display for ReloadError {
             more => write!(f, " (and {more} more)"),
         }
     }
+}
+
+/// How long each is at most, in characters.
+const MAX_ERROR: usize = 300;
+
+/// How many errors the event of a rejected configuration has.
+const EVENT_ERRORS: usize = 5;
+
+/// The event of a reload at `at`.
+pub(super) fn event(at: UnixTime, outcome: &Result<ReloadReport, ReloadError>) -> Event {
+    let (kind, severity, message) = match outcome {
+        Ok(reloaded) => {
+            let restart = match reloaded.restart_needed.as_slice() {
+                [] => String::new(),
+                keys => format!(
+                    "; these keys take effect at the next start: {}",
+                    keys.join(", ")
+                ),
+            };
+            let message = format!(
+                "the changed configuration is in use; sites: {}, certificates: {}, warnings: {}{restart}",
+                reloaded.sites,
+                reloaded.certificates,
+                reloaded.warnings.len() + reloaded.problems.len(),
+            );
+            (EventKind::ConfigReloaded, Severity::Info, message)
+        }
+        Err(refused) => {
+            let message = format!(
+                "the changed configuration has errors, the one before it stays in use: {}",
+                refused.first_errors(EVENT_ERRORS)
+            );
+            (EventKind::ConfigRejected, Severity::Error, message)
+        }
+    };
+    Event::new(at, kind, severity, "", message)
+}
+
+impl ReloadError {
+    /// The first errors with their places, and how many more there are.
+    fn first_errors(&self, count: usize) -> String {
+        let diagnostics = match self {
+            Self::Invalid(diagnostics) => diagnostics,
+            Self::Unable(why) => return why.clone(),
+        };
+        let mut errors = diagnostics.errors();
+        let first: Vec<String> = errors.by_ref().take(count).map(describe).collect();
+        let more = match errors.count() {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        format!("{}{more}", first.join("; "))
+    }
+}
+
+/// One error on one line.
+fn describe(error: &Diagnostic) -> String {
+    one_line(&error.to_string(), MAX_ERROR)
 }
 
 /// Logs how a reload of `file` went, and has systemd show it.

@@ -15,6 +15,7 @@ use crate::edge::{Edge, Listeners};
 use crate::engine::Engine;
 use crate::lock::MutexExt as _;
 use crate::metrics::Metrics;
+use crate::notify::Notifier;
 use crate::proxy::{ProxyApp, SiteTable};
 
 /// The edge in front of our proxy.
@@ -33,6 +34,7 @@ pub struct GatewayState {
     pub(super) edge: Arc<GatewayEdge>,
     pub(super) listeners: Arc<GatewayListeners>,
     pub(super) set_level: SetLevel,
+    pub(super) notifier: Arc<Notifier>,
     /// The configuration's files as they were when they were read. Locked after the engine.
     versions: Mutex<FileVersions>,
     /// The configuration at the start: some keys wait for the next one.
@@ -53,6 +55,8 @@ pub struct StateDeps {
     pub edge: Arc<GatewayEdge>,
     pub listeners: Arc<GatewayListeners>,
     pub set_level: SetLevel,
+    /// Who is notified of events.
+    pub notifier: Arc<Notifier>,
 }
 
 impl GatewayState {
@@ -68,6 +72,7 @@ impl GatewayState {
             edge,
             listeners,
             set_level,
+            notifier,
         } = deps;
         let now = engine.clock().now();
         let versions = FileVersions::read_from(&loaded.files, now);
@@ -80,12 +85,15 @@ impl GatewayState {
             edge,
             listeners,
             set_level,
+            notifier,
             versions: Mutex::new(versions),
             at_start: loaded.config.clone(),
             current: ArcSwap::from_pointee(loaded),
             last: ArcSwap::from_pointee(None),
         });
         let current = state.current();
+        // First of all: what follows may emit events.
+        state.notifier.apply(&current.config);
         let mut manager = state.engine.lock();
         manager.watch_files(current.files.iter().cloned());
         drop(manager);

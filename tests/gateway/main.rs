@@ -32,6 +32,7 @@ mod hot_reload;
 mod lifecycle;
 mod limits;
 mod local_ca;
+mod notify;
 mod on_demand;
 mod proxy;
 mod site_listeners;

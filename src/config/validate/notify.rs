@@ -70,9 +70,6 @@ pub(super) fn hooks(ctx: &mut Context<'_>, root: &At<'_>) -> Vec<Arc<Hook>> {
         let digest = raw.digest.as_ref();
         let digest =
             digest.map(|digest| ctx.duration(&at.key("digest"), digest, Duration::ZERO, HOUR));
-        let message = "'events' is not available in this build yet";
-        ctx.problems
-            .refuse(&at, message, "remove the entry for now");
         let Some(recipient) = recipient else { continue };
         let name = match &raw.name {
             Some(name) => name.clone(),

@@ -1,0 +1,280 @@
+use super::*;
+use crate::clock::unix;
+
+const HOUR: i64 = 3600;
+const REPEAT: Option<Duration> = Some(Duration::from_secs(3600));
+
+fn event(kind: EventKind, severity: Severity, at: i64) -> Event {
+    Event::new(unix(at), kind, severity, "a.test", format!("{kind:?}"))
+}
+
+fn failed(at: i64) -> Event {
+    event(EventKind::CertificateFailed, Severity::Error, at)
+}
+
+/// What an event at a time leads to.
+fn react(troubles: &mut Troubles, event: &Event) -> Vec<(EntryState, Severity, u32)> {
+    let reaction = troubles.observe(event, true, REPEAT, event.at);
+    shown(&reaction.entries)
+}
+
+fn shown(entries: &[Entry]) -> Vec<(EntryState, Severity, u32)> {
+    let entries = entries.iter();
+    entries
+        .map(|entry| (entry.state, entry.event.severity, entry.repeats))
+        .collect()
+}
+
+/// Lets the recipient know of everything.
+fn deliver(troubles: &mut Troubles) {
+    let keys: Vec<String> = troubles.iter().map(|(key, _)| key.clone()).collect();
+    for key in keys {
+        troubles.set_known(&key, true);
+    }
+}
+
+#[test]
+fn a_trouble_is_repeated_with_gaps_that_double_up_to_a_day() {
+    let mut troubles = Troubles::default();
+    let mut reports = Vec::new();
+    // Every ten minutes for six days.
+    for at in (0..6 * 24 * HOUR).step_by(600) {
+        if !react(&mut troubles, &failed(at)).is_empty() {
+            reports.push(at / HOUR);
+        }
+    }
+    assert_eq!(reports, [0, 1, 3, 7, 15, 31, 55, 79, 103, 127]);
+}
+
+#[test]
+fn a_trouble_that_lasts_silently_is_repeated_by_time_and_its_severity_rises_once() {
+    let mut troubles = Troubles::default();
+    let mut down = event(EventKind::UpstreamDown, Severity::Warning, 0);
+    down.upstream = Some("app".into());
+    down.server = Some("10.0.0.1:80".into());
+    assert_eq!(
+        react(&mut troubles, &down),
+        [(EntryState::Happened, Severity::Warning, 0)]
+    );
+    let mut reports = Vec::new();
+    while let Some(at) = troubles
+        .next_step(REPEAT)
+        .filter(|at| *at < unix(40 * HOUR))
+    {
+        let entries = troubles.pass_time(REPEAT, at).entries;
+        reports.extend(
+            shown(&entries)
+                .iter()
+                .map(|(_, severity, _)| (at.as_secs() / HOUR, *severity)),
+        );
+        assert!(troubles.pass_time(REPEAT, at).entries.is_empty(), "once");
+    }
+    let (warning, error) = (Severity::Warning, Severity::Error);
+    assert_eq!(
+        reports,
+        [
+            (1, warning),
+            (3, warning),
+            (7, error),
+            (15, error),
+            (31, error)
+        ]
+    );
+    deliver(&mut troubles);
+    let up = Event {
+        kind: EventKind::UpstreamUp,
+        severity: Severity::Info,
+        ..down
+    };
+    let reaction = troubles.observe(&up, false, REPEAT, unix(41 * HOUR));
+    assert_eq!(
+        shown(&reaction.entries),
+        [(EntryState::Recovered, Severity::Info, 6)]
+    );
+    assert_eq!(reaction.entries[0].since, unix(0));
+    assert_eq!(troubles.next_step(REPEAT), None);
+}
+
+#[test]
+fn what_is_graver_than_before_is_reported_at_once() {
+    let mut troubles = Troubles::default();
+    let expiring = |severity, at| event(EventKind::CertificateExpiring, severity, at);
+    assert_eq!(
+        react(&mut troubles, &expiring(Severity::Warning, 0)).len(),
+        1
+    );
+    assert_eq!(react(&mut troubles, &expiring(Severity::Warning, 60)), []);
+    assert_eq!(
+        react(&mut troubles, &expiring(Severity::Error, 120)),
+        [(EntryState::Ongoing, Severity::Error, 1)]
+    );
+    let expired = event(EventKind::CertificateExpired, Severity::Critical, 180);
+    assert_eq!(
+        react(&mut troubles, &expired),
+        [(EntryState::Ongoing, Severity::Critical, 2)],
+        "of another kind, but the same trouble"
+    );
+    assert_eq!(react(&mut troubles, &expired), []);
+}
+
+#[test]
+fn without_repetition_only_what_is_graver_is_reported_again() {
+    let mut troubles = Troubles::default();
+    let mut observe = |event: &Event| {
+        let entries = troubles.observe(event, true, None, event.at).entries;
+        entries.len()
+    };
+    assert_eq!(observe(&failed(0)), 1);
+    assert_eq!(observe(&failed(1000 * HOUR)), 0);
+    let critical = event(
+        EventKind::CertificateFailed,
+        Severity::Critical,
+        1001 * HOUR,
+    );
+    assert_eq!(observe(&critical), 1);
+}
+
+#[test]
+fn a_trouble_that_ends_before_the_recipient_knows_of_it_ends_quietly() {
+    let mut troubles = Troubles::default();
+    react(&mut troubles, &failed(0));
+    let renewed = event(EventKind::CertificateRenewed, Severity::Info, 5);
+    let reaction = troubles.observe(&renewed, false, REPEAT, unix(5));
+    assert_eq!(reaction.entries, []);
+    assert_eq!(reaction.over, ["issuance/a.test"]);
+    // The next one is new.
+    assert_eq!(
+        react(&mut troubles, &failed(10)),
+        [(EntryState::Happened, Severity::Error, 0)]
+    );
+    deliver(&mut troubles);
+    let reaction = troubles.observe(&renewed, true, REPEAT, unix(20));
+    assert_eq!(
+        shown(&reaction.entries),
+        [(EntryState::Recovered, Severity::Info, 1)],
+        "what it wants anyway comes once"
+    );
+    let reaction = troubles.observe(&renewed, true, REPEAT, unix(30));
+    assert_eq!(
+        shown(&reaction.entries),
+        [(EntryState::Happened, Severity::Info, 0)]
+    );
+}
+
+#[test]
+fn one_certificate_ends_every_trouble_that_it_resolves() {
+    let mut troubles = Troubles::default();
+    react(&mut troubles, &failed(0));
+    let expired = event(EventKind::CertificateExpired, Severity::Critical, 1);
+    let flawed = event(EventKind::CertificateFlawed, Severity::Error, 2);
+    react(&mut troubles, &expired);
+    react(&mut troubles, &flawed);
+    deliver(&mut troubles);
+    let renewed = event(EventKind::CertificateRenewed, Severity::Info, 5);
+    let mut reaction = troubles.observe(&renewed, false, REPEAT, unix(5));
+    reaction.over.sort();
+    assert_eq!(reaction.over, ["issuance/a.test", "validity/a.test"]);
+    assert_eq!(reaction.entries.len(), 2);
+    let keys: Vec<&String> = troubles.iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["flaw/a.test"]);
+}
+
+#[test]
+fn a_limit_ends_by_its_time() {
+    let mut troubles = Troubles::default();
+    let mut limited = event(EventKind::CaLimited, Severity::Warning, 0);
+    limited.next = Some(unix(900));
+    limited.issuer = Some("letsencrypt".into());
+    react(&mut troubles, &limited);
+    deliver(&mut troubles);
+    assert_eq!(troubles.next_step(REPEAT), Some(unix(900)));
+    assert_eq!(troubles.pass_time(REPEAT, unix(899)).entries, []);
+    let entries = troubles.pass_time(REPEAT, unix(900)).entries;
+    assert_eq!(
+        shown(&entries),
+        [(EntryState::Recovered, Severity::Info, 1)]
+    );
+    assert_eq!(entries[0].event.message, "the limit has ended: CaLimited");
+    assert_eq!(troubles.next_step(REPEAT), None);
+}
+
+#[test]
+fn what_was_not_kept_is_reported_by_the_next_event() {
+    let mut troubles = Troubles::default();
+    react(&mut troubles, &failed(0));
+    troubles.take_back("issuance/a.test");
+    assert_eq!(
+        react(&mut troubles, &failed(1)),
+        [(EntryState::Happened, Severity::Error, 0)]
+    );
+}
+
+#[test]
+fn a_trouble_is_forgotten_if_nothing_is_heard_of_it() {
+    let mut troubles = Troubles::default();
+    react(&mut troubles, &failed(0));
+    deliver(&mut troubles);
+    let reaction = troubles.pass_time(REPEAT, unix(31 * 24 * HOUR));
+    assert_eq!(reaction.entries, []);
+    assert_eq!(reaction.over, ["issuance/a.test"]);
+}
+
+#[test]
+fn troubles_survive_as_they_are() {
+    let mut troubles = Troubles::default();
+    react(&mut troubles, &failed(0));
+    deliver(&mut troubles);
+    let changes = troubles.take_changes();
+    assert_eq!(troubles.take_changes(), []);
+    let mut after = Troubles::default();
+    for (key, trouble) in changes {
+        let json = serde_json::to_string(&trouble.expect("it lasts")).expect("JSON");
+        after.restore(
+            key,
+            serde_json::from_str(&json).expect("the same"),
+            unix(30),
+        );
+    }
+    assert_eq!(react(&mut after, &failed(60)), [], "not repeated at once");
+    let renewed = event(EventKind::CertificateRenewed, Severity::Info, 70);
+    assert_eq!(
+        react(&mut after, &renewed),
+        [(EntryState::Recovered, Severity::Info, 1)]
+    );
+}
+
+#[test]
+fn what_is_not_found_again_after_a_restart_is_over() {
+    let mut before = Troubles::default();
+    let storage = event(EventKind::StorageFailed, Severity::Critical, 0);
+    react(&mut before, &storage);
+    react(&mut before, &failed(0));
+    deliver(&mut before);
+    let mut after = Troubles::default();
+    let mut confirmed = Troubles::default();
+    for (key, trouble) in before.take_changes() {
+        let trouble = trouble.expect("it lasts");
+        after.restore(key.clone(), trouble.clone(), unix(100));
+        confirmed.restore(key, trouble, unix(100));
+    }
+    assert_eq!(after.pass_time(REPEAT, unix(219)).entries, []);
+    let entries = after.pass_time(REPEAT, unix(220)).entries;
+    assert_eq!(
+        shown(&entries),
+        [(EntryState::Recovered, Severity::Info, 1)],
+        "what is emitted again while it lasts is not taken to be over"
+    );
+    assert_eq!(react(&mut confirmed, &storage), []);
+    assert_eq!(confirmed.pass_time(REPEAT, unix(220)).entries, []);
+}
+
+#[test]
+fn upstreams_that_are_gone_are_no_trouble() {
+    let mut troubles = Troubles::default();
+    let mut down = event(EventKind::UpstreamDown, Severity::Warning, 0);
+    down.upstream = Some("app".into());
+    react(&mut troubles, &down);
+    assert!(troubles.retain_upstreams(|name| name == "app").is_empty());
+    assert_eq!(troubles.retain_upstreams(|_| false).len(), 1);
+    assert_eq!(troubles.next_step(REPEAT), None);
+}

@@ -1,0 +1,20 @@
+//! Makes the sender of each kind of recipient.
+
+use std::sync::Arc;
+
+use super::Sender;
+use super::exec::ExecSender;
+use super::webhook::WebhookSender;
+use crate::clock::Clock;
+use crate::config::model::{Hook, Recipient};
+
+/// The sender for a hook's recipient. May read files, and contacts nobody.
+///
+/// # Errors
+/// What is missing, without secrets.
+pub(super) fn open_sender(hook: &Hook, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sender>, String> {
+    Ok(match &hook.recipient {
+        Recipient::Webhook(webhook) => Arc::new(WebhookSender::open(webhook, clock)?),
+        Recipient::Exec(exec) => Arc::new(ExecSender::new(&hook.name, exec)),
+    })
+}

@@ -1,0 +1,94 @@
+//! `webhook`: a request with the notification as JSON.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request};
+
+use super::response::{MAX_ANSWER, outcome};
+use super::signature::sign;
+use super::{DeliveryError, Notification, Sender};
+use crate::clock::Clock;
+use crate::config::model::Webhook;
+use crate::http_client::{Body, HttpClient, HttpError, Options, Patience};
+
+/// The field with the id of the notification.
+const ID: &str = "snigate-notification-id";
+
+/// The field with the signature.
+const SIGNATURE: &str = "snigate-signature";
+
+/// How many entries a request has at most: a program counts, people read.
+const MAX_ENTRIES: usize = 500;
+
+/// Posts notifications to a server.
+pub(super) struct WebhookSender {
+    webhook: Webhook,
+    http: HttpClient,
+    clock: Arc<dyn Clock>,
+}
+
+impl WebhookSender {
+    /// Reads the roots to trust.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub(super) fn open(webhook: &Webhook, clock: Arc<dyn Clock>) -> Result<Self, String> {
+        let is_plain = webhook.url.is_plain();
+        let http = HttpClient::new(Options {
+            ca_file: webhook.ca_file.as_deref(),
+            proxy: None,
+            allow_plain: is_plain,
+            only_plain: is_plain,
+            patience: Patience {
+                connect: webhook.timeout,
+                request: webhook.timeout,
+            },
+            max_answer: Some(MAX_ANSWER),
+        });
+        Ok(Self {
+            http: http.map_err(|error| cannot_reach(webhook, &error))?,
+            webhook: webhook.clone(),
+            clock,
+        })
+    }
+
+    fn request(&self, notification: &Notification) -> Result<Request<Body>, String> {
+        let body = serde_json::to_vec(notification).map_err(|error| error.to_string())?;
+        let mut request = Request::post(self.webhook.url.expose_uri().clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header(ID, &notification.id);
+        if let Some(secret) = &self.webhook.secret {
+            let signature = sign(secret, self.clock.now(), &body);
+            let signature = signature.map_err(|error| error.to_string())?;
+            request = request.header(SIGNATURE, signature);
+        }
+        for (name, value) in &self.webhook.headers {
+            let mut value =
+                HeaderValue::from_str(value.expose()).map_err(|error| error.to_string())?;
+            value.set_sensitive(true);
+            request = request.header(name, value);
+        }
+        let body = Body::new(Bytes::from(body));
+        request.body(body).map_err(|error| error.to_string())
+    }
+}
+
+#[async_trait]
+impl Sender for WebhookSender {
+    async fn deliver(&self, notification: &Notification) -> Result<(), DeliveryError> {
+        let request = self.request(notification).map_err(DeliveryError::later)?;
+        let response = self.http.send(request).await;
+        outcome(&self.webhook.url, response, self.clock.now()).map(|_| ())
+    }
+
+    fn max_entries(&self) -> usize {
+        MAX_ENTRIES
+    }
+}
+
+fn cannot_reach(webhook: &Webhook, error: &HttpError) -> String {
+    format!("{} cannot be reached: {error}", webhook.url)
+}
