@@ -156,6 +156,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
         on_demand: None,
         upstreams,
         key_servers: Vec::new(),
+        events: Vec::new(),
         sites,
         places: Default::default(),
         log: Log {
