@@ -316,6 +316,15 @@ fn is_passing(event: &Event) -> bool {
     }
 }
 
+/// Returns true if events of this kind are too many for the log, or if each reload logs more than they
+/// say.
+fn is_quiet(kind: EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::CertificateProgress | EventKind::ConfigReloaded | EventKind::ConfigRejected
+    )
+}
+
 /// Tracing has no level above error: the severity is a field.
 fn log(event: &Event) {
     macro_rules! write_with {
@@ -338,7 +347,7 @@ fn log(event: &Event) {
         };
     }
     match event.severity {
-        _ if event.kind == EventKind::CertificateProgress => write_with!(debug),
+        _ if is_quiet(event.kind) => write_with!(debug),
         Severity::Info => write_with!(info),
         Severity::Warning => write_with!(warn),
         Severity::Error | Severity::Critical => write_with!(error),
