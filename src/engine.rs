@@ -43,7 +43,7 @@ use crate::lock::MutexExt as _;
 use crate::manager::{Report, Setup, TlsManager};
 use crate::metrics::Metrics;
 use crate::on_demand::Requests;
-use crate::renewal::{Deps, StartupStatus};
+use crate::renewal::{Deps, ObtainingHook, StartupStatus};
 use crate::shutdown::ShutdownWatch;
 use crate::storage::{PendingWrites, Storage};
 use crate::tls::GlobalCertificate;
@@ -288,6 +288,11 @@ impl Engine {
     /// What happens to certificates.
     pub fn events(&self) -> &EventBus {
         self.deps.events()
+    }
+
+    /// Asks `hook` from now on before it asks CAs, or none.
+    pub fn set_obtaining_hook(&self, hook: Option<Arc<dyn ObtainingHook>>) {
+        self.deps.hook.set(hook);
     }
 
     /// Where state is kept that outlives the process.

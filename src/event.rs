@@ -198,7 +198,7 @@ pub struct Event {
     /// The address of the upstream's server.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub server: Option<Box<str>>,
-    /// Why the health check of the server failed.
+    /// Why the health check of the server failed, or why a hook objects.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
     /// The number of the attempt, from 1.

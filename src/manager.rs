@@ -48,8 +48,8 @@ use crate::local_ca::LocalCa;
 use crate::metrics::Metrics;
 use crate::on_demand::{Decider, Lookup, OnDemandCerts, Removal};
 use crate::renewal::{
-    ActionError, Deps, Job, LastCheck, MakeIssuer, MonitoredCert, RenewalPolicy, Renewals,
-    RevocationJob,
+    ActionError, CurrentHook, Deps, Job, LastCheck, MakeIssuer, MonitoredCert, RenewalPolicy,
+    Renewals, RevocationJob,
 };
 use crate::schedule::RenewedBy;
 use crate::storage::{Key, PendingWrites, Storage};
@@ -158,6 +158,7 @@ impl TlsManager {
             health: Arc::new(StorageHealth::new(events.clone(), Arc::clone(&clock))),
             pending_writes,
             last_check: LastCheck::default(),
+            hook: CurrentHook::default(),
             in_memory,
             renewals: metrics.as_ref().map(|metrics| metrics.renewals.clone()),
             events,

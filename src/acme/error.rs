@@ -228,9 +228,13 @@ pub(super) fn refusal_failure(
         }
         (FailureClass::Network, _) => "the fault is the CA's and is usually temporary",
         (FailureClass::Validation, _) => "check that the names point to this gateway",
-        (FailureClass::Clock | FailureClass::Storage | FailureClass::Internal, _) => {
-            "please report this as a bug, with this message"
-        }
+        (
+            FailureClass::Clock
+            | FailureClass::Storage
+            | FailureClass::Vetoed
+            | FailureClass::Internal,
+            _,
+        ) => "please report this as a bug, with this message",
     };
     // Writing to a string does not fail.
     let _ = write!(message, "; {advice}");

@@ -195,7 +195,9 @@ fn problem(error: ActionError, unknown: &str) -> Problem {
         ActionError::Refused(why) => Problem::new(StatusCode::CONFLICT, why),
         ActionError::Failed(failure) => {
             let status = match failure.class {
-                FailureClass::Configuration | FailureClass::Refused => StatusCode::CONFLICT,
+                FailureClass::Configuration | FailureClass::Refused | FailureClass::Vetoed => {
+                    StatusCode::CONFLICT
+                }
                 FailureClass::RateLimited | FailureClass::Paused => StatusCode::TOO_MANY_REQUESTS,
                 FailureClass::Storage => StatusCode::SERVICE_UNAVAILABLE,
                 FailureClass::Network

@@ -28,6 +28,7 @@ mod removed;
 mod revoked;
 mod scripted;
 mod two_cas;
+mod vetoed;
 
 struct Fixture {
     directory: TempDir,

@@ -8,7 +8,7 @@ use crate::clock::UnixTime;
 use crate::event::{Event, EventKind, Severity};
 use crate::issuer::spec::CertSpec;
 use crate::schedule::advice::Window;
-use crate::schedule::{Alert, Failure, RenewedBy, Retry};
+use crate::schedule::{Alert, Failure, FailureClass, RenewedBy, Retry};
 
 /// Emits the events of one certificate.
 pub(crate) struct CertEvents<'a> {
@@ -119,9 +119,12 @@ impl<'a> CertEvents<'a> {
         retry: &Retry,
         (window, is_paused): (f64, bool),
     ) {
-        self.count_result(&issuer, "failed");
+        let is_vetoed = failure.class == FailureClass::Vetoed;
+        self.count_result(&issuer, if is_vetoed { "vetoed" } else { "failed" });
         let severity = match present {
             _ if is_paused => Severity::Critical,
+            // Somebody has wanted it so.
+            None if is_vetoed => Severity::Warning,
             None => Severity::Error,
             Some(present) => {
                 let failures = retry.failures;
@@ -140,7 +143,12 @@ impl<'a> CertEvents<'a> {
             self.spec.domain(),
             next_attempt(retry)
         );
-        let mut event = self.new_event(EventKind::CertificateFailed, severity, message);
+        let kind = match is_vetoed {
+            true => EventKind::CertificateVetoed,
+            false => EventKind::CertificateFailed,
+        };
+        let mut event = self.new_event(kind, severity, message);
+        event.reason = is_vetoed.then(|| failure.message.clone());
         event.issuer = Some(issuer);
         event.attempt = Some(retry.failures);
         event.next = retry.next;

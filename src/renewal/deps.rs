@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounterVec;
 
+use super::hook::CurrentHook;
 use crate::cert_store::{self, StorageHealth, Use};
 use crate::certificate::{Loader, TlsCertificate};
 use crate::clock::Clock;
@@ -23,6 +24,8 @@ pub struct Deps {
     pub(crate) health: Arc<StorageHealth>,
     pub(crate) pending_writes: PendingWrites,
     pub(crate) last_check: LastCheck,
+    /// Asked before CAs are.
+    pub(crate) hook: CurrentHook,
     /// Whether stored certificates are held in memory too.
     pub(crate) in_memory: InMemory,
     /// Counts certificates that were asked for, by issuer and result.

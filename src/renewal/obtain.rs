@@ -19,6 +19,7 @@ use crate::cert_store::Use;
 use crate::cert_store::{self, CertRecord, StoredError};
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
+use crate::event::Event;
 use crate::issuer::{Issuer, Request};
 use crate::schedule::{Failure, FailureClass, Retries, Retry};
 use crate::storage::{Lease, StorageError, blocking, keys, release};
@@ -58,6 +59,22 @@ impl Job {
                 Some(failures::failed_without_issuer(self, failure, deps))
             }
         }
+    }
+
+    /// The failure where a hook objects to asking CAs. A local CA needs nobody's leave.
+    async fn ask_hook(
+        &self,
+        candidates: &[&JobIssuer],
+        event: &Event,
+        deps: &Deps,
+    ) -> Option<Failure> {
+        let mut candidates = candidates.iter();
+        if !candidates.any(|candidate| matches!(candidate, JobIssuer::Remote(_))) {
+            return None;
+        }
+        let hook = deps.hook.get()?;
+        let why = hook.object(event, &self.guard.spec.names).await?;
+        Some(Failure::new(FailureClass::Vetoed, why))
     }
 
     async fn obtain(&self, deps: &Deps) -> Outcome {
@@ -108,7 +125,11 @@ impl Job {
                 until: None,
             };
         }
-        events::emit_obtaining(self, &candidates, deps);
+        let event = events::obtaining(self, &candidates, deps);
+        if let Some(failure) = self.ask_hook(&candidates, &event, deps).await {
+            return failures::failed_without_issuer(self, failure, deps);
+        }
+        deps.events.emit(event);
         let mut failures: Vec<(&JobIssuer, Failure)> = Vec::new();
         let mut until = None;
         for (place, job_issuer) in candidates.into_iter().enumerate() {

@@ -104,7 +104,10 @@ impl Deferred {
 /// Whether a failure says that the name does not lead here, or may have no certificate. Other
 /// failures pass by themselves.
 fn is_of_name(class: FailureClass) -> bool {
-    matches!(class, FailureClass::Validation | FailureClass::Refused)
+    matches!(
+        class,
+        FailureClass::Validation | FailureClass::Refused | FailureClass::Vetoed
+    )
 }
 
 /// What the status of everything is read from.

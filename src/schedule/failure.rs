@@ -62,6 +62,8 @@ pub enum FailureClass {
     /// The issued certificate is not valid by this machine's clock: a person has to set one of the
     /// two clocks.
     Clock,
+    /// A hook objects, so that no CA was asked.
+    Vetoed,
     /// The issued certificate is not what was requested, or something broke here. Also any class
     /// that another version has stored.
     #[default]

@@ -277,6 +277,7 @@ fn patience(class: FailureClass) -> &'static [i64] {
         ],
         FailureClass::Refused | FailureClass::Configuration => &[HOUR, 4 * HOUR, 12 * HOUR, DAY],
         FailureClass::Clock => &[10 * MINUTE, HOUR, 2 * HOUR, 6 * HOUR],
+        FailureClass::Vetoed => &[10 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 6 * HOUR],
         // It costs nobody anything, and must work again when the storage does.
         FailureClass::Storage => &[5, 10, 30, MINUTE],
         FailureClass::Internal | FailureClass::RateLimited | FailureClass::Paused => &[
@@ -336,8 +337,9 @@ mod tests {
     fn each_class_has_its_own_patience() {
         use FailureClass::{
             Clock, Configuration, Internal, Network, RateLimited, Refused, Storage, Validation,
+            Vetoed,
         };
-        let table: [(FailureClass, &[i64]); 8] = [
+        let table: [(FailureClass, &[i64]); 9] = [
             (
                 Network,
                 &[1, 2, 5, 10, 20, 30, 60, 120, 180, 360, 360].map(|minutes| minutes * MINUTE),
@@ -354,6 +356,10 @@ mod tests {
                 &[10, 60, 120, 360, 360].map(|minutes| minutes * MINUTE),
             ),
             (Storage, &[5, 10, 30, 60, 60, 60]),
+            (
+                Vetoed,
+                &[10, 30, 60, 120, 240, 360, 360].map(|minutes| minutes * MINUTE),
+            ),
             (
                 Internal,
                 &[5, 10, 30, 60, 120, 360, 720, 720].map(|minutes| minutes * MINUTE),

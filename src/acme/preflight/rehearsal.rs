@@ -66,6 +66,7 @@ fn is_of_the_names(class: FailureClass) -> bool {
         | FailureClass::Configuration
         | FailureClass::Storage
         | FailureClass::Clock
+        | FailureClass::Vetoed
         | FailureClass::Internal => false,
     }
 }

@@ -193,6 +193,7 @@ fn kind(class: FailureClass) -> &'static str {
         FailureClass::Configuration => "the account or the request is not accepted",
         FailureClass::Storage => "the storage cannot be used",
         FailureClass::Clock => "the certificate issued is not valid by this machine's clock",
+        FailureClass::Vetoed => "held by a hook, which objects",
         FailureClass::Internal => "the certificate issued is not the one requested",
     }
 }

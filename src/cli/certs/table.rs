@@ -4,6 +4,7 @@ use super::time::{date, span, until};
 use crate::admin::{CertificateState, CertificateView, RenewalView};
 use crate::cli::output::{Style, clean};
 use crate::clock::UnixTime;
+use crate::schedule::FailureClass;
 
 const DAY: i64 = 86_400;
 
@@ -131,7 +132,13 @@ fn next(renewal: &RenewalView, now: UnixTime) -> String {
         1 => Some("1 failure".to_owned()),
         failures => Some(format!("{failures} failures")),
     };
-    let held = renewal.held.as_ref().map(|_| "held by the CA".to_owned());
+    let last = renewal.last_failure.as_ref();
+    let is_vetoed = last.is_some_and(|last| last.class == FailureClass::Vetoed);
+    let held = match (&renewal.held, is_vetoed) {
+        (Some(_), _) => Some("held by the CA".to_owned()),
+        (None, true) => Some("held by a hook".to_owned()),
+        (None, false) => None,
+    };
     let unread = renewal.unread.as_ref();
     let unread = unread.map(|_| "storage cannot be read".to_owned());
     let why: Vec<String> = failures.into_iter().chain(held).chain(unread).collect();

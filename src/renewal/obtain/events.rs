@@ -8,7 +8,7 @@ use crate::event::{Event, EventKind, Severity};
 use crate::schedule::{Failure, FailureClass};
 
 /// The job begins to ask `candidates`.
-pub(super) fn emit_obtaining(job: &Job, candidates: &[&JobIssuer], deps: &Deps) {
+pub(super) fn obtaining(job: &Job, candidates: &[&JobIssuer], deps: &Deps) -> Event {
     let issuers: Vec<_> = candidates.iter().map(|one| &**one.name()).collect();
     let first = issuers.first().copied().unwrap_or_default();
     let verb = if job.present.is_some() {
@@ -24,7 +24,7 @@ pub(super) fn emit_obtaining(job: &Job, candidates: &[&JobIssuer], deps: &Deps) 
         url.clone_from(&window.url);
     }
     let (kind, severity) = (EventKind::CertificateObtaining, Severity::Info);
-    emit_event(job, deps, &first.into(), kind, severity, message, url);
+    new_event(job, deps, &first.into(), kind, severity, message, url)
 }
 
 /// An issuer failed, and another issued the certificate in its place.
@@ -42,18 +42,12 @@ pub(super) fn emit_replaced(
         Severity::Warning
     };
     let kind = EventKind::CertificateFailed;
-    emit_event(
-        job,
-        deps,
-        issuer,
-        kind,
-        severity,
-        message,
-        failure.url.clone(),
-    );
+    let url = failure.url.clone();
+    let event = new_event(job, deps, issuer, kind, severity, message, url);
+    deps.events.emit(event);
 }
 
-fn emit_event(
+fn new_event(
     job: &Job,
     deps: &Deps,
     issuer: &Arc<str>,
@@ -61,12 +55,12 @@ fn emit_event(
     severity: Severity,
     message: String,
     url: Option<String>,
-) {
+) -> Event {
     let at = deps.clock.now();
     let failures = job.retry.as_ref().map_or(0, |retry| retry.failures);
     let mut event = Event::new(at, kind, severity, job.domain(), message);
     event.issuer = Some(Arc::clone(issuer));
     event.attempt = Some(failures.saturating_add(1));
     event.url = url;
-    deps.events.emit(event);
+    event
 }

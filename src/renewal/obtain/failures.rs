@@ -156,7 +156,7 @@ fn patience(class: FailureClass) -> u8 {
         FailureClass::Validation => 2,
         FailureClass::Internal => 3,
         FailureClass::RateLimited | FailureClass::Clock => 4,
-        FailureClass::Refused => 5,
+        FailureClass::Refused | FailureClass::Vetoed => 5,
         FailureClass::Configuration => 6,
         FailureClass::Paused => 7,
     }
