@@ -225,6 +225,16 @@ fn broken(error: &(dyn StdError + 'static)) -> HttpError {
     HttpError::Broken(text)
 }
 
+/// TLS to servers that these roots, or the system's, have certified; for protocols other than HTTP.
+///
+/// # Errors
+/// If the roots cannot be read.
+pub(crate) fn tls_connector(ca_file: Option<&Path>) -> Result<SslConnector, HttpError> {
+    let mut tls = tls()?;
+    trust(&mut tls, ca_file)?;
+    Ok(tls.build())
+}
+
 /// TLS 1.2 or newer, verified as in browsers. The built-in OpenSSL has no roots of its own.
 fn tls() -> Result<SslConnectorBuilder, HttpError> {
     let mut builder = SslConnector::builder(SslMethod::tls_client())?;

@@ -8,7 +8,7 @@
 //! notification is composed of all that waits, and delivered by a [`Sender`] until that succeeds.
 //!
 //! A new kind of recipient is a variant of [`Recipient`](crate::config::model::Recipient) and a
-//! [`Sender`], which `open` makes of it.
+//! [`Sender`], which `open` makes of it. What people read is written by `text`.
 
 mod backoff;
 mod escalation;
@@ -16,6 +16,7 @@ mod exec;
 mod filter;
 mod journal;
 mod keeper;
+mod mail;
 mod notification;
 mod notifier;
 mod open;
@@ -24,9 +25,14 @@ mod response;
 #[cfg(test)]
 mod samples;
 mod sender;
+mod service;
 mod signature;
 mod spool;
+#[cfg(test)]
+mod testing;
+mod text;
 mod trouble;
+mod veto;
 mod webhook;
 mod worker;
 

@@ -18,11 +18,13 @@ mod network;
 mod network_set;
 mod notify;
 mod rate_limit;
+mod recipient;
 mod retries;
 mod rewrite;
 mod route_match;
 #[cfg(test)]
 mod sample;
+mod secret_url;
 mod site;
 mod sticky;
 mod template;
@@ -57,9 +59,11 @@ pub use network::*;
 pub use network_set::*;
 pub use notify::*;
 pub use rate_limit::*;
+pub use recipient::*;
 pub use retries::*;
 pub use rewrite::*;
 pub use route_match::*;
+pub use secret_url::*;
 pub use site::*;
 pub use sticky::*;
 pub use template::*;
@@ -91,6 +95,8 @@ pub struct Config {
     pub key_servers: Vec<Arc<KeyServer>>,
     /// Who is notified of what happens.
     pub events: Vec<Arc<Hook>>,
+    /// Who is asked before CAs are, and may object.
+    pub vetoes: Vec<Arc<Hook>>,
     pub log: Log,
     pub places: Places,
 }

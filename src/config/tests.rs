@@ -14,6 +14,7 @@ mod listening;
 mod notify;
 mod on_demand;
 mod order;
+mod recipients;
 mod refusable;
 mod refused;
 mod retries;

@@ -33,6 +33,7 @@ mod places;
 mod preset;
 mod program;
 mod rate_limit;
+mod recipient;
 mod redirect;
 mod references;
 mod retries;
@@ -96,7 +97,7 @@ pub(super) fn validate(
     let storage = storage(ctx, &raw.storage, &root.key("storage"));
     let issuers = issuer::issuers(ctx, &root.key("issuers"));
     let dns = dns::dns(ctx, root);
-    let events = notify::hooks(ctx, root);
+    let (events, vetoes) = notify::hooks(ctx, root);
     let certificates = certificate::certificates(ctx, root);
     let renewal = server::renewal(ctx, &raw.renewal, &root.key("renewal"));
     let on_demand = on_demand::on_demand(ctx, root);
@@ -135,6 +136,7 @@ pub(super) fn validate(
         sites,
         key_servers: ctx.key_servers.values().cloned().collect(),
         events,
+        vetoes,
         log,
         places: Places {
             default_certificate: ctx.origin(&root.key("tls").key("default_certificate")),

@@ -91,7 +91,7 @@ impl Sender for ExecSender {
 
 /// The variables that describe a notification and its first entry, which is the gravest. Those that
 /// do not apply are not set.
-fn facts(notification: &Notification) -> Vec<(String, String)> {
+pub(super) fn facts(notification: &Notification) -> Vec<(String, String)> {
     let mut facts = vec![
         ("SNIGATE_GATEWAY", notification.gateway.clone()),
         ("SNIGATE_NOTIFICATION_ID", notification.id.clone()),

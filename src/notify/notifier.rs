@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::open::open_sender;
 use super::outbox::new_id;
 use super::spool::Spool;
+use super::veto::VetoHooks;
 use super::worker::{HookConfig, Shared, Worker};
 use super::{DeliveryError, Entry, EntryState, Notification, filter};
 use crate::clock::Clock;
@@ -20,6 +21,7 @@ use crate::config::model::{Config, Hook};
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::lock::MutexExt as _;
 use crate::metrics::NotifyMetrics;
+use crate::renewal::ObtainingHook;
 use crate::shutdown::{ShutdownWatch, requested};
 
 /// How long a test waits for a recipient.
@@ -110,6 +112,14 @@ impl Notifier {
             });
         }
         // The workers of the rest end.
+    }
+
+    /// What asks the entries that may object before a certificate is ordered; `None` if there are
+    /// none.
+    pub fn obtaining_hook(&self, config: &Config) -> Option<Arc<dyn ObtainingHook>> {
+        let gateway = Arc::clone(&self.shared.gateway);
+        let hooks = VetoHooks::open(&config.vetoes, gateway, &self.shared.clock)?;
+        Some(hooks)
     }
 
     /// Runs the workers until the gateway stops. To be called once.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::Sender;
 use super::exec::ExecSender;
+use super::mail::MailSender;
+use super::service::ServiceSender;
 use super::webhook::WebhookSender;
 use crate::clock::Clock;
 use crate::config::model::{Hook, Recipient};
@@ -16,5 +18,13 @@ pub(super) fn open_sender(hook: &Hook, clock: Arc<dyn Clock>) -> Result<Arc<dyn 
     Ok(match &hook.recipient {
         Recipient::Webhook(webhook) => Arc::new(WebhookSender::open(webhook, clock)?),
         Recipient::Exec(exec) => Arc::new(ExecSender::new(&hook.name, exec)),
+        Recipient::Service(service) => {
+            let sender = ServiceSender::new(service, clock);
+            Arc::new(sender.map_err(|error| format!("{} cannot be reached: {error}", hook.name))?)
+        }
+        Recipient::Mail(mail) => {
+            let sender = MailSender::new(mail);
+            Arc::new(sender.map_err(|error| format!("{} cannot be reached: {error}", hook.name))?)
+        }
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Response};
 
 use super::response::{MAX_ANSWER, outcome};
 use super::signature::sign;
@@ -55,11 +55,24 @@ impl WebhookSender {
         })
     }
 
-    fn request(&self, notification: &Notification) -> Result<Request<Body>, String> {
-        let body = serde_json::to_vec(notification).map_err(|error| error.to_string())?;
+    /// Posts this body, and returns the response whatever its status.
+    ///
+    /// # Errors
+    /// If there is no response.
+    pub(super) async fn post(&self, id: &str, body: Vec<u8>) -> Result<Response<Bytes>, String> {
+        let response = self.http.send(self.request(id, body)?).await;
+        response.map_err(|error| cannot_reach(&self.webhook, &error))
+    }
+
+    /// A text of the server's without the parts of its URL that may be secret.
+    pub(super) fn redact(&self, text: &str) -> String {
+        self.webhook.url.redact(text)
+    }
+
+    fn request(&self, id: &str, body: Vec<u8>) -> Result<Request<Body>, String> {
         let mut request = Request::post(self.webhook.url.expose_uri().clone())
             .header(CONTENT_TYPE, "application/json")
-            .header(ID, &notification.id);
+            .header(ID, id);
         if let Some(secret) = &self.webhook.secret {
             let signature = sign(secret, self.clock.now(), &body);
             let signature = signature.map_err(|error| error.to_string())?;
@@ -79,7 +92,10 @@ impl WebhookSender {
 #[async_trait]
 impl Sender for WebhookSender {
     async fn deliver(&self, notification: &Notification) -> Result<(), DeliveryError> {
-        let request = self.request(notification).map_err(DeliveryError::later)?;
+        let body = serde_json::to_vec(notification)
+            .map_err(|error| DeliveryError::never(error.to_string()))?;
+        let request = self.request(&notification.id, body);
+        let request = request.map_err(DeliveryError::later)?;
         let response = self.http.send(request).await;
         outcome(&self.webhook.url, response, self.clock.now()).map(|_| ())
     }

@@ -159,6 +159,8 @@ impl GatewayState {
         }
         self.listeners.commit(listeners);
         self.notifier.apply(&loaded.config);
+        let hook = self.notifier.obtaining_hook(&loaded.config);
+        self.engine.set_obtaining_hook(hook);
         let reloaded = ReloadReport {
             sites: loaded.config.sites.len(),
             certificates: report.certificates,

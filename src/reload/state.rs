@@ -94,6 +94,8 @@ impl GatewayState {
         let current = state.current();
         // First of all: what follows may emit events.
         state.notifier.apply(&current.config);
+        let hook = state.notifier.obtaining_hook(&current.config);
+        state.engine.set_obtaining_hook(hook);
         let mut manager = state.engine.lock();
         manager.watch_files(current.files.iter().cloned());
         drop(manager);

@@ -24,6 +24,7 @@ mod start;
 mod stop;
 mod storage;
 mod validation;
+mod veto;
 mod zerossl;
 
 use std::fs;

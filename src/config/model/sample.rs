@@ -41,6 +41,7 @@ impl Config {
             sites: Vec::new(),
             key_servers: Vec::new(),
             events: Vec::new(),
+            vetoes: Vec::new(),
             places: Places::default(),
             log: Log {
                 level: "info".to_owned(),

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::recipient::{Alertmanager, Discord, Mail, Ntfy, PagerDuty, Slack, Teams, Telegram};
 use super::text::{Duration, SecretText};
 
 /// Who is notified of which events: exactly one recipient, such as `webhook` or `exec`.
@@ -35,6 +36,25 @@ pub(crate) struct Hook {
     pub(crate) webhook: Option<Webhook>,
     /// A program that gets the events as JSON on its standard input.
     pub(crate) exec: Option<Exec>,
+    /// Mail over an SMTP server; events are collected for 1m by default.
+    pub(crate) mail: Option<Mail>,
+    /// A channel of Slack.
+    pub(crate) slack: Option<Slack>,
+    /// A channel of Discord.
+    pub(crate) discord: Option<Discord>,
+    /// A channel or a chat of Teams.
+    pub(crate) teams: Option<Teams>,
+    /// A chat of Telegram.
+    pub(crate) telegram: Option<Telegram>,
+    /// A topic of ntfy.
+    pub(crate) ntfy: Option<Ntfy>,
+    /// A service of PagerDuty.
+    pub(crate) pagerduty: Option<PagerDuty>,
+    /// An Alertmanager.
+    pub(crate) alertmanager: Option<Alertmanager>,
+    /// Whether it is asked before a certificate is ordered from a CA, and may object. Only for
+    /// `webhook` and `exec`, with `on: [certificate_obtaining]`.
+    pub(crate) veto: bool,
 }
 
 impl Default for Hook {
@@ -48,6 +68,15 @@ impl Default for Hook {
             digest: None,
             webhook: None,
             exec: None,
+            mail: None,
+            slack: None,
+            discord: None,
+            teams: None,
+            telegram: None,
+            ntfy: None,
+            pagerduty: None,
+            alertmanager: None,
+            veto: false,
         }
     }
 }

@@ -10,8 +10,10 @@ use openssl::x509::X509;
 use zeroize::Zeroizing;
 
 use super::context::Context;
-use crate::config::model::UpstreamAddress;
+use super::value::url;
+use crate::config::model::{SecretUrl, UpstreamAddress};
 use crate::config::problem::At;
+use crate::config::schema;
 use crate::host::HostName;
 
 /// The maximum size of such a file, in octets. The system's roots take a quarter of it.
@@ -44,6 +46,26 @@ pub(super) fn http_proxy(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Optio
         ctx.problems.error(at, message, hint);
     }
     uri
+}
+
+/// The URL of a service. It is not shown: it may be all that is needed to use the service.
+pub(super) fn secret_url(
+    ctx: &mut Context<'_>,
+    raw: &schema::SecretText,
+    at: &At<'_>,
+) -> Option<SecretUrl> {
+    let Some(url) = url(raw.0.expose()) else {
+        let message = "this is not a URL of http or https";
+        let hint = "write it in full, such as https://host.example/path";
+        ctx.problems.error(at, message, hint);
+        return None;
+    };
+    let has_user = |part: &http::uri::Authority| part.as_str().contains('@');
+    if url.authority().is_some_and(has_user) {
+        report_user(ctx, at);
+        return None;
+    }
+    Some(SecretUrl::new(&raw.0, url))
 }
 
 /// A file of roots. Nothing could be reached without it, so it is read at once.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use openssl::sha::sha256;
 
-use super::client::{report_user, roots_for};
+use super::client::{roots_for, secret_url};
 use super::context::Context;
 use super::program::{check_command, check_env};
-use super::value::url;
-use crate::config::model::{Hook, NotifyExec, Recipient, SecretUrl, Webhook};
+use super::recipient::{mail, services};
+use crate::config::model::{Hook, NotifyExec, Recipient, Webhook};
 use crate::config::problem::{At, quote, suggest};
 use crate::config::schema;
 use crate::event::{EventKind, KindSet, Severity};
@@ -29,7 +29,14 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(300);
 const DIGEST: Duration = Duration::from_secs(10);
 
 /// The keys of an entry that are a recipient.
-const RECIPIENTS: &str = "webhook, exec";
+const RECIPIENTS: &str =
+    "webhook, exec, mail, slack, discord, teams, telegram, ntfy, pagerduty, alertmanager";
+
+/// The same for mail: people read few.
+const MAIL_DIGEST: Duration = MINUTE;
+
+/// The event before which an entry may object.
+const ASKED: &str = "certificate_obtaining";
 
 /// Fields that requests have anyway, or that belong to the connection.
 const OWN_FIELDS: [&str; 7] = [
@@ -42,12 +49,13 @@ const OWN_FIELDS: [&str; 7] = [
     "transfer-encoding",
 ];
 
-pub(super) fn hooks(ctx: &mut Context<'_>, root: &At<'_>) -> Vec<Arc<Hook>> {
+/// Who is notified of what, and who is asked and may object.
+pub(super) fn hooks(ctx: &mut Context<'_>, root: &At<'_>) -> (Vec<Arc<Hook>>, Vec<Arc<Hook>>) {
     let raw = ctx.raw;
     let section = root.key("events");
     let mut names = Names::given(&raw.events);
     let mut ids = HashSet::new();
-    let mut hooks = Vec::with_capacity(raw.events.len());
+    let (mut hooks, mut vetoes) = (Vec::with_capacity(raw.events.len()), Vec::new());
     for (index, raw) in raw.events.iter().enumerate() {
         let at = section.index(index);
         let (on, named) = kinds(ctx, &raw.on, &at.key("on"));
@@ -75,7 +83,14 @@ pub(super) fn hooks(ctx: &mut Context<'_>, root: &At<'_>) -> Vec<Arc<Hook>> {
             Some(name) => name.clone(),
             None => names.invent(recipient.kind()),
         };
-        hooks.push(Arc::new(Hook {
+        let usual = match recipient {
+            Recipient::Mail(_) => MAIL_DIGEST,
+            _ => DIGEST,
+        };
+        if raw.veto {
+            check_veto(ctx, raw, &recipient, &at);
+        }
+        let hook = Arc::new(Hook {
             id: id(raw.name.as_deref(), &recipient, &mut ids),
             name: name.into(),
             on,
@@ -83,11 +98,43 @@ pub(super) fn hooks(ctx: &mut Context<'_>, root: &At<'_>) -> Vec<Arc<Hook>> {
             severity: severity(raw.severity),
             sites,
             repeat,
-            digest: digest.unwrap_or(DIGEST),
+            digest: digest.unwrap_or(usual),
             recipient,
-        }));
+        });
+        match raw.veto {
+            true => vetoes.push(hook),
+            false => hooks.push(hook),
+        }
     }
-    hooks
+    (hooks, vetoes)
+}
+
+/// Reports what an entry that is asked cannot have.
+fn check_veto(ctx: &mut Context<'_>, raw: &schema::Hook, recipient: &Recipient, at: &At<'_>) {
+    let at = at.key("veto");
+    if !matches!(recipient, Recipient::Webhook(_) | Recipient::Exec(_)) {
+        let message = format!("{} cannot object to anything", quote(recipient.kind()));
+        let hint = "write a 'webhook' or an 'exec'";
+        ctx.problems.error(&at, message, hint);
+    }
+    if raw.on.iter().any(|name| name != ASKED) || raw.on.is_empty() {
+        let message = "it is asked before certificates are ordered, and nothing else";
+        let hint = "write 'on: [certificate_obtaining]'; make another entry for other events";
+        ctx.problems.error(&at, message, hint);
+    }
+    let timeout = match recipient {
+        Recipient::Webhook(webhook) => webhook.timeout,
+        Recipient::Exec(exec) => exec.timeout,
+        Recipient::Service(_) | Recipient::Mail(_) => Duration::ZERO,
+    };
+    if timeout > MINUTE {
+        let message = "the order waits for it: its 'timeout' is too long";
+        ctx.problems.error(&at, message, "give at most 1m");
+    }
+    if raw.digest.is_some() {
+        let message = "it is asked at once: 'digest' has no meaning";
+        ctx.problems.error(&at, message, "leave 'digest' out");
+    }
 }
 
 /// The names of hooks.
@@ -192,8 +239,13 @@ fn recipient(ctx: &mut Context<'_>, raw: &schema::Hook, at: &At<'_>) -> Option<R
         raw.exec
             .as_ref()
             .map(|raw| exec(ctx, raw, &at.key("exec")).map(Recipient::Exec)),
+        raw.mail
+            .as_ref()
+            .map(|raw| mail(ctx, raw, &at.key("mail")).map(Recipient::Mail)),
     ];
-    let mut recipients = recipients.into_iter().flatten();
+    let services = services(ctx, raw, at).into_iter();
+    let services = services.map(|service| service.map(Recipient::Service));
+    let mut recipients = recipients.into_iter().flatten().chain(services);
     let first = recipients.next();
     if first.is_none() {
         let hint = format!("give exactly one of {RECIPIENTS}");
@@ -228,26 +280,6 @@ fn webhook(ctx: &mut Context<'_>, raw: &schema::Webhook, at: &At<'_>) -> Option<
         ca_file,
         timeout,
     })
-}
-
-/// The URL of a service. It is not shown: it may be all that is needed to use the service.
-pub(super) fn secret_url(
-    ctx: &mut Context<'_>,
-    raw: &schema::SecretText,
-    at: &At<'_>,
-) -> Option<SecretUrl> {
-    let Some(url) = url(raw.0.expose()) else {
-        let message = "this is not a URL of http or https";
-        let hint = "write it in full, such as https://host.example/path";
-        ctx.problems.error(at, message, hint);
-        return None;
-    };
-    let has_user = |part: &http::uri::Authority| part.as_str().contains('@');
-    if url.authority().is_some_and(has_user) {
-        report_user(ctx, at);
-        return None;
-    }
-    Some(SecretUrl::new(&raw.0, url))
 }
 
 fn headers(

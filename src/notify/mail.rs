@@ -1,0 +1,205 @@
+//! Mail: one for each notification, by an SMTP server that accepts it for its recipients.
+//!
+//! A connection serves one mail. Credentials and mails are sent over TLS alone, unless TLS is switched
+//! off for a server on this machine.
+
+mod connection;
+mod letter;
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lettre::Address;
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::AsyncSmtpConnection;
+use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Rcpt};
+use openssl::ssl::SslConnector;
+
+use super::notification::Notification;
+use super::sender::{DeliveryError, Retry, Sender};
+use crate::config::model::{Mail, MailTls};
+use crate::http_client::{self, HttpError};
+use crate::lock::MutexExt as _;
+use crate::printable::one_line;
+
+/// How much of what a server says is shown, in characters.
+const MAX_SAID: usize = 300;
+
+/// How many entries a mail may have: the text names a part of them, and counts all.
+const MAX_ENTRIES: usize = 1000;
+
+/// How long the end of a connection may take: the mail is delivered by then.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// The mechanisms of authentication, the preferred first.
+const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
+
+/// Delivers notifications as mail.
+pub(super) struct MailSender {
+    config: Mail,
+    from: Address,
+    to: Vec<Address>,
+    /// `None` without TLS.
+    tls: Option<SslConnector>,
+    /// The server, for messages.
+    place: String,
+    /// The mail that was delivered to a part of its recipients, and which of them are settled.
+    begun: Mutex<Option<(String, Vec<usize>)>>,
+}
+
+impl MailSender {
+    /// A sender of mail as `config` describes it.
+    ///
+    /// # Errors
+    /// If the roots to trust cannot be read.
+    pub(super) fn new(config: &Mail) -> Result<Self, HttpError> {
+        let tls = match config.tls {
+            MailTls::Off => None,
+            MailTls::StartTls | MailTls::Implicit => {
+                Some(http_client::tls_connector(config.ca_file.as_deref())?)
+            }
+        };
+        let parse = |address: &str| {
+            let parsed = address.parse::<Address>();
+            // The configuration has been checked.
+            parsed.map_err(|error| HttpError::Broken(format!("{address}: {error}")))
+        };
+        let to = config.to.iter().map(|to| parse(&to.address));
+        Ok(Self {
+            from: parse(&config.from.address)?,
+            to: to.collect::<Result<_, _>>()?,
+            tls,
+            place: format!("mail server {}:{}", config.host, config.port),
+            config: config.clone(),
+            begun: Mutex::default(),
+        })
+    }
+
+    async fn send(&self, notification: &Notification, mail: &[u8]) -> Result<(), DeliveryError> {
+        let settled = self.settled(&notification.id);
+        let mut connection = self.connect(&notification.gateway).await?;
+        let sent = self
+            .transmit(&mut connection, &notification.id, settled, mail)
+            .await;
+        let _ = tokio::time::timeout(FAREWELL, connection.abort()).await;
+        sent
+    }
+
+    /// A connection over which mail may be sent.
+    async fn connect(&self, gateway: &str) -> Result<AsyncSmtpConnection, DeliveryError> {
+        let hello = connection::hello(gateway);
+        let stream = connection::open(&self.config, self.tls.as_ref(), &hello)
+            .await
+            .map_err(|error| self.located(error))?;
+        let mut connection = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &hello)
+            .await
+            .map_err(|error| self.failure("greet it", &error))?;
+        if let Some((user, password)) = &self.config.credentials {
+            if self.tls.is_none() {
+                let why = "credentials are not sent without TLS";
+                return Err(self.located(DeliveryError::never(why)));
+            }
+            let credentials = Credentials::new(user.clone(), password.expose().to_owned());
+            let logged_in = connection.auth(&MECHANISMS, &credentials).await;
+            logged_in
+                .map_err(|error| self.failure("log in, check 'user' and 'password'", &error))?;
+        }
+        Ok(connection)
+    }
+
+    /// Sends the mail to the recipients that are not settled yet.
+    async fn transmit(
+        &self,
+        connection: &mut AsyncSmtpConnection,
+        id: &str,
+        mut settled: Vec<usize>,
+        mail: &[u8],
+    ) -> Result<(), DeliveryError> {
+        let from = MailFrom::new(Some(self.from.clone()), Vec::new());
+        let answer = connection.command(from).await;
+        answer.map_err(|error| self.failure("send from this address", &error))?;
+        let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+        let mut delayed = None;
+        for (index, to) in self.to.iter().enumerate() {
+            if settled.contains(&index) {
+                continue;
+            }
+            match connection.command(Rcpt::new(to.clone(), Vec::new())).await {
+                Ok(_) => accepted.push(index),
+                Err(error) => {
+                    let error = self.failure(&format!("send to {to}"), &error);
+                    match error.retry {
+                        Retry::Never => refused.push((index, error)),
+                        Retry::Later | Retry::After(_) => delayed = delayed.or(Some(error)),
+                    }
+                }
+            }
+        }
+        if accepted.is_empty() {
+            let refused = refused.into_iter().map(|(_, error)| error);
+            return delayed
+                .into_iter()
+                .chain(refused)
+                .next()
+                .map_or(Ok(()), Err);
+        }
+        let answer = connection.command(Data).await;
+        answer.map_err(|error| self.failure("send a mail", &error))?;
+        let answer = connection.message(mail).await;
+        answer.map_err(|error| self.failure("send a mail", &error))?;
+        settled.extend(accepted);
+        for (index, error) in refused {
+            tracing::error!(%error, "one of the recipients of a mail was refused");
+            settled.push(index);
+        }
+        *self.begun.lock_unpoisoned() = Some((id.to_owned(), settled));
+        delayed.map_or(Ok(()), Err)
+    }
+
+    /// Which recipients of a mail need no further attempt.
+    fn settled(&self, id: &str) -> Vec<usize> {
+        let begun = self.begun.lock_unpoisoned();
+        let begun = begun.as_ref().filter(|(begun, _)| begun == id);
+        begun.map_or_else(Vec::new, |(_, settled)| settled.clone())
+    }
+
+    /// The error for an answer of the server, or for its absence.
+    fn failure(&self, doing: &str, error: &Error) -> DeliveryError {
+        let message = format!("cannot {doing}: {}", one_line(&error.to_string(), MAX_SAID));
+        self.located(match error.is_permanent() || error.is_client() {
+            true => DeliveryError::never(message),
+            false => DeliveryError::later(message),
+        })
+    }
+
+    fn located(&self, error: DeliveryError) -> DeliveryError {
+        DeliveryError {
+            message: format!("{}: {}", self.place, error.message),
+            ..error
+        }
+    }
+}
+
+#[async_trait]
+impl Sender for MailSender {
+    async fn deliver(&self, notification: &Notification) -> Result<(), DeliveryError> {
+        let mail = letter::compose(notification, &self.config).map_err(|why| {
+            self.located(DeliveryError::never(format!("cannot write a mail: {why}")))
+        })?;
+        let patience = self.config.timeout;
+        let sent = tokio::time::timeout(patience, self.send(notification, &mail)).await;
+        sent.unwrap_or_else(|_| {
+            let why = format!("the mail was not taken within {patience:?}");
+            Err(self.located(DeliveryError::later(why)))
+        })
+    }
+
+    fn max_entries(&self) -> usize {
+        MAX_ENTRIES
+    }
+}
+
+#[cfg(test)]
+mod tests;
