@@ -15,6 +15,7 @@
 //! | `POST /api/v1/issuers/NAME/account/TASK` | works on it: `create`, `rollover`, `contact`, `deactivate` |
 //! | `GET /api/v1/events` | past and new events, as server-sent events |
 //! | `POST /api/v1/events/test` | sends a test notification to each recipient, waits and reports |
+//! | `GET` `PUT /api/v1/log` | the level of the gateway's own log, and another one |
 //! | `POST /api/v1/reload` | reads the configuration again, waits and reports |
 //! | `POST /api/v1/stop` | begins a graceful stop |
 //!
@@ -29,6 +30,7 @@ mod connection;
 mod events;
 mod listener;
 mod notify;
+mod log;
 mod preflight;
 mod problem;
 mod upstream;
@@ -49,6 +51,7 @@ pub use certificate::{
 };
 pub use events::EventView;
 pub use listener::{BindError, Listener, serve};
+pub use log::LogView;
 pub use preflight::{IssuerPreflight, PreflightView};
 pub use problem::Problem;
 pub use upstream::{DrainView, ServerView, UpstreamView};
@@ -125,6 +128,15 @@ pub trait Control: Send + Sync {
     /// there is none of that name.
     async fn test_notifications(&self, hook: Option<&str>) -> Option<Vec<TestOutcome>>;
 
+    /// The level of the gateway's own log.
+    fn log(&self) -> LogView;
+
+    /// Changes that level, until the next start or a reload with another one.
+    ///
+    /// # Errors
+    /// Why it is no level.
+    fn set_log_level(&self, level: &str) -> Result<LogView, String>;
+
     /// Reads the configuration again and applies it, or keeps the old one. Runs to its end even if
     /// the client has gone.
     async fn reload(&self) -> Result<ReloadSummary, ReloadError>;
@@ -196,6 +208,7 @@ pub fn router(state: AdminState) -> Router {
         )
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/events/test", post(notify::test))
+        .route("/api/v1/log", get(log::show).put(log::set))
         .route("/api/v1/reload", post(api::reload))
         .route("/api/v1/stop", post(api::stop))
         .fallback(api::not_found)

@@ -46,7 +46,7 @@ pub use self::privileges::forbid_new_privileges;
 pub use self::process::withhold_descriptors;
 
 use self::control::AppControl;
-use self::logging::Level;
+use self::logging::OwnLog;
 use self::privileges::UserError;
 use self::process::Descriptors;
 use self::services::{BackgroundTasks, BackgroundTasksService, EdgeService, EngineService, START};
@@ -100,8 +100,8 @@ impl From<ReloadError> for StartError {
 pub fn run(file: PathBuf, loaded: Loaded, lane: Lane, signals: Signals) -> Result<(), StartError> {
     let config = loaded.config.clone();
     let metrics = Metrics::new()?;
-    let level = Level::init(&config.log, metrics.log_lines_lost.clone())?;
-    let _last_lines = level.watch_panics();
+    let log = OwnLog::init(&config.log, metrics.log_lines_lost.clone())?;
+    let _last_lines = log.watch_panics();
     process::restrict_core_dumps();
     privileges::keep_capabilities_from_children();
     let sockets = Sockets::bind(&config)?;
@@ -109,8 +109,10 @@ pub fn run(file: PathBuf, loaded: Loaded, lane: Lane, signals: Signals) -> Resul
         privileges::become_user(user, |user, group| sockets.set_owner(user, group))?;
         process::restrict_core_dumps();
     }
+    // As the user that has to open it again.
+    log.redirect(&config.log)?;
     let storage = storage(&config);
-    let app = App::new(file, loaded, lane, level, metrics, storage)?;
+    let app = App::new(file, loaded, lane, log, metrics, storage)?;
     if signals.is_to_stop() {
         tracing::info!("stopped before startup was complete");
         return Ok(());
@@ -130,6 +132,7 @@ struct App {
     engine: Arc<Engine>,
     state: Arc<GatewayState>,
     notifier: Arc<Notifier>,
+    log: OwnLog,
     /// Stops every part of the gateway.
     stop: watch::Sender<bool>,
 }
@@ -139,7 +142,7 @@ impl App {
         file: PathBuf,
         loaded: Loaded,
         lane: Lane,
-        level: Level,
+        log: OwnLog,
         metrics: Metrics,
         storage: Arc<dyn Storage>,
     ) -> Result<Self, StartError> {
@@ -179,6 +182,7 @@ impl App {
             descriptors.clients,
             config.server.threads,
         );
+        edge.log_refused_to(Arc::clone(&access));
         let listeners = Listeners::new(Arc::clone(&edge));
         let notifier = Notifier::new(NotifierSetup {
             events: engine.events().clone(),
@@ -196,7 +200,7 @@ impl App {
             access: Arc::clone(&access),
             edge: Arc::clone(&edge),
             listeners: Arc::clone(&listeners),
-            set_level: Box::new(move |log| level.set(log)),
+            log: Arc::new(log.clone()),
             notifier: Arc::clone(&notifier),
         });
         Ok(Self {
@@ -210,6 +214,7 @@ impl App {
             engine,
             state,
             notifier,
+            log,
             stop,
         })
     }
@@ -246,6 +251,7 @@ impl App {
                         Arc::clone(&self.edge),
                         Arc::clone(&self.listeners),
                         Arc::clone(&self.notifier),
+                        self.log.clone(),
                         reloader,
                         stopper,
                     )),

@@ -14,6 +14,7 @@ mod explain;
 mod failure;
 mod gateway;
 mod generate;
+mod log;
 mod output;
 mod remote;
 mod trust;
@@ -32,6 +33,7 @@ use client::Address;
 use events::EventsVerb;
 use explain::{Field, RequestLine};
 use failure::Failure;
+use log::LogArgs;
 use output::Output;
 use upstreams::UpstreamsArgs;
 
@@ -103,6 +105,9 @@ Examples:
     /// The recipients of events of the running gateway: test
     #[command(subcommand)]
     Events(EventsVerb),
+    /// Show or change the level of the running gateway's log
+    #[command(after_long_help = log::HELP)]
+    Log(LogArgs),
     /// The accounts at CAs of the running gateway
     #[command(subcommand)]
     Acme(AcmeVerb),
@@ -301,6 +306,7 @@ fn perform(output: &Output, verb: Verb, blocked: Blocked) -> Result<(), Failure>
         Verb::Certs(verb) => certs::certs(output, verb),
         Verb::Upstreams(arguments) => upstreams::upstreams(output, arguments),
         Verb::Events(verb) => events::events(output, verb),
+        Verb::Log(arguments) => log::log(output, arguments),
         Verb::Acme(verb) => acme::acme(output, verb),
         Verb::Ca(CaVerb::Root(arguments)) => ca::root(
             output,

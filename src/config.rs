@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use route_places::RoutePlaces;
+pub(crate) use validate::level_fault;
 pub use validate::never_certified;
 
 use crate::memory;

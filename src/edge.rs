@@ -24,6 +24,7 @@ mod listeners;
 mod pace;
 mod proxy_protocol;
 mod refusal;
+mod refused_lines;
 mod report;
 mod slot;
 mod socket;
@@ -45,6 +46,7 @@ use pingora_core::protocols::{ALPN, GetProxyDigest as _, GetSocketDigest as _, S
 use pingora_core::{ErrorType, OrErr as _};
 use tokio::io::AsyncWriteExt as _;
 
+use crate::access_log::AccessLog;
 use crate::config::model::{Balancers, Limits};
 use crate::metrics::Metrics;
 use crate::proxy::DirectResponder;
@@ -115,6 +117,11 @@ where
         });
         edge.apply_limits();
         edge
+    }
+
+    /// Writes a line into this log for each connection that ends before there is a request.
+    pub fn log_refused_to(&self, access: Arc<ArcSwap<AccessLog>>) {
+        self.report.lines.write_to(access);
     }
 
     /// Replaces the settings of future connections; open ones keep theirs.
@@ -213,10 +220,12 @@ where
         let (digest, place) = (socket.get_socket_digest(), socket.get_proxy_digest());
         let handshake = Handshake::accepted(peer.ip(), digest, place);
         let mut socket = socket.for_handshake(handshake.clone());
+        let mut has_begun = false;
         let accept = async {
             // Before OpenSSL's objects exist, which are many times as large as a ClientHello.
             let received = socket.receive_first_record().await;
             received.or_err(ErrorType::TLSHandshakeFailure, "receiving the ClientHello")?;
+            has_begun = socket.has_ahead();
             let accept = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
             self.queue.run_handshake(&slot, handshake.run(accept)).await
         };
@@ -229,8 +238,15 @@ where
         let mut tls = match accepted {
             Ok(tls) => Box::new(tls),
             Err((how, error)) => {
-                let error = error.as_ref().map(|error| error as _);
-                self.report.log_handshake(how, peer, &handshake, error);
+                let shown = error.as_ref().map(|error| error as _);
+                self.report.log_handshake(how, peer, &handshake, shown);
+                // Whoever checks whether a port accepts connections sends nothing.
+                if has_begun && how != HandshakeFailure::Stopped {
+                    let error = error.as_ref().map(ToString::to_string);
+                    let (result, error) = (how.as_str(), error.as_deref());
+                    let lines = &self.report.lines;
+                    lines.log_handshake(result, peer, &handshake, error);
+                }
                 return None;
             }
         };

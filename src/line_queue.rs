@@ -1,9 +1,16 @@
-//! Log lines on their way to a file or stream, written by a separate thread.
+//! Log lines on their way to a file, a stream or a daemon, written by a separate thread.
 //!
-//! A caller appends its line to a buffer and returns. A stalled reader, a slow disk or a full one
-//! holds up the thread, and nothing else. The buffer is bounded in octets; lines that do not fit or
-//! cannot be written are lost and counted, and the losses are logged once lines are written again.
+//! A caller appends its line to a buffer and returns. A stalled reader, a slow disk or a full one, or
+//! a daemon that does not respond holds up the thread, and nothing else. The buffer is bounded in
+//! octets; lines that do not fit or cannot be written are lost and counted, and the losses are logged
+//! once lines are written again.
 
+mod daemon;
+mod frame;
+mod journal;
+mod stream;
+mod syslog;
+mod transport;
 mod writer;
 
 use std::fmt;
@@ -11,32 +18,73 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
+use self::daemon::Daemon;
 use self::writer::Writer;
+use crate::config::model::{LogTarget, Rotate, Syslog};
 use crate::lock::MutexExt;
 
 /// Where lines are written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Appended to a file, which [`LineQueue::reopen`] reopens.
     File(PathBuf),
     Stdout,
     Stderr,
+    /// Sent to systemd's journal at this socket.
+    Journal(PathBuf),
+    Syslog(Syslog),
 }
 
 impl Target {
-    fn open(&self) -> io::Result<File> {
-        match self {
-            Self::File(path) => append(path),
-            Self::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
-            Self::Stderr => io::stderr().as_fd().try_clone_to_owned().map(File::from),
-        }
+    /// The target that a configuration names; `None` if that is none.
+    pub fn of(target: &LogTarget) -> Option<Self> {
+        Some(match target {
+            LogTarget::Off => return None,
+            LogTarget::File(path) => Self::File(path.clone()),
+            LogTarget::Stdout => Self::Stdout,
+            LogTarget::Stderr => Self::Stderr,
+            LogTarget::Journald(socket) => Self::Journal(socket.clone()),
+            LogTarget::Syslog(syslog) => Self::Syslog(syslog.clone()),
+        })
     }
+
+    fn open(&self) -> io::Result<Out> {
+        let file = match self {
+            Self::File(path) => append(path)?,
+            Self::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from)?,
+            Self::Stderr => io::stderr().as_fd().try_clone_to_owned().map(File::from)?,
+            Self::Journal(socket) => return Ok(Out::Daemon(Daemon::journal(socket))),
+            Self::Syslog(syslog) => return Ok(Out::Daemon(Daemon::syslog(syslog)?)),
+        };
+        Ok(Out::File(file))
+    }
+
+    /// Whether lines are kept with what a daemon is sent along with them.
+    fn is_daemon(&self) -> bool {
+        matches!(self, Self::Journal(_) | Self::Syslog(_))
+    }
+}
+
+/// An open target.
+enum Out {
+    File(File),
+    Daemon(Daemon),
+}
+
+/// How urgent a line is, as syslog numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Error = 3,
+    Warning = 4,
+    Info = 6,
+    Debug = 7,
 }
 
 /// The settings of a queue.
@@ -47,6 +95,8 @@ pub struct Setup {
     /// The name of its thread.
     pub thread: &'static str,
     pub target: Target,
+    /// When its file is rotated, if it is one.
+    pub rotate: Option<Rotate>,
     /// How many octets may be waiting or in transit.
     pub capacity: usize,
     /// Counts lost lines.
@@ -65,16 +115,20 @@ impl LineQueue {
     /// If the target cannot be opened, or no thread can be started.
     pub fn start(setup: Setup) -> io::Result<Self> {
         let out = setup.target.open()?;
+        let target = setup.target.clone();
         let thread = thread::Builder::new().name(setup.thread.to_owned());
         let shared = Arc::new(Shared {
             capacity: setup.capacity,
+            target,
             lost: setup.lost.clone(),
+            rotates: AtomicBool::new(true),
             state: Mutex::new(State {
                 waiting: buffer(setup.capacity),
                 ..State::default()
             }),
             work: Condvar::new(),
             written: Condvar::new(),
+            closed: Condvar::new(),
         });
         let writer = Writer::new(Arc::clone(&shared), setup, out);
         thread.spawn(move || writer.run())?;
@@ -84,17 +138,47 @@ impl LineQueue {
     /// Queues a line, which ends in `\n`, or loses it if there is no room. Never waits for the
     /// target.
     pub fn push(&self, line: &[u8]) {
+        self.push_record(Severity::Info, line.strip_suffix(b"\n").unwrap_or(line));
+    }
+
+    /// The same for a line without its end. What is for systemd's journal is its fields, each with a
+    /// line end (`MESSAGE=..`).
+    pub fn push_record(&self, severity: Severity, record: &[u8]) {
         let Handle(shared) = &*self.0;
+        let header = shared
+            .target
+            .is_daemon()
+            .then(|| frame::header(severity, record));
+        let around = header.as_ref().map_or(1, |header| header.len());
         let mut state = shared.lock();
-        if state.waiting.len() + state.in_hand + line.len() > shared.capacity {
-            state.loss.add(1, line.len());
+        if state.waiting.len() + state.in_hand + record.len() + around > shared.capacity {
+            state.loss.add(1, record.len());
             drop(state);
             shared.lost.inc();
             return;
         }
-        state.waiting.extend_from_slice(line);
+        match header {
+            Some(header) => {
+                state.waiting.extend_from_slice(&header);
+                state.waiting.extend_from_slice(record);
+            }
+            None => {
+                state.waiting.extend_from_slice(record);
+                state.waiting.push(b'\n');
+            }
+        }
         state.accepted += 1;
         shared.wake(state);
+    }
+
+    /// Where lines are written.
+    pub fn target(&self) -> &Target {
+        &self.0.0.target
+    }
+
+    /// Leaves rotating the file to another queue that writes it from now on.
+    pub fn leave_rotation(&self) {
+        self.0.0.rotates.store(false, Ordering::Relaxed);
     }
 
     /// Reopens the file, so that a rotated one is released. Lines queued before go to the old one.
@@ -141,18 +225,24 @@ impl Drop for Handle {
         let mut state = self.0.lock();
         state.is_closed = true;
         self.0.wake(state);
+        self.0.closed.notify_all();
     }
 }
 
 /// What the handles and the thread share.
 struct Shared {
     capacity: usize,
+    target: Target,
+    /// Whether the thread rotates the file, if that is configured.
+    rotates: AtomicBool,
     lost: IntCounter,
     state: Mutex<State>,
     /// There is something for the thread to do.
     work: Condvar,
     /// [`State::handled`] has grown.
     written: Condvar,
+    /// The last handle is gone.
+    closed: Condvar,
 }
 
 #[derive(Default)]
@@ -257,6 +347,21 @@ impl Shared {
         drop(state);
         self.written.notify_all();
         loss
+    }
+
+    /// Waits for this long, or until the last handle is gone. Returns whether it is.
+    fn wait_closed(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut state = self.lock();
+        while !state.is_closed {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.closed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
     }
 
     /// Records that these losses are being logged.

@@ -49,6 +49,7 @@ mod path;
 mod phase_ctx;
 mod phases;
 mod prepared;
+mod progress;
 mod proxy_header;
 mod race;
 mod rate_limit;
@@ -125,13 +126,16 @@ use self::decision::Router;
 use self::dial::Dialer;
 use self::file_transfer::FileReaders;
 use self::refusal::{Refusal, RefusalCounters};
-use self::request_ctx::RequestCtx;
+use self::request_ctx::{RequestCtx, RequestRecord};
 use self::response::LocalResponse;
-use crate::access_log::AccessLog;
+use crate::access_log::{AccessLog, Sampler};
 use crate::clock::{Clock as _, SystemClock, UnixTime};
 use crate::config::model::Config;
 use crate::metrics::Metrics;
 use crate::tls::GlobalCertificate;
+
+/// The most lines in the access log, in a second, for requests that are refused and have no site.
+const REFUSED_LINES: u32 = 500;
 
 /// The most connections to upstreams that each worker thread keeps for reuse.
 const KEPT_CONNECTIONS: usize = 1024;
@@ -157,6 +161,7 @@ const MAX_RESETS: usize = 256;
 pub struct Gateway {
     router: Router,
     access: Arc<ArcSwap<AccessLog>>,
+    refused_lines: Arc<Sampler>,
     refused: RefusalCounters,
     connection_limit: Arc<ConnectionLimit>,
     file_limit: Arc<ConnectionLimit>,
@@ -178,6 +183,7 @@ impl Gateway {
         Self {
             router: Router::new(sites, certificates),
             access,
+            refused_lines: Arc::new(Sampler::per_second(REFUSED_LINES)),
             refused: RefusalCounters::new(metrics),
             connection_limit: Arc::default(),
             file_limit: Arc::new(ConnectionLimit::of(Resource::File)),
@@ -262,9 +268,28 @@ impl Gateway {
     /// Counts and logs a request that has ended, with so many octets after the response's head.
     fn record_request(&self, ctx: &RequestCtx, status: u16, octets: usize, request: &Request<'_>) {
         ctx.count_status(status);
+        self.log_request(ctx, status, octets, request);
+    }
+
+    /// Writes the request's line into the access log.
+    fn log_request(&self, ctx: &RequestCtx, status: u16, bytes: usize, request: &Request<'_>) {
         let access = self.access.load();
-        if access.is_on() {
-            ctx.log_request(status, octets, request, &access, SystemClock.now());
+        if !access.is_on() {
+            return;
+        }
+        let held_back = match ctx.is_stray() {
+            true => self.refused_lines.admit(),
+            false => Some(0),
+        };
+        if let Some(held_back) = held_back {
+            access.write(&RequestRecord {
+                ctx,
+                request,
+                status,
+                bytes,
+                now: SystemClock.now(),
+                held_back,
+            });
         }
     }
 }

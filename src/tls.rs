@@ -362,6 +362,7 @@ impl TlsAccept for GlobalCertificate {
             .with_label_values(&[result, ssl.version_str(), ffi::group_name(ssl), resumed])
             .inc();
         let info = handshake?.to_info()?.with_client_of(ssl);
+        let info = info.with_agreement_of(ssl);
         if let (true, Some(set)) = (is_resumed, &info.certificates) {
             set.note_use();
         }

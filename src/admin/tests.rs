@@ -65,6 +65,20 @@ impl Control for Fake {
         false
     }
 
+    fn log(&self) -> LogView {
+        LogView::default()
+    }
+
+    fn set_log_level(&self, level: &str) -> Result<LogView, String> {
+        match level {
+            "debug" => Ok(LogView {
+                level: level.to_owned(),
+                configured: "info".to_owned(),
+            }),
+            _ => Err("did you mean 'debug'?".to_owned()),
+        }
+    }
+
     async fn preflight(&self, name: Pattern, ports: Ports) -> PreflightView {
         PreflightView {
             name: name.to_string(),

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
+use super::logging::OwnLog;
 use crate::admin::{
-    CertificateView, Control, HeldView, IssuerView, LastFailure, LastReload, ListenerView, Managed,
-    PreflightView, ReloadError, ReloadSummary, RenewError, SiteView, Status, UpstreamView,
+    CertificateView, Control, HeldView, IssuerView, LastFailure, LastReload, ListenerView, LogView,
+    Managed, PreflightView, ReloadError, ReloadSummary, RenewError, SiteView, Status, UpstreamView,
 };
 use crate::certificate::{Fingerprint, Source, TlsCertificate, Validity};
 use crate::clock::UnixTime;
@@ -36,6 +37,7 @@ pub(super) struct AppControl {
     edge: Arc<GatewayEdge>,
     listeners: Arc<GatewayListeners>,
     notifier: Arc<Notifier>,
+    log: OwnLog,
     started: UnixTime,
     reloader: Reloader,
     stopper: Stopper,
@@ -48,6 +50,7 @@ impl AppControl {
         edge: Arc<GatewayEdge>,
         listeners: Arc<GatewayListeners>,
         notifier: Arc<Notifier>,
+        log: OwnLog,
         reloader: Reloader,
         stopper: Stopper,
     ) -> Self {
@@ -58,6 +61,7 @@ impl AppControl {
             edge,
             listeners,
             notifier,
+            log,
             reloader,
             stopper,
         }
@@ -312,6 +316,14 @@ impl Control for AppControl {
 
     async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, ActionError> {
         self.engine.run_account_task(issuer.to_owned(), &task).await
+    }
+
+    fn log(&self) -> LogView {
+        self.log.view()
+    }
+
+    fn set_log_level(&self, level: &str) -> Result<LogView, String> {
+        self.log.set_level(level)
     }
 
     fn events(&self) -> EventBus {

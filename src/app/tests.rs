@@ -140,13 +140,13 @@ fn a_storage_that_hangs_stops_neither_probes_nor_handshakes() {
         .inner
         .set_failure(Some(std::io::ErrorKind::TimedOut));
     let metrics = Metrics::new().expect("metrics");
-    let level = Level::init(&config.log, metrics.log_lines_lost.clone()).expect("a level");
+    let log = OwnLog::init(&config.log, metrics.log_lines_lost.clone()).expect("a log");
     let sockets = Sockets::bind(&config).expect("free ports");
     let app = App::new(
         file,
         loaded,
         Lane::default(),
-        level,
+        log,
         metrics,
         Arc::clone(&storage) as _,
     )

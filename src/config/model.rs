@@ -13,6 +13,8 @@ mod files;
 mod forward_auth;
 mod jwt;
 mod listen;
+mod log;
+mod log_field;
 mod media_type;
 mod network;
 mod network_set;
@@ -54,6 +56,8 @@ pub use forward_auth::ForwardAuth;
 pub(crate) use forward_auth::MAX_ANSWER;
 pub use jwt::*;
 pub use listen::*;
+pub use log::*;
+pub use log_field::*;
 pub(crate) use media_type::*;
 pub use network::*;
 pub use network_set::*;
@@ -324,28 +328,4 @@ pub struct OnDemandLimits {
 pub struct NameQuota {
     pub names: u32,
     pub per: Duration,
-}
-
-/// What is logged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// In the syntax of tracing's `EnvFilter`.
-    pub level: String,
-    pub format: LogFormat,
-    pub access: AccessLog,
-}
-
-/// The format of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    Json,
-    Text,
-}
-
-/// Where the access log goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLog {
-    File(PathBuf),
-    Off,
-    Stdout,
 }

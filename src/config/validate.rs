@@ -25,6 +25,7 @@ mod hsts;
 mod issuer;
 mod jwt;
 mod listen;
+mod log;
 mod network;
 mod notify;
 mod on_demand;
@@ -60,6 +61,7 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 
 pub use self::preset::never_certified;
+pub(crate) use self::value::level_fault;
 
 use self::context::{Context, Used};
 use super::model::{Config, InMemory, Places, Storage};
@@ -105,7 +107,7 @@ pub(super) fn validate(
     let sites = site::sites(ctx, &upstreams, (&server, &tls), root);
     tunnel::warn_unguarded(ctx, &sites, root);
     tunnel_upstream::check_servers(ctx, &sites, &server, root);
-    let log = server::log(ctx, &raw.log, &root.key("log"));
+    let log = log::log(ctx, &raw.log, &root.key("log"));
     if raw.sites.is_empty() && raw.certificates.is_empty() && !raw.is_embedded {
         ctx.problems.error(
             root,

@@ -163,7 +163,7 @@ fn count<A>(
         None => Some(connections.admit_unknown(open.clone())),
     };
     if admitted.is_none() {
-        edge.report.count_client_full();
+        edge.report.count_client_full(arrival.peer);
     }
     admitted
 }
@@ -280,7 +280,7 @@ async fn read_socket<A>(
         .ip()
         .is_some_and(|client| !guard.count_client(client))
     {
-        edge.report.count_client_full();
+        edge.report.count_client_full(client);
         return None;
     }
     if !admit_handshake(edge, client.ip(), kind) {

@@ -9,6 +9,7 @@ use pingora_core::protocols::SocketDigest;
 
 use super::announced::Unannounced;
 use super::refusal::Refusal;
+use super::refused_lines::RefusedLines;
 use super::stream::Peer;
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
@@ -16,6 +17,7 @@ use crate::tls::{ClientRefusal, Handshake};
 
 /// Counts and logs what clients do wrong.
 pub(super) struct Report {
+    pub(super) lines: RefusedLines,
     metrics: Metrics,
     handshakes: Throttle,
     unknown_names: Throttle,
@@ -41,7 +43,7 @@ pub(super) enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// The value of the metrics' `result` label.
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Failed => "failed",
             Self::LetGo => "let_go",
@@ -54,6 +56,7 @@ impl HandshakeFailure {
 impl Report {
     pub(super) fn new(metrics: Metrics) -> Self {
         Self {
+            lines: RefusedLines::default(),
             metrics,
             handshakes: Throttle::default(),
             unknown_names: Throttle::default(),
@@ -165,6 +168,10 @@ impl Report {
         refused.with_label_values(&[reason]).inc();
         // Balancers check whether a port accepts connections by opening one and closing it.
         let is_check = matches!(why, Unannounced::Ended { is_begun: false });
+        if !is_check {
+            self.lines
+                .log_connection(Some(peer), "proxy_protocol", Some(reason));
+        }
         if !is_check && let Some(held_back) = self.unannounced.admit() {
             tracing::warn!(
                 %peer,
@@ -177,13 +184,18 @@ impl Report {
     }
 
     /// Counts a connection that was refused because its client has too many.
-    pub(super) fn count_client_full(&self) {
+    pub(super) fn count_client_full(&self, peer: Peer) {
         self.count_limit("max_connections_per_ip");
+        self.lines
+            .log_connection(Some(peer), "max_connections_per_ip", None);
     }
 
     /// Counts and logs a connection that was closed because its client begins too many handshakes.
     pub(super) fn log_handshake_refused(&self, client: IpAddr) {
         self.count_limit("max_handshakes_per_ip");
+        let peer = Peer::Ip((client, 0).into());
+        self.lines
+            .log_connection(Some(peer), "max_handshakes_per_ip", None);
         if let Some(held_back) = self.refused_handshakes.admit() {
             tracing::warn!(
                 %client,
@@ -211,6 +223,9 @@ impl Report {
     /// Counts and logs an HTTP/2 connection that is closed because it caused too much useless work.
     pub(super) fn log_flood(&self, peer: Option<&SocketDigest>) {
         self.count_limit("http2_flood");
+        let address = peer.and_then(|peer| peer.peer_addr()?.as_inet().copied());
+        self.lines
+            .log_connection(address.map(Peer::Ip), "http2_flood", None);
         if let Some(held_back) = self.floods.admit() {
             let peer = peer.and_then(SocketDigest::peer_addr);
             tracing::info!(

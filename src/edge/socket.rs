@@ -214,6 +214,11 @@ impl Socket {
         missing.then_some(held)
     }
 
+    /// Whether the client has sent something that has not been read.
+    pub(super) fn has_ahead(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
     /// Reads some octets in advance: none if the client has closed the connection.
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut space = [MaybeUninit::uninit(); AHEAD];

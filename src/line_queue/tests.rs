@@ -13,6 +13,7 @@ fn queue(path: &Path, capacity: usize) -> (LineQueue, IntCounter) {
         name: "the test's log",
         thread: "test-log",
         target: Target::File(path.to_owned()),
+        rotate: None,
         capacity,
         lost: lost.clone(),
     });

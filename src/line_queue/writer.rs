@@ -1,12 +1,13 @@
 //! The thread that writes, and its messages if it cannot.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io;
 use std::sync::Arc;
-use std::thread;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Batch, Loss, Setup, Shared, Target, buffer};
+use super::daemon::Daemon;
+use super::stream::Stream;
+use super::{Batch, Loss, Out, Setup, Shared, Target, buffer, frame};
 
 /// How often reopening a file is retried.
 const REOPEN: Duration = Duration::from_secs(5);
@@ -14,23 +15,17 @@ const REOPEN: Duration = Duration::from_secs(5);
 /// How long no further losses are logged, unless the log could not be written at all.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// The pause while a non-blocking stream has no room.
-const PAUSE: Duration = Duration::from_millis(10);
-
-/// How much is written at once to a stream that others may write to: as much as a pipe accepts as a
-/// whole.
-const WHOLE: usize = 4096;
-
 /// How full a buffer may have been to be reused; the memory of larger ones is released.
 const SPARE: usize = 256 << 10;
+
+/// How long a daemon that cannot be reached is left alone: at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
     name: &'static str,
-    target: Target,
-    out: File,
-    /// The last write ended in the middle of a line.
-    is_torn: bool,
+    out: Sink,
     /// When to retry reopening the file.
     reopen: Option<Instant>,
     /// Lines cannot be written, or not to the requested file, and that has been logged.
@@ -41,14 +36,27 @@ pub(super) struct Writer {
     is_losing: bool,
 }
 
+enum Sink {
+    Stream(Stream),
+    Daemon(Daemon),
+}
+
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, setup: Setup, out: File) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, setup: Setup, out: Out) -> Self {
+        let out = match out {
+            Out::File(file) => {
+                let path = match setup.target {
+                    Target::File(path) => Some(path),
+                    _ => None,
+                };
+                Sink::Stream(Stream::new(file, path, setup.rotate))
+            }
+            Out::Daemon(daemon) => Sink::Daemon(daemon.with_kind(setup.thread)),
+        };
         Self {
             shared,
             name: setup.name,
-            target: setup.target,
             out,
-            is_torn: false,
             reopen: None,
             is_failing: false,
             quiet_until: None,
@@ -98,78 +106,74 @@ impl Writer {
 
     fn open_anew(&mut self) -> io::Result<()> {
         self.reopen = None;
-        if !matches!(self.target, Target::File(_)) {
+        let Sink::Stream(stream) = &mut self.out else {
             return Ok(());
-        }
-        match self.target.open() {
-            Ok(file) => {
-                self.out = file;
-                self.is_torn = false;
-                Ok(())
-            }
-            Err(error) => {
-                self.reopen = Some(Instant::now() + REOPEN);
-                Err(error)
-            }
-        }
-    }
-
-    /// Writes lines, or counts those that could not be written completely.
-    fn write(&mut self, lines: &[u8], lost: &mut Loss) -> io::Result<()> {
-        let mut rest = lines;
-        let outcome = self.write_all(&mut rest);
+        };
+        let outcome = stream.reopen();
         if outcome.is_err() {
-            let count = memchr::memchr_iter(b'\n', rest).count();
-            lost.add(count as u64, rest.len());
+            self.reopen = Some(Instant::now() + REOPEN);
         }
         outcome
     }
 
-    /// Writes `rest`, and leaves what could not be written.
-    fn write_all(&mut self, rest: &mut &[u8]) -> io::Result<()> {
-        while !rest.is_empty() {
-            if self.is_torn {
-                // A truncated line stays a line of its own.
-                self.write_some(b"\n")?;
-                self.is_torn = false;
+    /// Writes lines, or counts those that could not be written.
+    fn write(&mut self, lines: &[u8], lost: &mut Loss) -> io::Result<()> {
+        let stream = match &mut self.out {
+            Sink::Stream(stream) => stream,
+            Sink::Daemon(_) => {
+                self.send(lines, lost);
+                return Ok(());
             }
-            let piece = self.piece(rest);
-            let mut left = piece;
-            while !left.is_empty() {
-                let written = self.write_some(left);
-                let Ok(count) = written else {
-                    self.is_torn = left.len() < piece.len() && !ends_line(piece, left);
-                    *rest = rest.get(piece.len() - left.len()..).unwrap_or_default();
-                    return written.map(drop);
-                };
-                left = left.get(count..).unwrap_or_default();
-            }
-            *rest = rest.get(piece.len()..).unwrap_or_default();
-        }
-        Ok(())
-    }
-
-    /// What to write at once: everything, or for a shared stream as many whole lines as are not
-    /// mixed with those of others.
-    fn piece<'l>(&self, lines: &'l [u8]) -> &'l [u8] {
-        if matches!(self.target, Target::File(_)) || lines.len() <= WHOLE {
-            return lines;
-        }
-        let (first, others) = lines.split_at_checked(WHOLE).unwrap_or((lines, &[]));
-        let end = match memchr::memrchr(b'\n', first) {
-            Some(end) => end + 1,
-            None => memchr::memchr(b'\n', others).map_or(lines.len(), |end| WHOLE + end + 1),
         };
-        lines.get(..end).unwrap_or(lines)
+        let may_rotate = self.shared.rotates.load(Ordering::Relaxed);
+        let outcome = stream.write(lines, may_rotate, lost);
+        if let Some(error) = stream.take_fault() {
+            let name = self.name;
+            tracing::error!(
+                %error,
+                "{name} cannot be rotated or replaced: lines go to the file that is open until it \
+                 can; check its directory"
+            );
+        }
+        outcome
     }
 
-    fn write_some(&mut self, octets: &[u8]) -> io::Result<usize> {
-        loop {
-            match self.out.write(octets) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
-                outcome => return outcome,
+    /// Sends records to a daemon, however long it takes: those that follow wait meanwhile, as many
+    /// as there is room for. Once nobody needs this log, what cannot be sent is lost.
+    fn send(&mut self, records: &[u8], lost: &mut Loss) {
+        let Sink::Daemon(daemon) = &mut self.out else {
+            return;
+        };
+        daemon.check();
+        let (name, mut rest, mut pause) = (self.name, records, FIRST_PAUSE);
+        while !rest.is_empty() {
+            let before = rest.len();
+            let outcome = daemon.send_some(&mut rest);
+            match outcome {
+                Ok(()) if rest.len() == before => {
+                    // There is no whole record: that never happens.
+                    return;
+                }
+                Ok(()) => {
+                    pause = FIRST_PAUSE;
+                    if std::mem::take(&mut self.is_failing) {
+                        tracing::info!("{name} can be sent again");
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut self.is_failing, true) {
+                        tracing::error!(
+                            %error,
+                            "{name} cannot be sent: lines wait for the daemon, and are lost if there \
+                             are too many"
+                        );
+                    }
+                    if self.shared.wait_closed(pause) {
+                        lost.add(frame::count(rest), rest.len());
+                        return;
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
         }
     }
@@ -226,10 +230,4 @@ impl Writer {
         self.is_losing = false;
         self.quiet_until = Some(Instant::now() + QUIET);
     }
-}
-
-/// Returns true if the written part of `piece`, before `left`, ends with a line.
-fn ends_line(piece: &[u8], left: &[u8]) -> bool {
-    let written = piece.len() - left.len();
-    written.checked_sub(1).and_then(|last| piece.get(last)) == Some(&b'\n')
 }

@@ -241,6 +241,7 @@ impl<C: Client> Passage<'_, C> {
                 }
             };
             let next = client.into_next();
+            self.ctx.progress.received = outcome.received;
             self.replaced = outcome.replaced;
             let octets = self.client.recoded_octets().unwrap_or(outcome.octets);
             self.sent = Sent {

@@ -29,7 +29,6 @@ use super::response::LocalResponse;
 use super::response_head;
 use super::session_body;
 use super::upstream::UPGRADED_IDLE;
-use crate::clock::{Clock, SystemClock};
 
 #[async_trait]
 impl ProxyHttp for Gateway {
@@ -343,13 +342,10 @@ impl ProxyHttp for Gateway {
         let written = session.response_written().map(|head| head.status);
         let status = ctx.request.status(written);
         ctx.request.count_status(status);
-        let access = self.access.load();
-        if access.is_on() {
-            let request = Request::of(session.req_header(), session.digest());
-            let bytes = session.body_bytes_sent();
-            ctx.request
-                .log_request(status, bytes, &request, &access, SystemClock.now());
-        }
+        ctx.request.progress.received = session.body_bytes_read() as u64;
+        let request = Request::of(session.req_header(), session.digest());
+        let bytes = session.body_bytes_sent();
+        self.log_request(&ctx.request, status, bytes, &request);
         if session_body::is_http2(session) && (error.is_none() || ctx.page_sent) {
             ctx.request.release_upstream();
             session_body::await_body_end(session, session_body::IDLE_AFTER).await;

@@ -132,6 +132,15 @@ impl Refusal {
         }
     }
 
+    /// What the access log has beside the word: what is wrong with the request itself.
+    pub(crate) fn detail(self) -> Option<&'static str> {
+        match self {
+            Self::Invalid(_, why) | Self::Unfit(why) => Some(why),
+            Self::Token(fault) => fault.description(),
+            _ => None,
+        }
+    }
+
     /// A word for the metrics and the access log.
     pub(crate) fn reason(self) -> &'static str {
         match self {

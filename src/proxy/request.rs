@@ -99,15 +99,22 @@ impl<'a> Fields<'a> {
     pub(crate) fn get(self, name: &HeaderName) -> &'a [u8] {
         match self {
             Self::Map(map) => map.get(name).map_or(b"", HeaderValue::as_bytes),
-            Self::Lines(lines) => lines
-                .split(|&octet| octet == b'\n')
-                .find_map(|line| {
+            Self::Lines(lines) => {
+                let value = |line: &'a [u8]| {
                     let (found, value) = line.split_at_checked(name.as_str().len())?;
                     let value = value.strip_prefix(b":")?;
                     let is = found.eq_ignore_ascii_case(name.as_str().as_bytes());
                     is.then(|| value.trim_ascii())
-                })
-                .unwrap_or_default(),
+                };
+                let mut begin = 0;
+                for end in memchr::memchr_iter(b'\n', lines) {
+                    if let Some(found) = lines.get(begin..end).and_then(value) {
+                        return found;
+                    }
+                    begin = end + 1;
+                }
+                lines.get(begin..).and_then(value).unwrap_or_default()
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The context of one request on its way through the gateway, whichever lane carries it.
 
 mod changes;
+mod record;
 mod report;
 
 use std::mem;
@@ -16,6 +17,7 @@ use super::attempts::NoServer;
 use super::connection_limit::{ConnectionLimit, Held, UpstreamPermit};
 use super::decision::Decision;
 use super::failure::{self, CLIENT_GONE, Failure};
+use super::progress::Progress;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::request_id;
@@ -26,6 +28,8 @@ use super::route::{Proxy, Site};
 use super::sticky::Session;
 use super::upstream::{Choice, Picked};
 use crate::config::model::RetryCause;
+
+pub(crate) use self::record::RequestRecord;
 
 /// The context of one request.
 pub(crate) struct RequestCtx {
@@ -59,6 +63,7 @@ pub(crate) struct RequestCtx {
     /// Whether the request was repeated because its kept-alive connection was dead.
     repeated: bool,
     failure: Option<Failure>,
+    pub(super) progress: Progress,
     /// Why the request is refused, if it is.
     refusal: Option<Refusal>,
 }
@@ -84,6 +89,7 @@ impl RequestCtx {
             repeated: false,
             upstream_permit: None,
             failure: None,
+            progress: Progress::default(),
             refusal: None,
         }
     }
@@ -159,8 +165,13 @@ impl RequestCtx {
         let left = left.min(total.saturating_sub(self.elapsed()));
         let (patience, session) = (proxy.connect_timeout.min(left), self.session.as_deref());
         let (permit, pool) = (self.upstream_permit.as_ref(), &proxy.pool);
-        let waiting = pool.wait_for_server(self.key, session, permit, patience);
-        let picked = waiting.await?;
+        let (waiting, began) = (
+            pool.wait_for_server(self.key, session, permit, patience),
+            Instant::now(),
+        );
+        let picked = waiting.await;
+        self.progress.waited = Some(began.elapsed());
+        let picked = picked?;
         Ok(self.use_server(picked))
     }
 
@@ -176,6 +187,7 @@ impl RequestCtx {
             }
             self.session = Some(session);
         }
+        self.progress.begin_attempt();
         self.choice.insert(choice)
     }
 
@@ -204,6 +216,7 @@ impl RequestCtx {
         } else {
             proxy.pool.attempts.connected.inc();
             proxy.pool.record_connected(choice);
+            self.progress.connected = Some(self.elapsed());
         }
     }
 
@@ -211,6 +224,9 @@ impl RequestCtx {
     pub(crate) fn record_response(&mut self, status: StatusCode) {
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             return;
+        }
+        if self.progress.first_byte.is_none() {
+            self.progress.first_byte = Some(self.elapsed());
         }
         let proxy = self.proxy();
         let has_failed = proxy.is_some_and(|proxy| proxy.pool.is_failure(status));
@@ -364,6 +380,11 @@ impl RequestCtx {
 
     fn site(&self) -> Option<&Site> {
         self.decision.as_ref()?.site()
+    }
+
+    /// Whether the request is refused before its site is known.
+    pub(super) fn is_stray(&self) -> bool {
+        self.refusal.is_some() && self.site().is_none()
     }
 
     fn upstream(&self) -> Option<&str> {

@@ -41,7 +41,7 @@ impl GatewayState {
     /// Where the new configuration is invalid or cannot be carried out; nothing has changed then.
     pub fn reload(&self) -> Result<ReloadReport, ReloadError> {
         // The log may have been rotated: whoever rotates it asks for a reload.
-        self.access.load().reopen();
+        self.reopen_logs();
         let mut manager = self.engine.lock();
         let mut versions = self.versions();
         let read = self.load_config(&mut manager, &mut versions);
@@ -182,9 +182,9 @@ impl GatewayState {
         PreparedConfig::from_loaded(
             read,
             self.engine.certificates(),
-            &current.config.log,
+            (&current.config.log, &self.access.load()),
             &self.metrics,
-            &self.set_level,
+            &*self.log,
             |config| self.listeners.prepare(config, before),
         )
     }

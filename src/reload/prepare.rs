@@ -1,8 +1,7 @@
 //! Prepares a configuration: everything that can fail, before anything is applied.
 
+use std::io;
 use std::sync::Arc;
-
-use tracing_subscriber::filter::ParseError;
 
 use super::report::ReloadError;
 use crate::access_log::AccessLog;
@@ -17,8 +16,17 @@ use crate::tls::key_log::KeyLog;
 /// A configuration that was read, or why it is invalid.
 pub(super) type LoadOutcome = Result<Loaded, Diagnostics>;
 
-/// Changes the log level and format.
-pub type SetLevel = Box<dyn Fn(&Log) -> Result<(), ParseError> + Send + Sync>;
+/// The program's own log, as a reload changes it.
+pub trait ProgramLog: Send + Sync {
+    /// Puts a configuration in force, at once.
+    ///
+    /// # Errors
+    /// Why that is not possible; then nothing changes.
+    fn apply(&self, log: &Log) -> Result<(), String>;
+
+    /// Opens its file again, if it has one.
+    fn reopen(&self);
+}
 
 /// A configuration that can be carried out, with what was made for it.
 pub(super) struct PreparedConfig {
@@ -31,13 +39,14 @@ pub(super) struct PreparedConfig {
 }
 
 impl PreparedConfig {
-    /// Prepares the successor of a configuration that logs to `log`. `bind` binds its addresses.
+    /// Prepares the successor of a configuration whose settings of logs were `log`, with the access
+    /// log `access`. `bind` binds its addresses.
     pub(super) fn from_loaded(
         read: LoadOutcome,
         certificates: &GlobalCertificate,
-        log: &Log,
+        (log, access): (&Log, &AccessLog),
         metrics: &Metrics,
-        set_level: &SetLevel,
+        own_log: &dyn ProgramLog,
         bind: impl FnOnce(&Config) -> Result<ListenerPlan, BindError>,
     ) -> Result<Self, ReloadError> {
         let loaded = read.map_err(|diagnostics| ReloadError::Invalid(Arc::new(diagnostics)))?;
@@ -46,12 +55,12 @@ impl PreparedConfig {
         let access = if config.log == *log {
             None
         } else {
-            Some(access_log(config, metrics)?)
+            let lost = metrics.access_lines_lost.clone();
+            Some(access.succeed(&config.log, lost).map_err(unopened)?)
         };
         let listeners = bind(config).map_err(|error| ReloadError::Unable(error.to_string()))?;
         // The last step, since it is in force at once.
-        set_level(&config.log)
-            .map_err(|error| ReloadError::Unable(format!("log.level: {error}")))?;
+        own_log.apply(&config.log).map_err(ReloadError::Unable)?;
         Ok(Self {
             loaded,
             settings,
@@ -96,6 +105,9 @@ pub fn settings(
 /// Where its file cannot be opened.
 pub fn access_log(config: &Config, metrics: &Metrics) -> Result<AccessLog, ReloadError> {
     let lost = metrics.access_lines_lost.clone();
-    AccessLog::open(&config.log.access, config.log.format, lost)
-        .map_err(|error| ReloadError::Unable(format!("log.access: cannot open the log: {error}")))
+    AccessLog::open(&config.log, lost).map_err(unopened)
+}
+
+fn unopened(error: io::Error) -> ReloadError {
+    ReloadError::Unable(format!("log.access: cannot open the log: {error}"))
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arc_swap::ArcSwap;
 
 use super::file_versions::FileVersions;
-use super::prepare::SetLevel;
+use super::prepare::ProgramLog;
 use super::report::ReloadOutcome;
 use crate::access_log::AccessLog;
 use crate::config::Loaded;
@@ -33,7 +33,7 @@ pub struct GatewayState {
     pub(super) access: Arc<ArcSwap<AccessLog>>,
     pub(super) edge: Arc<GatewayEdge>,
     pub(super) listeners: Arc<GatewayListeners>,
-    pub(super) set_level: SetLevel,
+    pub(super) log: Arc<dyn ProgramLog>,
     pub(super) notifier: Arc<Notifier>,
     /// The configuration's files as they were when they were read. Locked after the engine.
     versions: Mutex<FileVersions>,
@@ -54,7 +54,7 @@ pub struct StateDeps {
     pub access: Arc<ArcSwap<AccessLog>>,
     pub edge: Arc<GatewayEdge>,
     pub listeners: Arc<GatewayListeners>,
-    pub set_level: SetLevel,
+    pub log: Arc<dyn ProgramLog>,
     /// Who is notified of events.
     pub notifier: Arc<Notifier>,
 }
@@ -71,7 +71,7 @@ impl GatewayState {
             access,
             edge,
             listeners,
-            set_level,
+            log,
             notifier,
         } = deps;
         let now = engine.clock().now();
@@ -84,7 +84,7 @@ impl GatewayState {
             access,
             edge,
             listeners,
-            set_level,
+            log,
             notifier,
             versions: Mutex::new(versions),
             at_start: loaded.config.clone(),
@@ -124,6 +124,12 @@ impl GatewayState {
     /// How the last reload went; `None` before the first.
     pub fn last_reload(&self) -> Option<ReloadOutcome> {
         self.last.load().as_ref().clone()
+    }
+
+    /// Opens the files of logs again, after others have rotated them.
+    pub fn reopen_logs(&self) {
+        self.access.load().reopen();
+        self.log.reopen();
     }
 
     pub(super) fn versions(&self) -> MutexGuard<'_, FileVersions> {

@@ -1,4 +1,4 @@
-//! The task that reloads on SIGHUP and on request. Changes of files are noticed by the engine, which
+//! The task that reloads on SIGHUP and on request, and opens the files of logs again on SIGUSR1. Changes of files are noticed by the engine, which
 //! watches the configuration's together with those of certificates.
 
 use std::sync::Arc;
@@ -51,6 +51,7 @@ impl Task {
                     // The outcome has been logged.
                     drop(self.reload().await);
                 }
+                () = self.signals.reopen_logs() => self.state.reopen_logs(),
                 Some(first) = self.requests.recv() => {
                     // One reload answers all requests that came before it began.
                     let mut replies = vec![first];

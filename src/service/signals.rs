@@ -13,11 +13,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 /// The signals that a gateway acts on.
-const OURS: [Signal; 4] = [
+const OURS: [Signal; 5] = [
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGQUIT,
     Signal::SIGTERM,
+    Signal::SIGUSR1,
 ];
 
 /// Signals that are blocked: they wait until this is dropped.
@@ -50,6 +51,7 @@ pub struct Signals(Arc<Arrived>);
 #[derive(Debug, Default)]
 struct Arrived {
     hangup: Notify,
+    user1: Notify,
     terminate: Notify,
     interrupt: Notify,
     is_to_stop: AtomicBool,
@@ -64,13 +66,14 @@ impl Signals {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()?;
-        let (mut hangup, mut interrupt, mut quit, mut terminate) = {
+        let (mut hangup, mut interrupt, mut quit, mut terminate, mut user1) = {
             let _context = runtime.enter();
             (
                 signal(SignalKind::hangup())?,
                 signal(SignalKind::interrupt())?,
                 signal(SignalKind::quit())?,
                 signal(SignalKind::terminate())?,
+                signal(SignalKind::user_defined1())?,
             )
         };
         let signals = Self::default();
@@ -79,6 +82,7 @@ impl Signals {
             loop {
                 tokio::select! {
                     Some(()) = hangup.recv() => arrived.hangup.notify_one(),
+                    Some(()) = user1.recv() => arrived.user1.notify_one(),
                     Some(()) = interrupt.recv() => arrived.stop(&arrived.interrupt),
                     Some(()) = quit.recv() => arrived.stop(&arrived.terminate),
                     Some(()) = terminate.recv() => arrived.stop(&arrived.terminate),
@@ -100,6 +104,11 @@ impl Signals {
     /// Waits for SIGHUP; one that came before counts.
     pub async fn hangup(&self) {
         self.0.hangup.notified().await;
+    }
+
+    /// Waits for SIGUSR1; one that came before counts.
+    pub async fn reopen_logs(&self) {
+        self.0.user1.notified().await;
     }
 
     /// Waits for SIGTERM or SIGQUIT; one that came before counts.

@@ -51,11 +51,6 @@ impl ClientCertificate {
         }))
     }
 
-    /// What is logged of it: subject and fingerprint.
-    pub fn log_fields(&self) -> (&str, &str) {
-        (&self.subject, &self.fingerprint)
-    }
-
     /// Verifies it anew, against other roots or revocation lists.
     pub(super) fn is_accepted_by(&self, client_auth: &ClientAuth) -> bool {
         let verify = || -> Result<bool, ErrorStack> {

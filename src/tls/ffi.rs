@@ -142,6 +142,30 @@ pub(super) fn group_name(ssl: &SslRef) -> &str {
     name.to_str().unwrap_or("none")
 }
 
+/// The name of a group as text that needs no connection; `other` for one that is not common.
+pub(super) fn known_group(name: &str) -> &'static str {
+    const KNOWN: [&str; 16] = [
+        "X25519MLKEM768",
+        "x25519",
+        "X25519",
+        "secp256r1",
+        "secp384r1",
+        "secp521r1",
+        "SecP256r1MLKEM768",
+        "SecP384r1MLKEM1024",
+        "MLKEM512",
+        "MLKEM768",
+        "MLKEM1024",
+        "x448",
+        "ffdhe2048",
+        "ffdhe3072",
+        "ffdhe4096",
+        "none",
+    ];
+    let known = KNOWN.into_iter().find(|known| *known == name);
+    known.unwrap_or("other")
+}
+
 /// Sets for how many seconds a session may be resumed.
 pub(super) fn set_session_timeout(builder: &mut SslContextBuilder, seconds: u64) {
     unsafe extern "C" {

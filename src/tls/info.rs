@@ -9,8 +9,10 @@ use openssl::ssl::SslRef;
 use tokio::runtime::Handle;
 
 use super::client_certificate::ClientCertificate;
+use super::ffi;
+use crate::access_log::Value;
 use crate::certificate::sni::CertificateSet;
-use crate::config::model::TlsPolicy;
+use crate::config::model::{LogField, TlsPolicy};
 use crate::host::HostName;
 use crate::lock::MutexExt as _;
 
@@ -42,6 +44,12 @@ pub struct TlsInfo {
     pub(super) attachment: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
     /// When the handshake ended.
     pub(super) since: Instant,
+    /// The group of the key exchange, by OpenSSL's name.
+    pub(super) group: &'static str,
+    /// Whether the session was resumed.
+    pub(super) is_resumed: bool,
+    /// The protocol that was agreed on, if any.
+    pub(super) alpn: &'static str,
 }
 
 /// Keeps a replaced state alive while first requests that belong to it may come.
@@ -73,6 +81,9 @@ impl TlsInfo {
             verified: Mutex::default(),
             attachment: Mutex::default(),
             since: Instant::now(),
+            group: "",
+            is_resumed: false,
+            alpn: "",
         }
     }
 
@@ -98,6 +109,39 @@ impl TlsInfo {
             self.client_certificate = ClientCertificate::of(ssl).unwrap_or_default();
         }
         self
+    }
+
+    /// With what was agreed on in the handshake of `ssl`.
+    pub(super) fn with_agreement_of(self, ssl: &SslRef) -> Self {
+        Self {
+            group: ffi::known_group(ffi::group_name(ssl)),
+            is_resumed: ssl.session_reused(),
+            alpn: match ssl.selected_alpn_protocol() {
+                Some(b"h2") => "h2",
+                Some(b"http/1.1") => "http/1.1",
+                _ => "",
+            },
+            ..self
+        }
+    }
+
+    /// What the access log has of the connection.
+    pub(crate) fn log_value(&self, field: LogField) -> Value<'_> {
+        match field {
+            LogField::Sni => match &self.server_name {
+                Some(name) => Value::Word(name.as_str()),
+                None => Value::None,
+            },
+            LogField::TlsGroup => Some(self.group).filter(|name| !name.is_empty()).into(),
+            LogField::TlsResumed => Value::Flag(self.is_resumed),
+            LogField::Alpn => Some(self.alpn).filter(|name| !name.is_empty()).into(),
+            LogField::Certificate => {
+                let set = self.certificates.as_ref();
+                let first = set.and_then(|set| set.by_kind.first()?.names().first());
+                first.map_or(Value::None, |name| Value::Shown(name))
+            }
+            _ => Value::None,
+        }
     }
 
     /// What the handshake met, if anything beyond the general.

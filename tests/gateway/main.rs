@@ -33,6 +33,7 @@ mod lifecycle;
 mod limits;
 mod local_ca;
 mod notify;
+mod logs;
 mod on_demand;
 mod proxy;
 mod site_listeners;

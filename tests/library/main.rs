@@ -11,5 +11,6 @@
 mod documentation;
 mod journeys;
 mod layers;
+mod logging;
 mod proxy;
 mod storage;

@@ -56,6 +56,7 @@ fn start() -> Option<Said> {
         name: "stderr",
         thread: "stderr",
         target: Target::Stderr,
+        rotate: None,
         capacity: QUEUE,
         lost: IntCounter::new("lost", "Messages that found no reader").ok()?,
     });

@@ -44,9 +44,8 @@ impl Config {
             vetoes: Vec::new(),
             places: Places::default(),
             log: Log {
-                level: "info".to_owned(),
-                format: LogFormat::Text,
-                access: AccessLog::Off,
+                access: LogTarget::Off,
+                ..Log::default()
             },
         }
     }

@@ -1,4 +1,4 @@
-//! `server` and `log`.
+//! `server`.
 
 use std::collections::BTreeMap;
 
@@ -143,35 +143,4 @@ impl Default for Limits {
             max_body: Size::Bytes(0),
         }
     }
-}
-
-/// What is logged, and where.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Log {
-    /// `error`, `warn`, `info`, `debug` or `trace`, or one for each part:
-    /// `info,snigate::proxy=debug`.
-    pub(crate) level: String,
-    /// `text` for people, `json` for programs.
-    pub(crate) format: LogFormat,
-    /// Where a line for each request goes: `off`, `stdout`, or the path of a file.
-    pub(crate) access: String,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Text,
-            access: "stdout".to_owned(),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(inline)]
-pub(crate) enum LogFormat {
-    Json,
-    Text,
 }

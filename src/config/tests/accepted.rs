@@ -66,7 +66,10 @@ fn defaults_are_those_of_the_schema() {
         Log {
             level: "info".to_owned(),
             format: LogFormat::Text,
-            access: AccessLog::Stdout,
+            target: LogTarget::Stderr,
+            access: LogTarget::Stdout,
+            access_format: AccessFormat::usual(LogFormat::Text, &[], &[]),
+            rotate: None,
         }
     );
 }
@@ -269,10 +272,10 @@ fn words_and_numbers_mean_what_they_say() {
         }),
         ("log: { level: \"info,snigate::proxy=debug\" }", |_| true),
         ("log: { access: off, format: json }", |config| {
-            config.log.access == AccessLog::Off && config.log.format == LogFormat::Json
+            config.log.access == LogTarget::Off && config.log.format == LogFormat::Json
         }),
         ("log: { access: logs/access.log }", |config| {
-            config.log.access == AccessLog::File("/base/logs/access.log".into())
+            config.log.access == LogTarget::File("/base/logs/access.log".into())
         }),
         (
             "renewal: { window: 0.5, check_every: 1h, ari: false }",

@@ -1,6 +1,6 @@
-//! `server`, `tls` and `log`.
+//! `server`, `tls` and `renewal`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +14,7 @@ use super::tls_options::TlsOptions;
 use super::trusted_proxies::trusted_proxies;
 use super::value::{FOREVER, MOMENT};
 use crate::config::model::{
-    AccessLog, Admin, Balancers, Limits, Log, LogFormat, Server, SessionTickets, Tls, TlsPolicy,
-    TlsVersion, UnknownSni,
+    Admin, Balancers, Limits, Server, SessionTickets, Tls, TlsPolicy, TlsVersion, UnknownSni,
 };
 use crate::config::problem::At;
 use crate::config::schema;
@@ -200,32 +199,6 @@ fn key_log(ctx: &mut Context<'_>, path: &str, at: &At<'_>) -> PathBuf {
     let hint = "remove this key when you have finished debugging, and the file";
     ctx.problems.warn(at, message, hint);
     ctx.path(at, path)
-}
-
-pub(super) fn log(ctx: &mut Context<'_>, raw: &schema::Log, at: &At<'_>) -> Log {
-    ctx.level(&at.key("level"), &raw.level);
-    let access = match &*raw.access {
-        "off" => AccessLog::Off,
-        "stdout" => AccessLog::Stdout,
-        path => {
-            let at = at.key("access");
-            if Path::new(path).components().count() == 1 && !path.contains('.') {
-                // A single word is more likely a mistake than the name of a file.
-                let message = format!("{} is neither 'off' nor 'stdout' nor a path", at.quoted());
-                let hint = "for a file of this name, begin it with './'";
-                ctx.problems.error(&at, message, hint);
-            }
-            AccessLog::File(ctx.path(&at, path))
-        }
-    };
-    Log {
-        level: raw.level.clone(),
-        format: match raw.format {
-            schema::LogFormat::Json => LogFormat::Json,
-            schema::LogFormat::Text => LogFormat::Text,
-        },
-        access,
-    }
 }
 
 pub(super) fn renewal(

@@ -201,21 +201,28 @@ impl Context<'_> {
 
     /// A level of the log, or one for each part.
     pub(super) fn level(&mut self, at: &At<'_>, raw: &str) {
-        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-        // A bare word that is not a level would be taken for the name of a part.
-        let unknown = raw.split(',').map(str::trim).find(|part| {
-            !part.contains(['=', '[', ':']) && !LEVELS.contains(&&*part.to_ascii_lowercase())
-        });
-        let good = tracing_subscriber::EnvFilter::builder().parse(raw).is_ok();
-        if unknown.is_some() || !good {
+        if let Some(hint) = level_fault(raw) {
             let message = format!("{} is not a log level", at.quoted());
-            let hint = match unknown.and_then(|word| nearest(word, LEVELS)) {
-                Some(level) => format!("did you mean '{level}'?"),
-                None => format!("give one of {}", LEVELS.join(", ")),
-            };
             self.problems.error(at, message, hint);
         }
     }
+}
+
+/// What to do about a text that is no log level; `None` if it is one.
+pub(crate) fn level_fault(raw: &str) -> Option<String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    // A bare word that is not a level would be taken for the name of a part.
+    let unknown = raw.split(',').map(str::trim).find(|part| {
+        !part.contains(['=', '[', ':']) && !LEVELS.contains(&&*part.to_ascii_lowercase())
+    });
+    let good = tracing_subscriber::EnvFilter::builder().parse(raw).is_ok();
+    if unknown.is_none() && good {
+        return None;
+    }
+    Some(match unknown.and_then(|word| nearest(word, LEVELS)) {
+        Some(level) => format!("did you mean '{level}'?"),
+        None => format!("give one of {}", LEVELS.join(", ")),
+    })
 }
 
 /// An HTTP URL.

@@ -9,7 +9,7 @@ use crate::proxy::path;
 use crate::proxy::request::Request;
 use crate::proxy::route::Site;
 
-use super::{CHALLENGES, Decision};
+use super::{CHALLENGES, Decision, Outcome};
 
 /// The token of a challenge, if a request may ask for the response to one.
 pub(super) fn challenge_token<'a>(request: &Request<'a>) -> Option<&'a str> {
@@ -41,6 +41,14 @@ pub(in crate::proxy) fn is_maintained(
 }
 
 impl Decision {
+    /// The index of the request's route.
+    pub(in crate::proxy) fn route_index(&self) -> Option<u64> {
+        match self.outcome {
+            Outcome::Route(index) => u64::try_from(index).ok(),
+            Outcome::Respond(_) | Outcome::Refuse(_) => None,
+        }
+    }
+
     /// The user that sends the request, where clients are authenticated.
     pub(in crate::proxy) fn user(&self) -> Option<&str> {
         let identity = self.identity.as_ref()?;

@@ -22,6 +22,8 @@ pub(super) struct Outcome {
     pub(super) status: Option<StatusCode>,
     /// Octets of the response's body that the client has accepted.
     pub(super) octets: usize,
+    /// Octets of the request's body that the client has sent.
+    pub(super) received: u64,
     /// Whether anything, interim responses included, has been passed on.
     pub(super) has_begun: bool,
     /// Whether the server has certainly not processed the request.
@@ -86,6 +88,7 @@ impl<'a, C: Client> Exchange<'a, C> {
         Outcome {
             status: download.status,
             octets: download.octets,
+            received: self.upload.body_octets(),
             has_begun: download.has_begun,
             is_unprocessed: false,
             replaced: download.replaced.take(),

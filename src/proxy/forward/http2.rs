@@ -84,6 +84,7 @@ pub(super) async fn carry<C: Client>(
                 result: Err(stream_error(error, why)),
                 status: None,
                 octets: 0,
+                received: 0,
                 has_begun: false,
                 is_unprocessed: true,
                 replaced: None,
@@ -127,6 +128,7 @@ pub(super) async fn carry<C: Client>(
     Outcome {
         status: download.status,
         octets: download.octets,
+        received: exchange.upload.body_octets(),
         has_begun: download.has_begun,
         is_unprocessed: download.is_unprocessed,
         replaced: download.replaced.take(),

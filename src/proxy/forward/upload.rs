@@ -96,6 +96,10 @@ impl BodySize {
         }
     }
 
+    pub(super) fn octets(self) -> u64 {
+        self.octets
+    }
+
     /// Whether the body has no octets so far.
     pub(super) fn is_zero(self) -> bool {
         self.octets == 0
@@ -176,6 +180,11 @@ impl Upload {
             State::Ended => !self.has_queued(),
             State::Closed | State::Stopped => true,
         }
+    }
+
+    /// Octets of the body that have come from the client.
+    pub(super) fn body_octets(&self) -> u64 {
+        self.size.octets()
     }
 
     /// Whether nothing of the body has come from the client.

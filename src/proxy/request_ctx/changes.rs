@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use http::header::{REFERER, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
 use super::RequestCtx;
-use crate::access_log::{AccessLog, Entry};
-use crate::clock::UnixTime;
 use crate::config::model::Files;
 use crate::jwt::Fault;
 use crate::proxy::connection_limit::{ConnectionLimit, Held};
@@ -139,36 +137,6 @@ impl RequestCtx {
     /// Records why the request is refused.
     pub(crate) fn record_refusal(&mut self, refusal: Refusal) {
         self.refusal = Some(refusal);
-    }
-
-    /// Writes the request's access log line. `bytes` of the response's body were sent.
-    pub(crate) fn log_request(
-        &self,
-        status: u16,
-        bytes: usize,
-        request: &Request<'_>,
-        access: &AccessLog,
-        now: UnixTime,
-    ) {
-        access.write(&Entry {
-            time: now,
-            client: self.client,
-            host: request.authority,
-            method: request.method,
-            target: request.target,
-            version: request.version,
-            status,
-            bytes,
-            duration: self.elapsed(),
-            request_id: self.request_id(),
-            referer: request.fields.get(&REFERER),
-            user_agent: request.fields.get(&USER_AGENT),
-            upstream: self.upstream(),
-            client_certificate: request.client_certificate().map(|one| one.log_fields()),
-            user: self.decision.as_ref().and_then(Decision::user),
-            refused: self.refusal.map(Refusal::reason),
-            tunnel: None,
-        });
     }
 
     /// What the route changes in the head of the request.

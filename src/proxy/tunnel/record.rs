@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::Opening;
 use super::connect::Judge;
 use super::pipe::{End, Meter};
-use crate::access_log::Entry;
-use crate::clock::{Clock as _, SystemClock};
+use crate::access_log::{self, Value, client};
+use crate::clock::{Clock as _, SystemClock, UnixTime};
+use crate::config::model::LogField;
 use crate::proxy::Gateway;
 use crate::proxy::failure::{CLIENT_GONE, ErrorSummary, Failure};
 use crate::proxy::refusal::Refusal;
@@ -148,28 +149,52 @@ impl Drop for Record<'_> {
         self.tunnel.metrics.open.dec();
         self.tunnel.metrics.count_end(self.ended);
         let access = self.gateway.access.load();
-        if !access.is_on() {
-            return;
+        if access.is_on() {
+            access.write(&Line {
+                record: self,
+                now: SystemClock.now(),
+            });
         }
-        let opening = &self.opening;
-        access.write(&Entry {
-            time: SystemClock.now(),
-            client: opening.address(),
-            host: opening.name,
-            method: self.tunnel.kind.key(),
-            target: b"-",
-            version: opening.tls.map_or("TLS", |tls| &*tls.version),
-            status: self.status,
-            bytes: usize::try_from(self.sent).unwrap_or(usize::MAX),
-            duration: self.began.elapsed(),
-            request_id: self.id(),
-            referer: b"",
-            user_agent: b"",
-            upstream: self.judge.as_ref().map(Judge::server),
-            user: None,
-            refused: self.refusal.map(Refusal::reason),
-            client_certificate: opening.client_certificate.map(|one| one.log_fields()),
-            tunnel: Some((self.received, self.ended)),
-        });
+    }
+}
+
+/// The line of a tunnel in the access log.
+struct Line<'r, 'a> {
+    record: &'r Record<'a>,
+    now: UnixTime,
+}
+
+impl access_log::Record for Line<'_, '_> {
+    fn value(&self, field: LogField) -> Value<'_> {
+        let record = self.record;
+        let opening = &record.opening;
+        let certificate = opening.client_certificate;
+        match field {
+            LogField::Time | LogField::TimeCombined => Value::Moment(self.now),
+            LogField::Client => client(opening.address()),
+            LogField::Host => Value::Text(opening.name),
+            LogField::Method => Value::Word(record.tunnel.kind.key()),
+            LogField::Target => Value::Word("-"),
+            LogField::Version => Value::Word(opening.tls.map_or("TLS", |tls| &*tls.version)),
+            LogField::Status => Value::Number(record.status.into()),
+            LogField::Bytes => Value::Number(record.sent),
+            LogField::Received => Value::Number(record.received),
+            LogField::Duration => Value::Time(record.began.elapsed()),
+            LogField::RequestId => Value::Word(record.id()),
+            LogField::Site => Value::Word(record.site),
+            LogField::Upstream => record.judge.as_ref().map(Judge::server).into(),
+            LogField::UpstreamName => Value::Word(record.tunnel.proxy.pool.name()),
+            LogField::Refused => record.refusal.map(Refusal::reason).into(),
+            LogField::ClientCertSubject => match certificate {
+                Some(certificate) => Value::Text(certificate.subject.as_bytes()),
+                None => Value::None,
+            },
+            LogField::ClientCertFingerprint => certificate.map(|one| &*one.fingerprint).into(),
+            LogField::Ended => Value::Word(record.ended),
+            LogField::Sni => Value::Text(opening.name),
+            LogField::TlsVersion => opening.tls.map(|tls| &*tls.version).into(),
+            LogField::TlsCipher => opening.tls.map(|tls| &*tls.cipher).into(),
+            _ => Value::None,
+        }
     }
 }

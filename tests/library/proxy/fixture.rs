@@ -16,7 +16,7 @@ use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::protocols::{GetSocketDigest, SocketDigest};
 use snigate::access_log::AccessLog;
 use snigate::challenge::Challenges;
-use snigate::config::model::{AccessLog as AccessLines, InMemory, Origin as Place, *};
+use snigate::config::model::{InMemory, Origin as Place, *};
 use snigate::metrics::Metrics;
 use snigate::proxy::{Gateway, SiteTable, http_proxy, resolve_new};
 use snigate::tls::GlobalCertificate;
@@ -160,9 +160,8 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
         sites,
         places: Default::default(),
         log: Log {
-            level: "info".into(),
-            format: LogFormat::Text,
-            access: AccessLines::Off,
+            access: LogTarget::Off,
+            ..Log::default()
         },
     }
 }

@@ -64,6 +64,11 @@ impl Upload {
         self.state == State::Over
     }
 
+    /// Octets of the body that have come from the client.
+    pub(super) fn body_octets(&self) -> u64 {
+        self.size.octets()
+    }
+
     /// Whether nothing of the body has come from the client.
     pub(super) fn is_untouched(&self) -> bool {
         self.size.is_zero()

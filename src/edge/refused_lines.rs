@@ -1,0 +1,98 @@
+//! Lines in the access log for connections that end before there is a request.
+//!
+//! So many are written in each second, since anyone can open connections.
+
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+
+use super::stream::Peer;
+use crate::access_log::{AccessLog, RefusedConnection, Sampler};
+use crate::clock::{Clock as _, SystemClock};
+use crate::tls::Handshake;
+
+/// The most lines in a second, of handshakes and of limits.
+const MOST: u32 = 100;
+
+/// Writes lines for connections that end before there is a request.
+pub(super) struct RefusedLines {
+    access: OnceLock<Arc<ArcSwap<AccessLog>>>,
+    handshakes: Sampler,
+    limits: Sampler,
+}
+
+impl Default for RefusedLines {
+    fn default() -> Self {
+        Self {
+            access: OnceLock::new(),
+            handshakes: Sampler::per_second(MOST),
+            limits: Sampler::per_second(MOST),
+        }
+    }
+}
+
+impl RefusedLines {
+    /// Writes to this log from now on; the first one stays.
+    pub(super) fn write_to(&self, access: Arc<ArcSwap<AccessLog>>) {
+        _ = self.access.set(access);
+    }
+
+    /// Writes the line of a handshake that ended as `result` says. `error` is what OpenSSL says.
+    pub(super) fn log_handshake(
+        &self,
+        result: &str,
+        peer: Peer,
+        handshake: &Handshake,
+        error: Option<&str>,
+    ) {
+        let Some((access, held_back)) = self.admit(&self.handshakes) else {
+            return;
+        };
+        let server_name = handshake.server_name();
+        let refusal = error.and_then(|error| handshake.client_refusal(error));
+        let refused = match (&refusal, result) {
+            (Some(_), _) => "client_certificate",
+            (None, "timeout") => "handshake_timeout",
+            (None, "let_go") => "made_room",
+            (None, _) => "handshake_failed",
+        };
+        let is_unknown = handshake.is_unknown_name();
+        access.load().write(&RefusedConnection {
+            time: SystemClock.now(),
+            client: peer.ip(),
+            version: "TLS",
+            duration: None,
+            server_name: server_name.as_deref(),
+            refused,
+            reason: match refusal {
+                Some(refusal) => Some(refusal.detail),
+                None if is_unknown => Some("there is no certificate for this name"),
+                None => error,
+            },
+            held_back,
+        });
+    }
+
+    /// Writes the line of a connection that was closed because of a limit, or what it began with.
+    pub(super) fn log_connection(&self, peer: Option<Peer>, refused: &str, reason: Option<&str>) {
+        let Some((access, held_back)) = self.admit(&self.limits) else {
+            return;
+        };
+        access.load().write(&RefusedConnection {
+            time: SystemClock.now(),
+            client: peer.and_then(Peer::ip),
+            version: "TCP",
+            duration: None,
+            server_name: None,
+            refused,
+            reason,
+            held_back,
+        });
+    }
+
+    /// The log, if one more line may be written, and how many lines were left out before it.
+    fn admit(&self, sampler: &Sampler) -> Option<(&ArcSwap<AccessLog>, u64)> {
+        let access = self.access.get().filter(|access| access.load().is_on())?;
+        Some((access, sampler.admit()?))
+    }
+}
