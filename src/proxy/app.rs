@@ -100,7 +100,12 @@ pub trait DirectResponder: HttpServerApp {
 
     /// The response to a request that is refused as malformed: `why` is a clause that says what is
     /// wrong with it. It is to be passed to [`Self::record_sent`].
-    fn prepare_refusal(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Prepared;
+    fn prepare_refusal(
+        &self,
+        status: StatusCode,
+        why: &'static str,
+        request: &Request<'_>,
+    ) -> Prepared;
 
     /// Counts and logs a response that has been sent, with so many octets after its head.
     fn record_sent(&self, response: Prepared, request: &Request<'_>, octets: usize);
@@ -298,7 +303,12 @@ impl DirectResponder for ProxyApp {
         tunnel::carry(&self.gateway, site, opening, client).await;
     }
 
-    fn prepare_refusal(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Prepared {
+    fn prepare_refusal(
+        &self,
+        status: StatusCode,
+        why: &'static str,
+        request: &Request<'_>,
+    ) -> Prepared {
         let refusal = Refusal::Invalid(status, "The request is malformed.");
         let decision = self.gateway.router.refuse(refusal, request);
         let relayed = decision.relayed.clone();
@@ -306,6 +316,7 @@ impl DirectResponder for ProxyApp {
         let mut ctx = RequestCtx::new();
         // No route rewrites anything.
         _ = ctx.take_decision(decision, request);
+        ctx.record_refusal(Refusal::Invalid(status, why));
         let mut sentence = why.to_owned();
         if let Some(first) = sentence.get_mut(..1) {
             first.make_ascii_uppercase();

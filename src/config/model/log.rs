@@ -151,10 +151,6 @@ const JSON_COLUMNS: [LogField; 36] = [
     LogField::User,
     LogField::Refused,
     LogField::Reason,
-    LogField::ClientCertSubject,
-    LogField::ClientCertFingerprint,
-    LogField::Received,
-    LogField::Ended,
     LogField::Site,
     LogField::Route,
     LogField::UpstreamName,
@@ -170,6 +166,10 @@ const JSON_COLUMNS: [LogField; 36] = [
     LogField::Alpn,
     LogField::Certificate,
     LogField::TraceId,
+    LogField::ClientCertSubject,
+    LogField::ClientCertFingerprint,
+    LogField::Received,
+    LogField::Ended,
     LogField::HeldBack,
 ];
 
