@@ -60,8 +60,8 @@ impl Target {
             Self::File(path) => append(path)?,
             Self::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from)?,
             Self::Stderr => io::stderr().as_fd().try_clone_to_owned().map(File::from)?,
-            Self::Journal(socket) => return Ok(Out::Daemon(Daemon::journal(socket))),
-            Self::Syslog(syslog) => return Ok(Out::Daemon(Daemon::syslog(syslog)?)),
+            Self::Journal(socket) => return Ok(Out::Daemon(Box::new(Daemon::journal(socket)))),
+            Self::Syslog(syslog) => return Ok(Out::Daemon(Box::new(Daemon::syslog(syslog)?))),
         };
         Ok(Out::File(file))
     }
@@ -75,7 +75,7 @@ impl Target {
 /// An open target.
 enum Out {
     File(File),
-    Daemon(Daemon),
+    Daemon(Box<Daemon>),
 }
 
 /// How urgent a line is, as syslog numbers it.
