@@ -24,6 +24,7 @@ pub use self::record::{Record, Value};
 pub use self::sampler::Sampler;
 use crate::config::model::{AccessFormat, Log, Rotate};
 use crate::line_queue::{LineQueue, Setup, Severity, Target};
+use crate::metrics::{Depths, Queue};
 
 /// How many octets of lines may wait for the writer before lines are lost.
 const QUEUE: usize = 4 << 20;
@@ -124,6 +125,14 @@ impl AccessLog {
             // The thread is ending.
             write(&mut Vec::new());
         }
+    }
+
+    /// Shows how much waits to be written, among the metrics.
+    pub fn show_depth(&self, depths: &Depths) {
+        let depth = self.0.as_ref().map(|open| open.queue.depth());
+        depths.show(Queue::AccessLog, move || {
+            depth.as_ref().and_then(|ask| ask())
+        });
     }
 
     /// Reopens the file, so that a rotated one is released. Lines queued before go to the old file.

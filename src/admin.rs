@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /healthz` | 200 while the process lives and its data plane works, else 503 |
 //! | `GET /readyz` | 200, or 503 and what it waits for |
-//! | `GET /metrics` | every metric in Prometheus's text format |
+//! | `GET /metrics` | every metric, as OpenMetrics or in Prometheus's text format |
 //! | `GET /api/v1/status` `/sites` `/upstreams` `/certificates` | what is running, as JSON; never a private key |
 //! | `GET /api/v1/certificates/NAME` | the certificate for a name, with its chain |
 //! | `POST /api/v1/upstreams/NAME/servers/ADDRESS/drain` `/resume` | lets a server get no new requests, or get them again |
@@ -31,6 +31,7 @@ mod events;
 mod listener;
 mod notify;
 mod log;
+mod metrics;
 mod preflight;
 mod problem;
 mod upstream;
@@ -182,7 +183,7 @@ pub fn router(state: AdminState) -> Router {
     Router::new()
         .route("/healthz", get(api::healthz))
         .route("/readyz", get(api::readyz))
-        .route("/metrics", get(api::metrics))
+        .route("/metrics", get(metrics::metrics))
         .route("/api/v1/status", get(api::status))
         .route("/api/v1/sites", get(api::sites))
         .route("/api/v1/upstreams", get(upstream::upstreams))
@@ -215,6 +216,7 @@ pub fn router(state: AdminState) -> Router {
         .method_not_allowed_fallback(api::method_not_allowed)
         .layer(DefaultBodyLimit::max(access::MAX_BODY))
         .layer(Extension(events::Subscribers::default()))
+        .layer(Extension(metrics::Room::default()))
         .layer(axum::middleware::from_fn_with_state(
             state.clone(),
             access::guard,

@@ -101,6 +101,7 @@ pub fn run(file: PathBuf, loaded: Loaded, lane: Lane, signals: Signals) -> Resul
     let config = loaded.config.clone();
     let metrics = Metrics::new()?;
     let log = OwnLog::init(&config.log, metrics.log_lines_lost.clone())?;
+    log.show_depth(&metrics.depths);
     let _last_lines = log.watch_panics();
     process::restrict_core_dumps();
     privileges::keep_capabilities_from_children();
@@ -162,6 +163,7 @@ impl App {
 
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
         let access = reload::access_log(&config, &metrics)?;
+        access.show_depth(&metrics.depths);
         let access = Arc::new(ArcSwap::from_pointee(access));
         let descriptors = Descriptors::claim();
         let gateway = Gateway::new(

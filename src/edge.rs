@@ -14,6 +14,7 @@ mod announced;
 pub(crate) mod fuzzing;
 mod handshake_queue;
 mod handshake_rate;
+mod handshake_reason;
 mod http1;
 mod http2;
 mod inherited;
@@ -48,19 +49,20 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::access_log::AccessLog;
 use crate::config::model::{Balancers, Limits};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Queue};
 use crate::proxy::DirectResponder;
 use crate::shutdown::{ShutdownWatch, requested};
 use crate::tls::{GlobalCertificate, Handshake};
 
 use self::handshake_queue::HandshakeQueue;
 use self::handshake_rate::HandshakeRate;
+use self::handshake_reason::HandshakeFailure;
 pub use self::inherited::take_inherited_sockets;
 use self::limits::Connections;
 pub use self::listener::{BindError, Listener, ListenerKind};
 pub use self::listener_plan::ListenerPlan;
 pub use self::listeners::Listeners;
-use self::report::{HandshakeFailure, Report};
+use self::report::Report;
 use self::slot::Slot;
 use self::socket::Socket;
 use self::write_coalescing::{CoalescingStream, Flush};
@@ -116,6 +118,9 @@ where
             settings: ArcSwap::from_pointee(settings),
         });
         edge.apply_limits();
+        let shown = Arc::downgrade(&edge);
+        let open = move || Some(shown.upgrade()?.queue.open_handshakes());
+        edge.metrics.depths.show(Queue::Handshakes, open);
         edge
     }
 

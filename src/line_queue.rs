@@ -192,6 +192,17 @@ impl LineQueue {
         shared.wake(state);
     }
 
+    /// Returns how many octets wait or are in transit; `None` once the queue is gone.
+    pub fn depth(&self) -> impl Fn() -> Option<u64> + Send + Sync + use<> {
+        let Handle(shared) = &*self.0;
+        let shared = Arc::downgrade(shared);
+        move || {
+            let shared = shared.upgrade()?;
+            let state = shared.lock();
+            u64::try_from(state.waiting.len() + state.in_hand).ok()
+        }
+    }
+
     /// Waits until everything queued before is written or lost, for at most `patience`. Returns
     /// true if it is.
     pub fn flush(&self, patience: Duration) -> bool {

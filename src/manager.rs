@@ -161,6 +161,7 @@ impl TlsManager {
             hook: CurrentHook::default(),
             in_memory,
             renewals: metrics.as_ref().map(|metrics| metrics.renewals.clone()),
+            running: (metrics.as_ref()).map(|metrics| metrics.renewals_running.clone()),
             events,
         };
         Ok(Self {

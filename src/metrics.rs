@@ -3,29 +3,49 @@
 //! Labels are bounded by the configuration: a site by its first host, a status by its class, never
 //! a raw path or a name that a client chose.
 
+mod catalog;
+mod depths;
+mod durations;
 mod ends;
 mod notify;
+mod exemplar;
+mod exposition;
+mod parsed_cache;
+mod process;
 mod sites;
 mod tunnels;
+mod upstreams;
 
+use std::fmt;
 use std::sync::Arc;
 
-use prometheus::{
-    Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
+pub use self::depths::{Depths, Queue};
+pub use self::durations::Durations;
 pub use self::ends::{CertificateEnds, End};
+pub use self::exemplar::Traced;
+pub use self::exposition::{Family, Format, Kind};
 pub use self::notify::NotifyMetrics;
-pub use self::sites::{SiteMetrics, Sites};
+pub use self::parsed_cache::ParsedCacheMetrics;
+pub use self::sites::{Ended, SiteMetrics, Sites};
 pub use self::tunnels::{TunnelMetrics, Tunnels};
+pub use self::upstreams::{UpstreamTimes, Upstreams};
+
+use self::catalog::Catalog;
+use self::exposition::{Exposition, Source};
+use self::process::Process;
 
 /// The metrics of one gateway.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
+    written: Arc<Written>,
     /// TLS handshakes by result: `ok`, `failed`, `timeout`, or `challenge` for the validation by a
     /// CA.
     pub handshakes: IntCounterVec,
+    /// Handshakes that failed, by reason.
+    pub handshake_failures: IntCounterVec,
     /// Handshakes whose SNI found no certificate.
     pub unknown_names: IntCounter,
     /// Handshakes refused because of the client's certificate, by reason.
@@ -44,15 +64,23 @@ pub struct Metrics {
     pub on_demand_waiting: IntGauge,
     /// Certificates requested from issuers, by issuer and result.
     pub renewals: IntCounterVec,
+    /// Certificates that issuers are being asked for.
+    pub renewals_running: IntGauge,
     /// Until when a CA limits requests, by issuer and scope of the limit.
     pub ca_limited: IntGaugeVec,
     /// Requests by site and status class, and seconds from a request's head to the end of its
     /// response by site.
     pub sites: Sites,
-    /// Requests that were refused, by reason, except those that a site has nothing for.
+    /// Requests that were refused, by reason.
     pub refused: IntCounterVec,
+    /// Requests that were refused for their head alone, by what is wrong with it.
+    pub malformed: IntCounterVec,
+    /// Requests that failed after they were accepted, by reason.
+    pub failed: IntCounterVec,
     /// Fetches of JWKS, by server and result.
     pub key_fetches: IntCounterVec,
+    /// How long the servers of upstreams take.
+    pub upstream_times: Upstreams,
     /// Attempts at an upstream by result.
     pub upstream_attempts: IntCounterVec,
     /// Retries of requests to an upstream by result.
@@ -75,6 +103,10 @@ pub struct Metrics {
     pub log_lines_lost: IntCounter,
     /// Open connections, by listener kind.
     pub connections: IntGaugeVec,
+    /// Accepted connections, by listener kind.
+    pub accepted: IntCounterVec,
+    /// How much waits in queues.
+    pub depths: Depths,
     /// Connections closed or kept waiting because of a limit, by limit.
     pub limited: IntCounterVec,
     /// Connections of balancers refused for want of a PROXY protocol header, by reason.
@@ -91,226 +123,224 @@ impl Metrics {
     /// # Errors
     /// If two metrics share a name, which is a bug in this file.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let gauge = |name: &str, help: &str| {
-            let metric = IntGauge::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let counter = |name: &str, help: &str| {
-            let metric = IntCounter::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let sites = Sites::new(
-            (
-                "snigate_requests_total",
-                "Requests by site and status class.",
-            ),
-            (
-                "snigate_request_duration_seconds",
-                "From the request's head to the end of its response.",
-            ),
+        let mut catalog = Catalog::default();
+        let sites = Sites::default();
+        let certificate_ends = CertificateEnds::default();
+        let upstream_times = Upstreams::default();
+        let depths = Depths::default();
+        for families in [
+            &sites::FAMILIES[..],
+            &ends::FAMILIES,
+            &upstreams::FAMILIES,
+            &depths::families(),
+            &process::FAMILIES,
+        ] {
+            catalog.list(families);
+        }
+        let sources: Vec<Box<dyn Source>> = vec![
+            Box::new(sites.clone()),
+            Box::new(certificate_ends.clone()),
+            Box::new(upstream_times.clone()),
+            Box::new(depths.clone()),
+            Box::new(Process),
+        ];
+        catalog
+            .gauges(
+                "snigate_build_info",
+                "Always 1; the labels say which version runs, and with which OpenSSL.",
+                &["version", "openssl"],
+            )?
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), openssl_version()])
+            .set(1);
+        let reloads = catalog.counters(
+            "snigate_config_reloads_total",
+            "Configuration reloads by result.",
+            &["result"],
         )?;
-        registry.register(Box::new(sites.clone()))?;
-        let certificate_ends = CertificateEnds::new(
-            (
-                "snigate_certificate_not_after_seconds",
-                "Unix time at which the certificate of a site's name expires, of those that expire \
-                 first.",
-            ),
-            (
-                "snigate_certificates_not_shown",
-                "Certificates whose expiry is not shown because others expire earlier.",
-            ),
-        )?;
-        registry.register(Box::new(certificate_ends.clone()))?;
-        gauges(
-            "snigate_build_info",
-            "Always 1; the labels say which version runs, and with which OpenSSL.",
-            &["version", "openssl"],
-        )?
-        .with_label_values(&[env!("CARGO_PKG_VERSION"), openssl_version()])
-        .set(1);
+        for result in ["ok", "refused"] {
+            reloads.with_label_values(&[result]);
+        }
         Ok(Self {
-            handshakes: counters(
+            handshakes: catalog.counters(
                 "snigate_tls_handshakes_total",
                 "TLS handshakes by result.",
                 &["result", "version", "group", "resumed"],
             )?,
-            unknown_names: counter(
+            handshake_failures: catalog.counters(
+                "snigate_tls_handshake_failures_total",
+                "TLS handshakes that did not succeed, by reason.",
+                &["reason"],
+            )?,
+            unknown_names: catalog.counter(
                 "snigate_tls_unknown_names_total",
                 "TLS handshakes whose server name has no certificate.",
             )?,
-            client_certificates_refused: counters(
+            client_certificates_refused: catalog.counters(
                 "snigate_tls_client_certificates_refused_total",
                 "TLS handshakes refused because of the client's certificate, by reason.",
                 &["reason"],
             )?,
-            certificates: gauges(
+            certificates: catalog.gauges(
                 "snigate_certificates",
                 "Certificates that are loaded, by source.",
                 &["source"],
             )?,
-            parsed_cache: ParsedCacheMetrics {
-                hits: counter(
-                    "snigate_certificate_cache_hits_total",
-                    "Handshakes whose certificate was already parsed.",
-                )?,
-                misses: counter(
-                    "snigate_certificate_cache_misses_total",
-                    "Handshakes whose certificate had to be parsed or read first.",
-                )?,
-                evictions: counter(
-                    "snigate_certificate_cache_evictions_total",
-                    "Parsed certificates evicted to make room.",
-                )?,
-                bytes: gauge(
-                    "snigate_certificate_cache_bytes",
-                    "Approximate memory used by parsed certificates.",
-                )?,
-            },
+            parsed_cache: ParsedCacheMetrics::new(&mut catalog)?,
             certificate_ends,
-            files_read: counter(
+            files_read: catalog.counter(
                 "snigate_certificate_files_read_total",
                 "Certificates whose files were read, at the start or because they changed.",
             )?,
-            on_demand: counters(
+            on_demand: catalog.counters(
                 "snigate_on_demand_total",
                 "Names that requested a certificate on demand, by outcome.",
                 &["result"],
             )?,
-            on_demand_waiting: gauge(
+            on_demand_waiting: catalog.gauge(
                 "snigate_on_demand_waiting",
                 "Handshakes that are waiting for a certificate on demand.",
             )?,
-            renewals: counters(
+            renewals: catalog.counters(
                 "snigate_certificate_renewals_total",
                 "Certificates requested from issuers, by issuer and result.",
                 &["issuer", "result"],
             )?,
-            ca_limited: gauges(
+            renewals_running: catalog.gauge(
+                "snigate_certificate_renewals_running",
+                "Certificates that issuers are being asked for.",
+            )?,
+            ca_limited: catalog.gauges(
                 "snigate_ca_limited_until_seconds",
                 "Unix time at which a CA's limit ends, by issuer and scope.",
                 &["issuer", "scope"],
             )?,
             sites,
-            refused: counters(
+            refused: catalog.counters(
                 "snigate_requests_refused_total",
                 "Requests that were refused, by reason.",
                 &["reason"],
             )?,
-            key_fetches: counters(
+            malformed: catalog.counters(
+                "snigate_requests_malformed_total",
+                "Requests that were refused for their head alone, by what is wrong with it.",
+                &["reason"],
+            )?,
+            failed: catalog.counters(
+                "snigate_requests_failed_total",
+                "Requests that failed after they had been accepted, by reason.",
+                &["reason"],
+            )?,
+            key_fetches: catalog.counters(
                 "snigate_jwks_fetches_total",
                 "Fetches of JWKS, by server and result.",
                 &["server", "result"],
             )?,
-            upstream_attempts: counters(
+            upstream_times,
+            upstream_attempts: catalog.counters(
                 "snigate_upstream_attempts_total",
                 "Attempts at an upstream by result.",
                 &["upstream", "result"],
             )?,
-            upstream_retries: counters(
+            upstream_retries: catalog.counters(
                 "snigate_upstream_retries_total",
                 "Retries of requests to an upstream: sent, or not because the budget was used up.",
                 &["upstream", "result"],
             )?,
-            upstream_ejections: counters(
+            upstream_ejections: catalog.counters(
                 "snigate_upstream_ejections_total",
                 "Servers of an upstream that were left out because requests to them failed.",
                 &["upstream"],
             )?,
-            upstream_healthy: gauges(
+            upstream_healthy: catalog.gauges(
                 "snigate_upstream_healthy",
                 "1 for a server's address whose health checks succeed, 0 if they fail.",
                 &["upstream", "server"],
             )?,
-            upstream_drained: gauges(
+            upstream_drained: catalog.gauges(
                 "snigate_upstream_drained",
                 "1 for a server's address that is drained.",
                 &["upstream", "server"],
             )?,
-            reloads: counters(
-                "snigate_config_reloads_total",
-                "Configuration reloads by result.",
-                &["result"],
-            )?,
-            last_reload_successful: gauge(
+            reloads,
+            last_reload_successful: catalog.gauge(
                 "snigate_config_last_reload_successful",
                 "1 if the last reload was applied, 0 if it was refused.",
             )?,
-            last_reload_timestamp: gauge(
+            last_reload_timestamp: catalog.gauge(
                 "snigate_config_last_reload_timestamp_seconds",
                 "Unix time of the last reload that was applied.",
             )?,
-            access_lines_lost: counter(
+            access_lines_lost: catalog.counter(
                 "snigate_access_log_lines_lost_total",
                 "Lines of the access log that were lost: written too slowly, or not at all.",
             )?,
-            log_lines_lost: counter(
+            log_lines_lost: catalog.counter(
                 "snigate_log_lines_lost_total",
                 "Lines of the gateway's own log that were lost: written too slowly, or not at all.",
             )?,
-            connections: gauges(
+            connections: catalog.gauges(
                 "snigate_connections",
                 "Connections that are open, by listener kind.",
                 &["listener"],
             )?,
-            limited: counters(
+            accepted: catalog.counters(
+                "snigate_connections_accepted_total",
+                "Connections that were accepted, by listener kind.",
+                &["listener"],
+            )?,
+            depths,
+            limited: catalog.counters(
                 "snigate_connections_limited_total",
                 "Connections closed or kept waiting because they met a limit, by limit.",
                 &["limit"],
             )?,
-            proxy_protocol_refused: counters(
+            proxy_protocol_refused: catalog.counters(
                 "snigate_proxy_protocol_refused_total",
                 "Connections of load balancers refused for lack of a PROXY protocol header, by reason.",
                 &["reason"],
             )?,
-            tunnels: Tunnels {
-                open: gauges(
-                    "snigate_tunnels",
-                    "Open connections that are passed on octet by octet, by site.",
-                    &["site"],
-                )?,
-                ended: counters(
-                    "snigate_tunnels_total",
-                    "Connections that were passed on octet by octet or refused, by how they ended.",
-                    &["site", "result"],
-                )?,
-                octets: counters(
-                    "snigate_tunnel_bytes_total",
-                    "Octets received from clients and sent to them on such connections.",
-                    &["site", "direction"],
-                )?,
-            },
-            notify: NotifyMetrics::register(&registry)?,
-            registry,
+            tunnels: Tunnels::new(&mut catalog)?,
+            notify: NotifyMetrics::new(&mut catalog)?,
+            registry: catalog.registry,
+            written: Arc::new(Written {
+                sources,
+                families: catalog.families,
+            }),
         })
     }
 
-    /// All metrics in Prometheus's text format.
-    ///
-    /// # Errors
-    /// If a metric cannot be encoded.
-    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
-        let mut text = Vec::with_capacity(4096);
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
+    /// All metrics as a text. It waits for nothing that serves clients.
+    pub fn render(&self, format: Format) -> Vec<u8> {
+        let mut text = Exposition::new(format);
+        for family in self.registry.gather() {
+            text.family(&family);
+        }
+        for source in &self.written.sources {
+            source.write(&mut text);
+        }
+        text.finish()
+    }
+
+    /// Every metric, also those without a sample yet.
+    pub fn families(&self) -> &[Family] {
+        &self.written.families
     }
 
     /// The request metrics of one site, so that a request looks nothing up.
     pub fn site(&self, site: &Arc<str>) -> SiteMetrics {
         self.sites.site(site)
+    }
+}
+
+/// What is not gathered by the registry, and a list of all.
+struct Written {
+    sources: Vec<Box<dyn Source>>,
+    families: Vec<Family>,
+}
+
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Written").finish_non_exhaustive()
     }
 }
 
@@ -321,36 +351,31 @@ fn openssl_version() -> &'static str {
     text.split(' ').nth(1).unwrap_or(text)
 }
 
-/// Metrics of the certificates that are kept parsed.
-#[derive(Clone, Debug)]
-pub struct ParsedCacheMetrics {
-    /// Handshakes that found their certificate ready.
-    pub hits: IntCounter,
-    /// Handshakes that had to have it parsed or fetched.
-    pub misses: IntCounter,
-    /// Evicted certificates.
-    pub evictions: IntCounter,
-    /// The size of parsed certificates, in octets.
-    pub bytes: IntGauge,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn metrics_register_and_render() {
+    fn names_are_those_that_open_metrics_allows() {
         let metrics = Metrics::new().expect("unique names");
-        let site = metrics.site(&"a.example".into());
-        site.observe(204, 0.002);
-        let text = String::from_utf8(metrics.render().expect("encodable")).expect("text");
-        assert!(text.contains(r#"snigate_requests_total{site="a.example",status="2xx"} 1"#));
+        let mut families: Vec<_> = metrics.families().iter().collect();
+        for family in &families {
+            let is_total = family.name.ends_with("_total");
+            assert_eq!(is_total, family.kind == Kind::Counter, "{}", family.name);
+            assert!(family.help.ends_with('.'), "{}", family.name);
+        }
+        // A counter is known by its name without the suffix.
+        let name = |family: &Family| family.name.trim_end_matches("_total").to_owned();
+        families.sort_by_key(|family| name(family));
+        for pair in families.windows(2) {
+            assert_ne!(name(pair[0]), name(pair[1]));
+        }
     }
 
     #[test]
     fn the_program_names_the_maintained_openssl_that_it_is_built_with() {
         let metrics = Metrics::new().expect("unique names");
-        let text = String::from_utf8(metrics.render().expect("encodable")).expect("text");
+        let text = String::from_utf8(metrics.render(Format::Text)).expect("text");
         let version = env!("CARGO_PKG_VERSION");
         let info = r#"snigate_build_info{openssl="4.0."#;
         let line = text.lines().find(|line| line.starts_with(info));

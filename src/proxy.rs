@@ -27,6 +27,7 @@ mod endpoint;
 mod error_page;
 mod explain;
 mod failure;
+mod failure_reason;
 mod file_transfer;
 mod files;
 mod flow;
@@ -68,6 +69,7 @@ mod retry_budget;
 mod rewriting;
 mod route;
 mod server;
+mod server_times;
 mod server_tls;
 mod session_body;
 mod site_limits;
@@ -79,6 +81,7 @@ mod tls_failure;
 mod tls_policy;
 mod tls_stream;
 mod token_keys;
+mod trace;
 mod trailers;
 mod tunnel;
 mod upstream;
@@ -124,14 +127,16 @@ use self::authentication::{Authenticator, Denial};
 use self::connection_limit::{ConnectionLimit, Resource};
 use self::decision::Router;
 use self::dial::Dialer;
+use self::failure_reason::FailureCounters;
 use self::file_transfer::FileReaders;
 use self::refusal::{Refusal, RefusalCounters};
 use self::request_ctx::{RequestCtx, RequestRecord};
 use self::response::LocalResponse;
+use self::trace::trace_id;
 use crate::access_log::{AccessLog, Sampler};
 use crate::clock::{Clock as _, SystemClock, UnixTime};
 use crate::config::model::Config;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Traced};
 use crate::tls::GlobalCertificate;
 
 /// The most lines in the access log, in a second, for requests that are refused and have no site.
@@ -163,6 +168,7 @@ pub struct Gateway {
     access: Arc<ArcSwap<AccessLog>>,
     refused_lines: Arc<Sampler>,
     refused: RefusalCounters,
+    failed: FailureCounters,
     connection_limit: Arc<ConnectionLimit>,
     file_limit: Arc<ConnectionLimit>,
     dialer: Dialer,
@@ -185,6 +191,7 @@ impl Gateway {
             access,
             refused_lines: Arc::new(Sampler::per_second(REFUSED_LINES)),
             refused: RefusalCounters::new(metrics),
+            failed: FailureCounters::new(metrics),
             connection_limit: Arc::default(),
             file_limit: Arc::new(ConnectionLimit::of(Resource::File)),
             dialer: Dialer::default(),
@@ -267,7 +274,16 @@ impl Gateway {
 
     /// Counts and logs a request that has ended, with so many octets after the response's head.
     fn record_request(&self, ctx: &RequestCtx, status: u16, octets: usize, request: &Request<'_>) {
-        ctx.count_status(status);
+        if let Some(reason) = ctx.failure_reason(status) {
+            self.failed.count(reason);
+        }
+        let is_traced = ctx.decision.as_ref().is_some_and(|one| one.is_traced);
+        let trace_id = is_traced.then(|| trace_id(request.fields)).flatten();
+        let at = |id| Traced {
+            id,
+            at: SystemClock.now(),
+        };
+        ctx.count(status, octets, trace_id.map(at));
         self.log_request(ctx, status, octets, request);
     }
 

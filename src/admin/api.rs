@@ -53,22 +53,6 @@ pub(super) async fn readyz(
     }
 }
 
-pub(super) async fn metrics(State(state): State<AdminState>) -> Result<Response, Problem> {
-    match state.metrics.render() {
-        Ok(text) => {
-            let kind = (
-                header::CONTENT_TYPE,
-                "text/plain; version=0.0.4; charset=utf-8",
-            );
-            Ok(([kind], text).into_response())
-        }
-        Err(error) => Err(Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("the metrics cannot be encoded: {error}"),
-        )),
-    }
-}
-
 pub(super) async fn status(State(state): State<AdminState>) -> Json<Status> {
     Json(state.control.status())
 }

@@ -28,6 +28,7 @@ use crate::admin::LogView;
 use crate::config;
 use crate::config::model::{Log, LogFormat};
 use crate::lock::MutexExt as _;
+use crate::metrics::{Depths, Queue};
 use crate::reload::ProgramLog;
 
 /// What libraries may log of themselves. Not what clients do to their connections: whoever sends
@@ -116,6 +117,14 @@ impl OwnLog {
             }));
         }
         LastLines(self.0.as_ref().map(|running| Arc::clone(&running.output)))
+    }
+
+    /// Shows how much waits to be written, among the metrics.
+    pub(super) fn show_depth(&self, depths: &Depths) {
+        if let Some(running) = &self.0 {
+            let output = Arc::clone(&running.output);
+            depths.show(Queue::Log, move || output.depth());
+        }
     }
 
     /// Writes where the configuration says from now on.

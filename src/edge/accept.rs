@@ -54,6 +54,7 @@ where
     };
     let connections = &edge.metrics.connections;
     let open = connections.with_label_values(&[at.kind.as_str()]);
+    let accepted_total = edge.metrics.accepted.with_label_values(&[at.kind.as_str()]);
     let mut failing = false;
     loop {
         let next = async {
@@ -90,6 +91,7 @@ where
             tracing::info!(%address, "accepting connections again");
             failing = false;
         }
+        accepted_total.inc();
         if let Some((stream, arrival, guard)) = accepted {
             serve(&edge, stream, arrival, &at, guard, &shutdown);
         }

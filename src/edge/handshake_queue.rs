@@ -38,6 +38,11 @@ impl HandshakeQueue {
         }
     }
 
+    /// How many handshakes have begun and not ended.
+    pub(super) fn open_handshakes(&self) -> u64 {
+        self.open.load(Ordering::Relaxed) as u64
+    }
+
     /// Runs `handshake` to its end. If more handshakes than threads are open, each step waits for
     /// its turn. Between steps, when the handshake waits for its client, it has no turn, and its
     /// connection may be closed to make room for another.

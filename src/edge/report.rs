@@ -8,6 +8,7 @@ use std::time::Duration;
 use pingora_core::protocols::SocketDigest;
 
 use super::announced::Unannounced;
+use super::handshake_reason::{HandshakeFailure, ReasonCounters};
 use super::refusal::Refusal;
 use super::refused_lines::RefusedLines;
 use super::stream::Peer;
@@ -19,6 +20,7 @@ use crate::tls::{ClientRefusal, Handshake};
 pub(super) struct Report {
     pub(super) lines: RefusedLines,
     metrics: Metrics,
+    reasons: ReasonCounters,
     handshakes: Throttle,
     unknown_names: Throttle,
     requests: Throttle,
@@ -30,33 +32,23 @@ pub(super) struct Report {
     unannounced: Throttle,
 }
 
-/// How a handshake failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HandshakeFailure {
-    Failed,
-    /// It was closed to make room for another connection.
-    LetGo,
-    /// The gateway was stopped.
-    Stopped,
-    TimedOut,
-}
-
-impl HandshakeFailure {
-    /// The value of the metrics' `result` label.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Failed => "failed",
-            Self::LetGo => "let_go",
-            Self::Stopped => "stopped",
-            Self::TimedOut => "timeout",
-        }
-    }
-}
+/// The limits on connections.
+const LIMITS: [&str; 4] = [
+    "max_connections",
+    "max_connections_per_ip",
+    "max_handshakes_per_ip",
+    "http2_flood",
+];
 
 impl Report {
     pub(super) fn new(metrics: Metrics) -> Self {
+        for limit in LIMITS {
+            // An increase is seen only by who has seen the count before.
+            metrics.limited.with_label_values(&[limit]);
+        }
         Self {
             lines: RefusedLines::default(),
+            reasons: ReasonCounters::new(&metrics),
             metrics,
             handshakes: Throttle::default(),
             unknown_names: Throttle::default(),
@@ -83,7 +75,10 @@ impl Report {
             .handshakes
             .with_label_values(&[result, "none", "none", "false"])
             .inc();
-        let refusal = error.and_then(|error| handshake.client_refusal(&error.to_string()));
+        let error = error.map(ToString::to_string);
+        let error = error.as_deref();
+        let refusal = error.and_then(|error| handshake.client_refusal(error));
+        let reason = self.reasons.count(how, handshake, error, refusal.is_some());
         if let Some(refusal) = refusal {
             self.log_client_refusal(refusal, peer, handshake);
             return;
@@ -94,7 +89,8 @@ impl Report {
                 server_name = handshake.server_name(),
                 unknown_name = handshake.is_unknown_name(),
                 result,
-                error = error.map(tracing::field::display),
+                reason,
+                error,
                 held_back,
                 "TLS handshake failed"
             );
@@ -147,7 +143,7 @@ impl Report {
     /// Counts and logs a request that was refused before it was passed on.
     pub(super) fn log_refused_request(&self, peer: Option<&SocketDigest>, refusal: &Refusal) {
         let reason = refusal.reason;
-        self.metrics.refused.with_label_values(&[reason]).inc();
+        self.metrics.malformed.with_label_values(&[reason]).inc();
         if let Some(held_back) = self.requests.admit() {
             let peer = peer.and_then(SocketDigest::peer_addr);
             tracing::debug!(

@@ -18,8 +18,8 @@ use pingora_core::protocols::{GetProxyDigest as _, GetSocketDigest as _, UniqueI
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
+use super::handshake_reason::HandshakeFailure;
 use super::http1::transport::is_reset;
-use super::report::HandshakeFailure;
 use super::slot::{Occupied, Slot};
 use super::socket::Socket;
 use super::{Edge, wait_last_call};

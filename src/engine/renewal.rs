@@ -260,7 +260,11 @@ impl Work {
         let is_begun = !due.jobs.is_empty();
         for job in due.jobs {
             let deps = engine.deps.clone();
-            self.tasks.spawn(async move { job.run(&deps).await });
+            let running = deps.count_running();
+            self.tasks.spawn(async move {
+                let _running = running;
+                job.run(&deps).await
+            });
         }
         (due.next, is_begun)
     }

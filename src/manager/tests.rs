@@ -360,7 +360,7 @@ fn metrics_follow() {
     fixture
         .manager
         .apply(&config(vec![fixture.directory()], Vec::new()));
-    let text = || String::from_utf8(metrics.render().expect("encodable")).expect("text");
+    let text = || String::from_utf8(metrics.render(crate::metrics::Format::Text)).expect("text");
     let ends = format!(
         r#"snigate_certificate_not_after_seconds{{name="a.example",source="directory"}} {}"#,
         (NOW + 90 * DAY).as_secs()

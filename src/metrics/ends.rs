@@ -1,15 +1,14 @@
-//! When certificates expire: a gauge for each of those that expire first, made at the time of the
+//! When certificates expire: a sample for each of those that expire first, made at the time of the
 //! scrape.
 //!
 //! A million gauges would take a gigabyte here, and more wherever they are collected.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use super::exposition::{Exposition, Family, Kind, Source};
 use crate::lock::MutexExt;
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-use prometheus::{IntGauge, IntGaugeVec, Opts};
 
 /// The end of a certificate's validity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,32 +23,29 @@ pub struct End {
 type Shown = dyn Fn() -> (Vec<End>, usize) + Send + Sync;
 
 /// The gauges. A handle; clones show the same.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct CertificateEnds {
-    ends: Opts,
-    hidden: IntGauge,
-    desc: Desc,
     shown: Arc<Mutex<Option<Box<Shown>>>>,
 }
 
-impl CertificateEnds {
-    /// Gauges with these names and descriptions, one for each end and one for all others.
-    pub(super) fn new(ends: (&str, &str), hidden: (&str, &str)) -> Result<Self, prometheus::Error> {
-        let ends = Opts::new(ends.0, ends.1);
-        let labels = LABELS.map(str::to_owned).to_vec();
-        Ok(Self {
-            desc: Desc::new(
-                ends.fq_name(),
-                ends.help.clone(),
-                labels,
-                ends.const_labels.clone(),
-            )?,
-            ends,
-            hidden: IntGauge::new(hidden.0, hidden.1)?,
-            shown: Arc::default(),
-        })
-    }
+const ENDS: Family = Family {
+    name: "snigate_certificate_not_after_seconds",
+    kind: Kind::Gauge,
+    labels: &["name", "source"],
+    help: "Unix time at which the certificate of a site's name expires, of those that expire first.",
+};
 
+const HIDDEN: Family = Family {
+    name: "snigate_certificates_not_shown",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "Certificates whose expiry is not shown because others expire earlier.",
+};
+
+/// What is written here.
+pub(super) const FAMILIES: [Family; 2] = [ENDS, HIDDEN];
+
+impl CertificateEnds {
     /// Shows from now on what `shown` returns.
     pub fn show(&self, shown: impl Fn() -> (Vec<End>, usize) + Send + Sync + 'static) {
         let mut place = self.shown.lock_unpoisoned();
@@ -57,30 +53,24 @@ impl CertificateEnds {
     }
 }
 
-const LABELS: [&str; 2] = ["name", "source"];
-
-impl Collector for CertificateEnds {
-    fn desc(&self) -> Vec<&Desc> {
-        let mut descs = vec![&self.desc];
-        descs.extend(self.hidden.desc());
-        descs
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
+impl Source for CertificateEnds {
+    fn write(&self, to: &mut Exposition) {
         let place = self.shown.lock_unpoisoned();
         let (ends, hidden) = place.as_ref().map(|shown| shown()).unwrap_or_default();
         drop(place);
-        let Ok(gauges) = IntGaugeVec::new(self.ends.clone(), &LABELS) else {
-            return Vec::new();
-        };
-        // The last entry of a name is the one that expires first.
-        for End { name, source, end } in ends.iter().rev() {
-            gauges.with_label_values(&[name, source]).set(*end);
+        if !ends.is_empty() {
+            to.begin(ENDS.name, ENDS.kind, ENDS.help);
         }
-        self.hidden.set(i64::try_from(hidden).unwrap_or(i64::MAX));
-        let mut families = gauges.collect();
-        families.extend(self.hidden.collect());
-        families
+        // The first entry of a name is the one that expires first.
+        let mut written = HashSet::with_capacity(ends.len());
+        for End { name, source, end } in &ends {
+            if written.insert((name, source)) {
+                let labels = [("name", &**name), ("source", &**source)];
+                to.sample(ENDS.name, &labels, *end as f64);
+            }
+        }
+        to.begin(HIDDEN.name, HIDDEN.kind, HIDDEN.help);
+        to.integer(HIDDEN.name, &[], hidden as u64);
     }
 }
 

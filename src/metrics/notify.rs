@@ -1,6 +1,8 @@
 //! Notifications, by the names of their recipients.
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGaugeVec};
+
+use super::catalog::Catalog;
 
 /// What becomes of notifications.
 #[derive(Clone, Debug)]
@@ -14,39 +16,23 @@ pub struct NotifyMetrics {
 }
 
 impl NotifyMetrics {
-    /// Registers the metrics.
-    ///
-    /// # Errors
-    /// If another metric has the name of one of them.
-    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let attempts = IntCounterVec::new(
-            Opts::new(
+    pub(super) fn new(catalog: &mut Catalog) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            attempts: catalog.counters(
                 "snigate_notifications_total",
                 "Attempts to deliver a notification, by recipient and result.",
-            ),
-            &["hook", "result"],
-        )?;
-        let dropped = IntCounterVec::new(
-            Opts::new(
+                &["hook", "result"],
+            )?,
+            dropped: catalog.counters(
                 "snigate_notification_events_dropped_total",
                 "Events that a recipient did not get because too many waited for it.",
-            ),
-            &["hook"],
-        )?;
-        let waiting = IntGaugeVec::new(
-            Opts::new(
+                &["hook"],
+            )?,
+            waiting: catalog.gauges(
                 "snigate_notification_events_waiting",
                 "Events that wait to be delivered to a recipient.",
-            ),
-            &["hook"],
-        )?;
-        registry.register(Box::new(attempts.clone()))?;
-        registry.register(Box::new(dropped.clone()))?;
-        registry.register(Box::new(waiting.clone()))?;
-        Ok(Self {
-            attempts,
-            dropped,
-            waiting,
+                &["hook"],
+            )?,
         })
     }
 

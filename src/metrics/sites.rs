@@ -1,60 +1,83 @@
 //! Request counts of each site.
 //!
 //! A site takes memory here only after its first request, and little: there may be a million, of
-//! which most are rarely requested.
+//! which most are rarely requested. Only so many have counts of their own; the requests of all
+//! others are summed up.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
+use super::durations::Durations;
+use super::exemplar::Traced;
+use super::exposition::{Exposition, Family, Kind, Source};
 use crate::lock::MutexExt;
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 /// The classes of statuses, in their order.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// The upper bounds of the duration buckets, in seconds; longer durations are in one more.
-const BOUNDS: [f64; 14] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
-];
+/// How many sites are shown by name: the first that have a request.
+const MOST: usize = 5_000;
 
-const MICROS: f64 = 1e6;
+/// The label of all others. It is no host.
+const OTHERS: &str = "(others)";
+
+const REQUESTS: Family = Family {
+    name: "snigate_requests_total",
+    kind: Kind::Counter,
+    labels: &["site", "status"],
+    help: "Requests by site and status class.",
+};
+
+const DURATIONS: Family = Family {
+    name: "snigate_request_duration_seconds",
+    kind: Kind::Histogram,
+    labels: &["site"],
+    help: "From the request's head to the end of its response.",
+};
+
+const OCTETS: Family = Family {
+    name: "snigate_response_bytes_total",
+    kind: Kind::Counter,
+    labels: &["site"],
+    help: "Octets of response bodies that were sent to clients, by site.",
+};
+
+/// What is written here.
+pub(super) const FAMILIES: [Family; 3] = [REQUESTS, DURATIONS, OCTETS];
 
 /// The requests of all sites. A handle; clones share the counts.
-#[derive(Clone)]
-pub struct Sites {
-    requests: Desc,
-    durations: Desc,
-    counts: Arc<Mutex<BTreeMap<Arc<str>, Arc<Counts>>>>,
+#[derive(Clone, Default)]
+pub struct Sites(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    by_name: Mutex<BTreeMap<Arc<str>, Arc<Counts>>>,
+    others: Arc<Counts>,
 }
 
 #[derive(Default)]
 struct Counts {
     by_class: [AtomicU64; CLASSES.len()],
-    by_duration: [AtomicU64; BOUNDS.len() + 1],
-    micros: AtomicU64,
+    durations: Durations,
+    octets: AtomicU64,
+}
+
+/// A request that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    pub status: u16,
+    /// From its head to the end of its response.
+    pub duration: Duration,
+    /// Of the response's body.
+    pub octets: usize,
+    /// The trace that it belongs to.
+    pub traced: Option<Traced>,
 }
 
 impl Sites {
-    /// Counts requests by site and status class, and their durations, with these names and
-    /// descriptions.
-    pub(super) fn new(
-        requests: (&str, &str),
-        durations: (&str, &str),
-    ) -> Result<Self, prometheus::Error> {
-        let desc = |(name, help): (&str, &str), labels: &[&str]| {
-            let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-            Desc::new(name.to_owned(), help.to_owned(), labels, Default::default())
-        };
-        Ok(Self {
-            requests: desc(requests, &["site", "status"])?,
-            durations: desc(durations, &["site"])?,
-            counts: Arc::default(),
-        })
-    }
-
     /// The counts of a site, continued if it has had requests.
     pub(super) fn site(&self, name: &Arc<str>) -> SiteMetrics {
         let known = self.lock().get(name).cloned();
@@ -65,15 +88,28 @@ impl Sites {
         }
     }
 
+    /// The counts of a site that has its first request.
     fn counts(&self, name: &Arc<str>) -> Arc<Counts> {
         let mut all = self.lock();
+        if all.len() >= MOST && !all.contains_key(name) {
+            // Some may be of sites that are gone.
+            forget_gone(&mut all);
+        }
+        if all.len() >= MOST && !all.contains_key(name) {
+            return Arc::clone(&self.0.others);
+        }
         Arc::clone(all.entry(Arc::clone(name)).or_default())
     }
 
     /// A panic while the lock was held leaves at worst one site that is not shown.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<Counts>>> {
-        self.counts.lock_unpoisoned()
+        self.0.by_name.lock_unpoisoned()
     }
+}
+
+/// Live sites hold their counts too.
+fn forget_gone(all: &mut BTreeMap<Arc<str>, Arc<Counts>>) {
+    all.retain(|_, counts| Arc::strong_count(counts) > 1);
 }
 
 impl fmt::Debug for Sites {
@@ -92,20 +128,16 @@ pub struct SiteMetrics {
 }
 
 impl SiteMetrics {
-    /// Counts one request that ended with `status` after `seconds`.
-    pub fn observe(&self, status: u16, seconds: f64) {
+    /// Counts a request.
+    pub fn observe(&self, ended: &Ended) {
         let counts = self.counts.get_or_init(|| self.sites.counts(&self.name));
-        let class = usize::from(status / 100).saturating_sub(1);
+        let class = usize::from(ended.status / 100).saturating_sub(1);
         if let Some(counter) = counts.by_class.get(class) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
-        let bucket = BOUNDS.iter().position(|bound| seconds <= *bound);
-        if let Some(bucket) = counts.by_duration.get(bucket.unwrap_or(BOUNDS.len())) {
-            bucket.fetch_add(1, Ordering::Relaxed);
-        }
-        // Negative values and NaN count as zero.
-        let micros = (seconds * MICROS) as u64;
-        counts.micros.fetch_add(micros, Ordering::Relaxed);
+        counts.durations.observe(ended.duration, ended.traced);
+        let octets = ended.octets as u64;
+        counts.octets.fetch_add(octets, Ordering::Relaxed);
     }
 }
 
@@ -115,94 +147,61 @@ impl fmt::Debug for Counts {
     }
 }
 
-impl Collector for Sites {
-    fn desc(&self) -> Vec<&Desc> {
-        vec![&self.requests, &self.durations]
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
+impl Source for Sites {
+    fn write(&self, to: &mut Exposition) {
         let mut all = self.lock();
-        // Live sites hold their counts too: these are of sites that are gone.
-        all.retain(|_, counts| Arc::strong_count(counts) > 1);
-        let all: Vec<_> = all
+        forget_gone(&mut all);
+        let mut sites: Vec<_> = all
             .iter()
             .map(|(name, counts)| (Arc::clone(name), Arc::clone(counts)))
             .collect();
-        let requests = all.iter().flat_map(|(name, counts)| {
-            let classes = CLASSES.iter().zip(&counts.by_class);
-            classes.map(|(class, count)| {
-                let mut metric =
-                    Metric::from_label(vec![pair("site", name), pair("status", class)]);
-                let mut counter = Counter::default();
-                counter.set_value(float(count.load(Ordering::Relaxed)));
-                metric.set_counter(counter);
-                metric
-            })
-        });
-        let requests = family(&self.requests, MetricType::COUNTER, requests.collect());
-        let durations = all.iter().map(|(name, counts)| {
-            let mut metric = Metric::from_label(vec![pair("site", name)]);
-            metric.set_histogram(counts.histogram());
-            metric
-        });
-        let durations = family(&self.durations, MetricType::HISTOGRAM, durations.collect());
-        // Without any site there is nothing to export.
-        let families = [requests, durations].into_iter();
-        families
-            .filter(|one| !one.get_metric().is_empty())
-            .collect()
-    }
-}
-
-impl Counts {
-    fn histogram(&self) -> Histogram {
-        let mut all = 0;
-        let mut buckets = Vec::with_capacity(BOUNDS.len());
-        for (bound, count) in BOUNDS.iter().zip(&self.by_duration) {
-            all += count.load(Ordering::Relaxed);
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(*bound);
-            bucket.set_cumulative_count(all);
-            buckets.push(bucket);
+        drop(all);
+        let others = &self.0.others;
+        if others.by_class.iter().any(|count| load(count) > 0) {
+            sites.push((OTHERS.into(), Arc::clone(others)));
         }
-        let beyond = self.by_duration.last();
-        all += beyond.map_or(0, |count| count.load(Ordering::Relaxed));
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(buckets);
-        histogram.set_sample_count(all);
-        histogram.set_sample_sum(float(self.micros.load(Ordering::Relaxed)) / MICROS);
-        histogram
+        if sites.is_empty() {
+            return;
+        }
+        to.begin(REQUESTS.name, REQUESTS.kind, REQUESTS.help);
+        for (site, counts) in &sites {
+            for (class, count) in CLASSES.iter().zip(&counts.by_class) {
+                let labels = [("site", &**site), ("status", *class)];
+                to.integer(REQUESTS.name, &labels, load(count));
+            }
+        }
+        to.begin(DURATIONS.name, DURATIONS.kind, DURATIONS.help);
+        for (site, counts) in &sites {
+            let durations = &counts.durations;
+            durations.write(DURATIONS.name, &[("site", site)], to);
+        }
+        to.begin(OCTETS.name, OCTETS.kind, OCTETS.help);
+        for (site, counts) in &sites {
+            to.integer(OCTETS.name, &[("site", site)], load(&counts.octets));
+        }
     }
 }
 
-fn family(desc: &Desc, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(desc.fq_name.clone());
-    family.set_help(desc.help.clone());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
-}
-
-fn pair(name: &str, value: &str) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value.to_owned());
-    pair
-}
-
-/// Prometheus uses floating point.
-fn float(count: u64) -> f64 {
-    count as f64
+fn load(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Metrics;
+    use super::super::{Format, Metrics};
     use super::*;
 
     fn text(metrics: &Metrics) -> String {
-        String::from_utf8(metrics.render().expect("encodable")).expect("text")
+        String::from_utf8(metrics.render(Format::Text)).expect("text")
+    }
+
+    fn ended(status: u16, micros: u64) -> Ended {
+        Ended {
+            status,
+            duration: Duration::from_micros(micros),
+            octets: 3,
+            traced: None,
+        }
     }
 
     #[test]
@@ -210,8 +209,8 @@ mod tests {
         let metrics = Metrics::new().expect("metrics");
         let site = metrics.site(&"a.example".into());
         assert!(!text(&metrics).contains("a.example"), "before any request");
-        for (status, seconds) in [(200, 0.002), (204, 0.0025), (503, 61.5), (999, 0.0)] {
-            site.observe(status, seconds);
+        for (status, micros) in [(200, 2000), (204, 2500), (503, 61_500_000), (999, 0)] {
+            site.observe(&ended(status, micros));
         }
         let text = text(&metrics);
         for line in [
@@ -226,6 +225,7 @@ mod tests {
             r#"snigate_request_duration_seconds_bucket{site="a.example",le="+Inf"} 4"#,
             r#"snigate_request_duration_seconds_sum{site="a.example"} 61.5045"#,
             r#"snigate_request_duration_seconds_count{site="a.example"} 4"#,
+            r#"snigate_response_bytes_total{site="a.example"} 12"#,
         ] {
             assert!(text.lines().any(|one| one == line), "{line}\n{text}");
         }
@@ -236,13 +236,36 @@ mod tests {
         let metrics = Metrics::new().expect("metrics");
         let name: Arc<str> = "a.example".into();
         let before = metrics.site(&name);
-        before.observe(200, 0.1);
+        before.observe(&ended(200, 1));
         let after = metrics.site(&name);
         drop(before);
         assert!(text(&metrics).contains(r#"status="2xx"} 1"#));
-        after.observe(200, 0.1);
+        after.observe(&ended(200, 1));
         assert!(text(&metrics).contains(r#"status="2xx"} 2"#));
         drop(after);
         assert!(!text(&metrics).contains("a.example"));
+    }
+
+    #[test]
+    fn only_so_many_sites_have_counts_of_their_own() {
+        let metrics = Metrics::new().expect("metrics");
+        let mut sites: Vec<_> = (0..MOST + 2)
+            .map(|number| metrics.site(&format!("{number}.example").into()))
+            .collect();
+        for site in &sites {
+            site.observe(&ended(200, 1));
+        }
+        let count = |text: &str| text.matches("snigate_response_bytes_total{").count();
+        let all = text(&metrics);
+        assert_eq!(count(&all), MOST + 1);
+        let others = r#"snigate_requests_total{site="(others)",status="2xx"} 2"#;
+        assert!(all.contains(others));
+        // A site that goes leaves its place to one that comes.
+        sites.remove(0);
+        let new = metrics.site(&"new.example".into());
+        new.observe(&ended(200, 1));
+        let all = text(&metrics);
+        assert!(all.contains(r#"site="new.example""#) && all.contains(others));
+        assert_eq!(count(&all), MOST + 1);
     }
 }

@@ -2,12 +2,14 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use super::catalog::Catalog;
+
 /// The tunnels of all sites.
 #[derive(Clone, Debug)]
 pub struct Tunnels {
-    pub(super) open: IntGaugeVec,
-    pub(super) ended: IntCounterVec,
-    pub(super) octets: IntCounterVec,
+    open: IntGaugeVec,
+    ended: IntCounterVec,
+    octets: IntCounterVec,
 }
 
 /// The tunnels of one site.
@@ -24,6 +26,26 @@ pub struct TunnelMetrics {
 }
 
 impl Tunnels {
+    pub(super) fn new(catalog: &mut Catalog) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            open: catalog.gauges(
+                "snigate_tunnels_open",
+                "Open connections that are passed on octet by octet, by site.",
+                &["site"],
+            )?,
+            ended: catalog.counters(
+                "snigate_tunnels_total",
+                "Connections that were passed on octet by octet or refused, by how they ended.",
+                &["site", "result"],
+            )?,
+            octets: catalog.counters(
+                "snigate_tunnel_bytes_total",
+                "Octets received from clients and sent to them on such connections.",
+                &["site", "direction"],
+            )?,
+        })
+    }
+
     /// Those of a site.
     pub fn site(&self, site: &str) -> TunnelMetrics {
         let octets = |direction| self.octets.with_label_values(&[site, direction]);

@@ -314,6 +314,8 @@ impl DirectResponder for ProxyApp {
         let relayed = decision.relayed.clone();
         let request = &request.through(relayed.as_deref());
         let mut ctx = RequestCtx::new();
+        self.gateway.refused.count(refusal);
+        ctx.record_refusal(refusal);
         // No route rewrites anything.
         _ = ctx.take_decision(decision, request);
         ctx.record_refusal(Refusal::Invalid(status, why));

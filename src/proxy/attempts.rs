@@ -1,11 +1,13 @@
 //! The counters of an upstream, and why a request gets no server of it.
 
+use std::sync::Arc;
+
 use pingora_core::{Error, ErrorType};
 use prometheus::IntCounter;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, UpstreamTimes};
 
-/// Attempts at an upstream, counted by their result.
+/// Attempts at an upstream, counted by their result, and how long servers take.
 pub(crate) struct Attempts {
     pub(crate) connected: IntCounter,
     pub(crate) connect_failed: IntCounter,
@@ -14,6 +16,7 @@ pub(crate) struct Attempts {
     pub(crate) unresolved: IntCounter,
     pub(crate) drained: IntCounter,
     pub(crate) full: IntCounter,
+    pub(crate) times: Arc<UpstreamTimes>,
     /// Addresses that were ejected.
     pub(super) ejected: IntCounter,
 }
@@ -44,6 +47,7 @@ impl Attempts {
             unresolved: of("unresolved"),
             drained: of("drained"),
             full: of("full"),
+            times: metrics.upstream_times.upstream(upstream),
             ejected: metrics.upstream_ejections.with_label_values(&[upstream]),
         }
     }

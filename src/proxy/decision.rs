@@ -71,6 +71,8 @@ pub struct Decision {
     pub(super) idle: Duration,
     /// How many requests may be at upstreams at a time, 0 for as many as there is room for.
     pub(super) upstream_connections: usize,
+    /// Whether the request may belong to a trace.
+    pub(super) is_traced: bool,
 }
 
 #[derive(Clone)]
@@ -120,15 +122,16 @@ impl Router {
         let relayed = Relayed::of(request, &sites.trusted_proxies);
         let mut buffer = NameBuffer::new();
         let authority = request.parse_authority(&mut buffer);
+        let mut is_traced = false;
         let (site, outcome) = match authority {
             // Whoever names no host gets what there is for any.
             Some(authority)
                 if !request.authority.is_empty() || hosts.find_site(authority.host).is_some() =>
             {
                 let request = request.through(relayed.as_deref());
-                self.decide(&sites, &request, authority, channel)
+                self.decide(&sites, &request, authority, channel, &mut is_traced)
             }
-            _ => (None, Outcome::Refuse(INVALID_HOST)),
+            _ => (None, Outcome::Refuse(Refusal::INVALID_HOST)),
         };
         let mut decision = match (site, outcome) {
             (None, Outcome::Refuse(refusal)) => {
@@ -137,7 +140,7 @@ impl Router {
             (site, outcome) => Decision::new(&sites, site, outcome),
         };
         apply_limits(&mut decision, &request.through(relayed.as_deref()));
-        decision.relayed = relayed;
+        (decision.relayed, decision.is_traced) = (relayed, is_traced);
         if let (Some(authority), Some(_)) = (authority, decision.proxy()) {
             decision.host = authority.to_field(request.authority);
         }
@@ -166,9 +169,11 @@ impl Router {
         request: &Request<'_>,
         authority: Authority<'_>,
         channel: Channel<'_>,
+        is_traced: &mut bool,
     ) -> (Option<Arc<Site>>, Outcome) {
-        if let Err(refusal) = header::check_request(request) {
-            return (None, Outcome::Refuse(refusal));
+        match header::check_request(request) {
+            Ok(checked) => *is_traced = checked,
+            Err(refusal) => return (None, Outcome::Refuse(refusal)),
         }
         if let Some(response) = self.validation_response(request, authority.host) {
             return (None, Outcome::Respond(Box::new(response)));
@@ -290,6 +295,7 @@ impl Decision {
             host: None,
             idle: sites.idle,
             upstream_connections: sites.upstream_connections,
+            is_traced: false,
         }
     }
 
@@ -392,5 +398,3 @@ impl Decision {
         self.compression().is_some()
     }
 }
-
-const INVALID_HOST: Refusal = Refusal::Invalid(StatusCode::BAD_REQUEST, "The host is not valid.");

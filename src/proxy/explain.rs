@@ -94,16 +94,16 @@ impl SiteTable {
         let site = self.hosts_for(&request).find_site(authority.host);
         let answer = match (header::check_request(&request), site) {
             (Err(refusal), _) => Some(error(refusal, None)),
-            (Ok(()), None) if !question.is_tls => Some(error(Refusal::UnknownHost, None)),
-            (Ok(()), Some(site)) if question.is_tls && site.tunnel.is_some() => {
+            (Ok(_), None) if !question.is_tls => Some(error(Refusal::UnknownHost, None)),
+            (Ok(_), Some(site)) if question.is_tls && site.tunnel.is_some() => {
                 let tunnel = site.tunnel.as_ref();
                 tunnel
                     .map(|tunnel| Answer::Tunnel(tunnel.kind, Arc::clone(tunnel.proxy.pool.name())))
             }
-            (Ok(()), Some(site)) if !site.may_have(Channel::Plain) => {
+            (Ok(_), Some(site)) if !site.may_have(Channel::Plain) => {
                 Some(error(Refusal::Misdirected, None))
             }
-            (Ok(()), Some(site)) if site.tls && !question.is_tls => match self.https_port {
+            (Ok(_), Some(site)) if site.tls && !question.is_tls => match self.https_port {
                 Some(port) => {
                     let port = (port != 443).then_some(port);
                     let host = Authority { port, ..authority };
@@ -113,8 +113,8 @@ impl SiteTable {
                 }
                 None => Some(error(Refusal::Misdirected, None)),
             },
-            (Ok(()), Some(site)) if site.tls == question.is_tls => None,
-            (Ok(()), _) => Some(error(Refusal::Misdirected, None)),
+            (Ok(_), Some(site)) if site.tls == question.is_tls => None,
+            (Ok(_), _) => Some(error(Refusal::Misdirected, None)),
         };
         match (answer, site) {
             (None, Some(site)) => explain_routes(site, &request, routes_of(&site.name)),

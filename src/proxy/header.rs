@@ -123,9 +123,11 @@ impl std::fmt::Write for Text {
 ///
 /// HTTP/1 has already been checked octet by octet. For HTTP/2, h2 and `edge` refuse
 /// connection-specific fields, upper case, forbidden octets, a bad `Content-Length` and an
-/// authority that differs from `Host`. The rest is checked here, for both.
-pub(crate) fn check_request(request: &Request<'_>) -> std::result::Result<(), Refusal> {
+/// authority that differs from `Host`. The rest is checked here, for both. Returns whether the
+/// request may belong to a trace.
+pub(crate) fn check_request(request: &Request<'_>) -> std::result::Result<bool, Refusal> {
     let bad = |why| Err(Refusal::Invalid(StatusCode::BAD_REQUEST, why));
+    let mut is_traced = false;
     if matches!(request.method, "CONNECT" | "TRACE") {
         return Err(Refusal::Invalid(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -143,6 +145,7 @@ pub(crate) fn check_request(request: &Request<'_>) -> std::result::Result<(), Re
                 ));
             }
             10 if is("connection") => check_nominated(request.fields)?,
+            11 if is("traceparent") => is_traced = true,
             14 if is("content-length") => {
                 lengths += 1;
                 if lengths > 1 || digits(value).is_none() {
@@ -158,7 +161,7 @@ pub(crate) fn check_request(request: &Request<'_>) -> std::result::Result<(), Re
     if !request.origin_form().starts_with(b"/") {
         return bad("The request has no path.");
     }
-    Ok(())
+    Ok(is_traced)
 }
 
 /// Checks the names in `Connection` as Pingora does once it is connected to an upstream: none may

@@ -1,5 +1,7 @@
 //! Requests that are not served, and why.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use prometheus::IntCounter;
 
@@ -52,6 +54,10 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// The host is none.
+    pub(super) const INVALID_HOST: Self =
+        Self::Invalid(StatusCode::BAD_REQUEST, "The host is not valid.");
+
     /// The status, and a sentence that explains it to the client.
     pub(crate) fn status(self) -> (StatusCode, &'static str) {
         match self {
@@ -143,107 +149,81 @@ impl Refusal {
 
     /// A word for the metrics and the access log.
     pub(crate) fn reason(self) -> &'static str {
+        REASONS.get(self.kind()).copied().unwrap_or_default()
+    }
+
+    /// The place of its word in [`REASONS`].
+    fn kind(self) -> usize {
         match self {
-            Self::Invalid(..) => "invalid",
-            Self::Misdirected => "misdirected",
-            Self::Outdated => "outdated",
-            Self::UnknownHost => "unknown_host",
-            Self::NoRoute => "no_route",
-            Self::Method => "method",
-            Self::AmbiguousPath => "ambiguous_path",
-            Self::Unfit(_) => "unfit",
-            Self::NoRoom => "no_room",
-            Self::NoCertificate => "no_certificate",
-            Self::BodyTooLarge => "body_too_large",
-            Self::TooManyFiles => "too_many_files",
-            Self::Maintenance(_) => "maintenance",
-            Self::Forbidden => "forbidden",
-            Self::Unauthorized => "unauthorized",
-            Self::Token(Fault::NoKeys) => "jwt_keys",
-            Self::Token(Fault::Expired) => "jwt_expired",
-            Self::Token(Fault::Claims) => "jwt_claims",
-            Self::Token(_) => "jwt",
-            Self::TooManyGuesses => "too_many_guesses",
-            Self::Denied => "denied",
-            Self::Undecided => "undecided",
-            Self::RateLimited(..) => "rate_limited",
-            Self::SiteFull => "site_full",
+            Self::Invalid(..) => 0,
+            Self::Misdirected => 1,
+            Self::Outdated => 2,
+            Self::UnknownHost => 3,
+            Self::NoRoute => 4,
+            Self::Method => 5,
+            Self::AmbiguousPath => 6,
+            Self::Unfit(_) => 7,
+            Self::NoRoom => 8,
+            Self::NoCertificate => 9,
+            Self::BodyTooLarge => 10,
+            Self::TooManyFiles => 11,
+            Self::Maintenance(_) => 12,
+            Self::Forbidden => 13,
+            Self::Unauthorized => 14,
+            Self::Token(Fault::NoKeys) => 15,
+            Self::Token(Fault::Expired) => 16,
+            Self::Token(Fault::Claims) => 17,
+            Self::Token(_) => 18,
+            Self::TooManyGuesses => 19,
+            Self::Denied => 20,
+            Self::Undecided => 21,
+            Self::RateLimited(..) => 22,
+            Self::SiteFull => 23,
         }
     }
 }
 
-/// Counts requests that are refused, except those that a site has nothing for.
+/// Why requests are refused, in the order of [`Refusal::kind`].
+const REASONS: [&str; 24] = [
+    "invalid",
+    "misdirected",
+    "outdated",
+    "unknown_host",
+    "no_route",
+    "method",
+    "ambiguous_path",
+    "unfit",
+    "no_room",
+    "no_certificate",
+    "body_too_large",
+    "too_many_files",
+    "maintenance",
+    "forbidden",
+    "unauthorized",
+    "jwt_keys",
+    "jwt_expired",
+    "jwt_claims",
+    "jwt",
+    "too_many_guesses",
+    "denied",
+    "undecided",
+    "rate_limited",
+    "site_full",
+];
+
+/// Counts requests that are refused, by the word that the access log has for the reason.
 #[derive(Clone)]
-pub(super) struct RefusalCounters {
-    invalid: IntCounter,
-    misdirected: IntCounter,
-    unknown_host: IntCounter,
-    no_room: IntCounter,
-    too_many_files: IntCounter,
-    forbidden: IntCounter,
-    unauthorized: IntCounter,
-    too_many_guesses: IntCounter,
-    jwt: IntCounter,
-    jwt_expired: IntCounter,
-    jwt_claims: IntCounter,
-    jwt_keys: IntCounter,
-    no_certificate: IntCounter,
-    denied: IntCounter,
-    undecided: IntCounter,
-    rate_limited: IntCounter,
-    site_full: IntCounter,
-}
+pub(super) struct RefusalCounters(Arc<[IntCounter]>);
 
 impl RefusalCounters {
     pub(super) fn new(metrics: &Metrics) -> Self {
-        let refused = |refusal: Refusal| metrics.refused.with_label_values(&[refusal.reason()]);
-        Self {
-            invalid: refused(Refusal::Invalid(StatusCode::BAD_REQUEST, "")),
-            misdirected: refused(Refusal::Misdirected),
-            unknown_host: refused(Refusal::UnknownHost),
-            no_room: refused(Refusal::NoRoom),
-            forbidden: refused(Refusal::Forbidden),
-            unauthorized: refused(Refusal::Unauthorized),
-            too_many_guesses: refused(Refusal::TooManyGuesses),
-            jwt: refused(Refusal::Token(Fault::Missing)),
-            jwt_expired: refused(Refusal::Token(Fault::Expired)),
-            jwt_claims: refused(Refusal::Token(Fault::Claims)),
-            jwt_keys: refused(Refusal::Token(Fault::NoKeys)),
-            denied: refused(Refusal::Denied),
-            undecided: refused(Refusal::Undecided),
-            rate_limited: refused(Refusal::RateLimited(None, Exceeded(0))),
-            site_full: refused(Refusal::SiteFull),
-            too_many_files: refused(Refusal::TooManyFiles),
-            no_certificate: refused(Refusal::NoCertificate),
-        }
+        let counter = |reason| metrics.refused.with_label_values(&[reason]);
+        Self(REASONS.into_iter().map(counter).collect())
     }
 
     pub(super) fn count(&self, refusal: Refusal) {
-        match refusal {
-            Refusal::Invalid(..) => self.invalid.inc(),
-            Refusal::Misdirected | Refusal::Outdated => self.misdirected.inc(),
-            Refusal::UnknownHost => self.unknown_host.inc(),
-            Refusal::NoRoom => self.no_room.inc(),
-            Refusal::TooManyFiles => self.too_many_files.inc(),
-            Refusal::Forbidden => self.forbidden.inc(),
-            Refusal::Unauthorized => self.unauthorized.inc(),
-            Refusal::TooManyGuesses => self.too_many_guesses.inc(),
-            Refusal::Token(Fault::NoKeys) => self.jwt_keys.inc(),
-            Refusal::Token(Fault::Expired) => self.jwt_expired.inc(),
-            Refusal::Token(Fault::Claims) => self.jwt_claims.inc(),
-            Refusal::Token(_) => self.jwt.inc(),
-            Refusal::NoCertificate => self.no_certificate.inc(),
-            Refusal::Denied => self.denied.inc(),
-            Refusal::Undecided => self.undecided.inc(),
-            Refusal::RateLimited(..) => self.rate_limited.inc(),
-            Refusal::SiteFull => self.site_full.inc(),
-            // Counted as responses of the site.
-            Refusal::NoRoute
-            | Refusal::Method
-            | Refusal::AmbiguousPath
-            | Refusal::Unfit(_)
-            | Refusal::BodyTooLarge
-            | Refusal::Maintenance(_) => {}
+        if let Some(counter) = self.0.get(refusal.kind()) {
+            counter.inc();
         }
     }
 }

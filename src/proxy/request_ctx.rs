@@ -18,6 +18,7 @@ use super::connection_limit::{ConnectionLimit, Held, UpstreamPermit};
 use super::decision::Decision;
 use super::failure::{self, CLIENT_GONE, Failure};
 use super::progress::Progress;
+use super::failure_reason::FailureReason;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::request_id;
@@ -25,9 +26,11 @@ use super::response::LocalResponse;
 use super::retry::{Retrying, StatusRetry};
 use super::rewriting::Rewritten;
 use super::route::{Proxy, Site};
+use super::server_times::ServerTimes;
 use super::sticky::Session;
 use super::upstream::{Choice, Picked};
 use crate::config::model::RetryCause;
+use crate::metrics::{Ended, Traced};
 
 pub(crate) use self::record::RequestRecord;
 
@@ -64,6 +67,8 @@ pub(crate) struct RequestCtx {
     repeated: bool,
     failure: Option<Failure>,
     pub(super) progress: Progress,
+    failure_reason: Option<FailureReason>,
+    server_times: ServerTimes,
     /// Why the request is refused, if it is.
     refusal: Option<Refusal>,
 }
@@ -90,6 +95,8 @@ impl RequestCtx {
             upstream_permit: None,
             failure: None,
             progress: Progress::default(),
+            failure_reason: None,
+            server_times: ServerTimes::default(),
             refusal: None,
         }
     }
@@ -208,6 +215,7 @@ impl RequestCtx {
     /// Records that the chosen server can be reached, and whether its connection was kept from an
     /// earlier request.
     pub(crate) fn record_connected(&mut self, is_reused: bool) {
+        self.server_times = ServerTimes::begin();
         let (Some(proxy), Some(choice)) = (self.proxy(), &self.choice) else {
             return;
         };
@@ -228,8 +236,13 @@ impl RequestCtx {
         if self.progress.first_byte.is_none() {
             self.progress.first_byte = Some(self.elapsed());
         }
+        let mut server_times = mem::take(&mut self.server_times);
         let proxy = self.proxy();
+        if let Some(proxy) = proxy {
+            server_times.count_head(status, &proxy.pool.attempts.times);
+        }
         let has_failed = proxy.is_some_and(|proxy| proxy.pool.is_failure(status));
+        self.server_times = server_times;
         self.judge_server(has_failed);
     }
 
@@ -354,6 +367,7 @@ impl RequestCtx {
     /// Records and logs how the request failed.
     pub(crate) fn record_failure(&mut self, failure: Failure, error: &Error) {
         self.failure = Some(failure);
+        self.failure_reason = Some(FailureReason::of(failure, error));
         // A page of the gateway gets no cookie.
         self.session = None;
         report::log_failure(self, failure, error);
@@ -370,11 +384,26 @@ impl RequestCtx {
         }
     }
 
-    /// Counts the request.
-    pub(crate) fn count_status(&self, status: u16) {
+    /// Why the request has failed, if it has. `status` is the one that it ends with.
+    pub(crate) fn failure_reason(&self, status: u16) -> Option<FailureReason> {
+        let gone = (status == CLIENT_GONE).then_some(FailureReason::ClientGone);
+        self.failure_reason.or(gone)
+    }
+
+    /// Counts the request, of whose response's body so many octets were sent.
+    pub(crate) fn count(&self, status: u16, octets: usize, traced: Option<Traced>) {
+        let now = Instant::now();
+        if let Some(proxy) = self.proxy() {
+            self.server_times
+                .count_end(now, &proxy.pool.attempts.times, traced);
+        }
         if let Some(site) = self.site() {
-            let duration = self.started.elapsed();
-            site.metrics.observe(status, duration.as_secs_f64());
+            site.metrics.observe(&Ended {
+                status,
+                duration: now - self.started,
+                octets,
+                traced,
+            });
         }
     }
 

@@ -155,6 +155,7 @@ impl GatewayState {
         manager.publish_config(&loaded.config, Some(sites), &report);
         self.edge.update(settings);
         if let Some(access) = access {
+            access.show_depth(&self.metrics.depths);
             self.access.store(Arc::new(access));
         }
         self.listeners.commit(listeners);

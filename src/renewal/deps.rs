@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use prometheus::IntCounterVec;
+use prometheus::{IntCounterVec, IntGauge};
 
 use super::hook::CurrentHook;
 use crate::cert_store::{self, StorageHealth, Use};
@@ -30,9 +30,30 @@ pub struct Deps {
     pub(crate) in_memory: InMemory,
     /// Counts certificates that were asked for, by issuer and result.
     pub(crate) renewals: Option<IntCounterVec>,
+    /// How many are asked for.
+    pub(crate) running: Option<IntGauge>,
+}
+
+/// A certificate that an issuer is being asked for.
+pub(crate) struct Running(Option<IntGauge>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(running) = &self.0 {
+            running.dec();
+        }
+    }
 }
 
 impl Deps {
+    /// Counts a certificate that an issuer is asked for, until what is returned is dropped.
+    pub(crate) fn count_running(&self) -> Running {
+        if let Some(running) = &self.running {
+            running.inc();
+        }
+        Running(self.running.clone())
+    }
+
     /// The bus for events.
     pub fn events(&self) -> &EventBus {
         &self.events

@@ -248,7 +248,8 @@ impl Handshake {
             .map(|(_, selection)| selection.purpose())
     }
 
-    fn is_refused(&self) -> bool {
+    /// Whether the client gets no certificate.
+    pub(crate) fn is_refused(&self) -> bool {
         matches!(self.state().selected, Some((_, Selection::Refuse(_))))
     }
 

@@ -12,5 +12,6 @@ mod documentation;
 mod journeys;
 mod layers;
 mod logging;
+mod metrics;
 mod proxy;
 mod storage;

@@ -75,6 +75,11 @@ impl Output {
         self.open.load().queue.flush(patience);
     }
 
+    /// Returns how many octets wait or are in transit.
+    pub(super) fn depth(&self) -> Option<u64> {
+        self.open.load().queue.depth()()
+    }
+
     /// Whether events are written as fields of systemd's journal.
     pub(super) fn is_journal(&self) -> bool {
         self.is_journal.load(Ordering::Relaxed)

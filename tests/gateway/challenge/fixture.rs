@@ -13,7 +13,7 @@ use snigate::challenge::{
 use snigate::clock::{SystemClock, UnixTime};
 use snigate::config::model::Config;
 use snigate::edge::{Edge, Listener, ListenerKind};
-use snigate::metrics::Metrics;
+use snigate::metrics::{Format, Metrics};
 use snigate::proxy::{Gateway, ProxyApp, SiteTable};
 use snigate::reload;
 use snigate::storage::{MemoryStorage, Storage};
@@ -185,7 +185,7 @@ impl Fixture {
     }
 
     pub(super) fn handshakes(&self, result: &str) -> u64 {
-        let text = String::from_utf8(self.metrics.render().expect("metrics")).expect("text");
+        let text = String::from_utf8(self.metrics.render(Format::Text)).expect("text");
         let label = format!("result=\"{result}\"");
         text.lines()
             .filter(|line| line.starts_with("snigate_tls_handshakes_total{"))

@@ -314,7 +314,7 @@ fn heads_are_limited_as_over_http_1() {
     assert!(text.contains("The request line is too long."), "{text}");
     assert_eq!(status("/", &[]).0, 200, "the connection stays open");
     assert_eq!(origin.requests().len(), 2);
-    let refused = r#"snigate_requests_refused_total{reason="the request line is too long"}"#;
+    let refused = r#"snigate_requests_malformed_total{reason="the request line is too long"}"#;
     assert_eq!(gateway.metric(refused), Some(1.0));
 }
 

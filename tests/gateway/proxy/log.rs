@@ -347,7 +347,8 @@ fn over_http2_what_names_two_hosts_has_a_page_and_a_line_too() {
         assert_eq!(line["request_id"], id);
         assert_eq!(line["client"], "127.0.0.1");
     }
-    let refused = "snigate_requests_refused_total{reason=\":authority and the Host field differ\"}";
+    let refused =
+        "snigate_requests_malformed_total{reason=\":authority and the Host field differ\"}";
     assert_eq!(gateway.metric(refused), Some(2.0));
     assert_eq!(origin.connections(), 0);
     // However the host is written, it is one, and the connection stays open.

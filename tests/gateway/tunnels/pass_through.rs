@@ -241,7 +241,7 @@ fn much_passes_in_both_directions_and_a_line_says_how_much() {
     assert_eq!(metric(sent), MUCH as f64);
     let total = format!("snigate_tunnels_total{{result=\"{ended}\",site=\"raw.test\"}}");
     assert_eq!(metric(&total), 1.0);
-    assert_eq!(metric("snigate_tunnels{site=\"raw.test\"}"), 0.0);
+    assert_eq!(metric("snigate_tunnels_open{site=\"raw.test\"}"), 0.0);
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn many_connections_pass_at_a_time() {
         })
         .collect();
     wait_for("all to be open", || {
-        let open = gateway.metric("snigate_tunnels{site=\"raw.test\"}")?;
+        let open = gateway.metric("snigate_tunnels_open{site=\"raw.test\"}")?;
         (open == f64::from(MANY)).then_some(())
     });
     for (number, mut client) in clients {

@@ -50,7 +50,7 @@ fn connections_have_a_share_of_those_to_upstreams() {
     assert_eq!(line["ended"], "refused");
     drop(open);
     wait_for("both to end", || {
-        let open = gateway.metric("snigate_tunnels{site=\"raw.test\"}")?;
+        let open = gateway.metric("snigate_tunnels_open{site=\"raw.test\"}")?;
         (open == 0.0).then_some(())
     });
     echoed(&gateway);

@@ -140,7 +140,7 @@ fn the_metric_shows_what_is_drained() {
     let metrics = Metrics::new().expect("metrics");
     let upstream = |servers| Arc::new(Upstream::new("app", servers));
     let first = Pool::new(&upstream(ips([1, 2])), &metrics);
-    let shown = || String::from_utf8(metrics.render().expect("metrics")).expect("text");
+    let shown = || String::from_utf8(metrics.render(crate::metrics::Format::Text)).expect("text");
     let line = "snigate_upstream_drained{server=\"127.0.0.1:1\",upstream=\"app\"} 1";
     first.set_drained("127.0.0.1:1", true);
     assert!(shown().contains(line));

@@ -1,0 +1,183 @@
+//! Why TLS handshakes fail, in words for the metrics.
+//!
+//! All that is left of a failed handshake is OpenSSL's text, which Pingora's error carries, and the
+//! record that the callbacks have written.
+
+use prometheus::IntCounter;
+
+use crate::metrics::Metrics;
+use crate::tls::Handshake;
+
+/// How a handshake failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HandshakeFailure {
+    Failed,
+    /// It was closed to make room for another connection.
+    LetGo,
+    /// The gateway was stopped.
+    Stopped,
+    TimedOut,
+}
+
+impl HandshakeFailure {
+    /// The value of the metrics' `result` label.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::LetGo => "let_go",
+            Self::Stopped => "stopped",
+            Self::TimedOut => "timeout",
+        }
+    }
+}
+
+/// The reasons, in the order of [`WORDS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// The client went away, perhaps before it had sent anything.
+    ClientGone,
+    Timeout,
+    LetGo,
+    Stopped,
+    /// There is no certificate for the name, and none is presented instead.
+    UnknownName,
+    Version,
+    Cipher,
+    Group,
+    Signature,
+    ApplicationProtocol,
+    /// The client's certificate was refused, or is missing.
+    ClientCertificate,
+    /// The client has sent an alert, most likely because it does not trust the certificate.
+    RefusedByClient,
+    NotTls,
+    Malformed,
+    Other,
+}
+
+const WORDS: [&str; 15] = [
+    "client_gone",
+    "timeout",
+    "let_go",
+    "stopped",
+    "unknown_name",
+    "no_shared_version",
+    "no_shared_cipher",
+    "no_shared_group",
+    "no_shared_signature",
+    "no_application_protocol",
+    "client_certificate",
+    "refused_by_client",
+    "not_tls",
+    "malformed",
+    "other",
+];
+
+/// What OpenSSL says, and what that means. The first that is found counts.
+const TEXTS: [(&str, Reason); 31] = [
+    (" alert ", Reason::RefusedByClient),
+    ("http request", Reason::NotTls),
+    ("https proxy request", Reason::NotTls),
+    ("wrong version number", Reason::NotTls),
+    ("packet length too long", Reason::NotTls),
+    ("record layer failure", Reason::NotTls),
+    ("unsupported protocol", Reason::Version),
+    ("version too low", Reason::Version),
+    ("unknown protocol", Reason::Version),
+    ("no protocols available", Reason::Version),
+    ("inappropriate fallback", Reason::Version),
+    ("no shared cipher", Reason::Cipher),
+    ("no ciphers", Reason::Cipher),
+    ("key share", Reason::Group),
+    ("no suitable groups", Reason::Group),
+    ("no shared group", Reason::Group),
+    ("missing supported groups", Reason::Group),
+    ("signature algorithm", Reason::Signature),
+    ("no application protocol", Reason::ApplicationProtocol),
+    ("eof", Reason::ClientGone),
+    ("EOF", Reason::ClientGone),
+    ("end of file", Reason::ClientGone),
+    ("onnection reset", Reason::ClientGone),
+    ("roken pipe", Reason::ClientGone),
+    ("timed out", Reason::Timeout),
+    ("length", Reason::Malformed),
+    ("bad ", Reason::Malformed),
+    ("invalid", Reason::Malformed),
+    ("decode error", Reason::Malformed),
+    ("unexpected", Reason::Malformed),
+    ("decryption failed", Reason::Malformed),
+];
+
+/// Counts failed handshakes by reason.
+pub(super) struct ReasonCounters([IntCounter; WORDS.len()]);
+
+impl ReasonCounters {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        let counter = |word| metrics.handshake_failures.with_label_values(&[word]);
+        Self(WORDS.map(counter))
+    }
+
+    /// Counts a handshake that failed, with the text of its error, and returns the word for the
+    /// reason. `is_client_refused` says whether the client's certificate was.
+    pub(super) fn count(
+        &self,
+        how: HandshakeFailure,
+        handshake: &Handshake,
+        error: Option<&str>,
+        is_client_refused: bool,
+    ) -> &'static str {
+        let reason = match how {
+            HandshakeFailure::TimedOut => Reason::Timeout,
+            HandshakeFailure::LetGo => Reason::LetGo,
+            HandshakeFailure::Stopped => Reason::Stopped,
+            HandshakeFailure::Failed if is_client_refused => Reason::ClientCertificate,
+            HandshakeFailure::Failed if handshake.is_refused() => {
+                match handshake.is_unknown_name() {
+                    true => Reason::UnknownName,
+                    // A validation that nobody awaits.
+                    false => Reason::ApplicationProtocol,
+                }
+            }
+            HandshakeFailure::Failed => reason(error.unwrap_or_default()),
+        };
+        if let Some(counter) = self.0.get(reason as usize) {
+            counter.inc();
+        }
+        WORDS.get(reason as usize).copied().unwrap_or_default()
+    }
+}
+
+fn reason(error: &str) -> Reason {
+    let found = TEXTS.iter().find(|(text, _)| error.contains(text));
+    found.map_or(Reason::Other, |(_, reason)| *reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_openssl_are_understood() {
+        for (text, expected) in [
+            (
+                "TLS accept() failed: tlsv1 alert unknown ca",
+                "refused_by_client",
+            ),
+            ("ssl/tls alert certificate unknown", "refused_by_client"),
+            ("TLS accept() failed: http request", "not_tls"),
+            ("unsupported protocol", "no_shared_version"),
+            ("no shared cipher", "no_shared_cipher"),
+            ("no suitable key share", "no_shared_group"),
+            ("unexpected eof while reading", "client_gone"),
+            (
+                "reading cause: Connection reset by peer (os error 104)",
+                "client_gone",
+            ),
+            ("bad extension", "malformed"),
+            ("something else", "other"),
+        ] {
+            assert_eq!(WORDS[reason(text) as usize], expected, "{text}");
+        }
+        assert_eq!(Reason::Other as usize + 1, WORDS.len());
+    }
+}
