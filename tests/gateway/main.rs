@@ -34,6 +34,7 @@ mod limits;
 mod local_ca;
 mod notify;
 mod logs;
+mod metrics;
 mod on_demand;
 mod proxy;
 mod site_listeners;
