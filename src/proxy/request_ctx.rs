@@ -68,7 +68,7 @@ pub(crate) struct RequestCtx {
     failure: Option<Failure>,
     pub(super) progress: Progress,
     failure_reason: Option<FailureReason>,
-    server_times: ServerTimes,
+    times: ServerTimes,
     /// Why the request is refused, if it is.
     refusal: Option<Refusal>,
 }
@@ -96,7 +96,7 @@ impl RequestCtx {
             failure: None,
             progress: Progress::default(),
             failure_reason: None,
-            server_times: ServerTimes::default(),
+            times: ServerTimes::default(),
             refusal: None,
         }
     }
@@ -215,7 +215,7 @@ impl RequestCtx {
     /// Records that the chosen server can be reached, and whether its connection was kept from an
     /// earlier request.
     pub(crate) fn record_connected(&mut self, is_reused: bool) {
-        self.server_times = ServerTimes::begin();
+        self.times = ServerTimes::begin();
         let (Some(proxy), Some(choice)) = (self.proxy(), &self.choice) else {
             return;
         };
@@ -236,13 +236,13 @@ impl RequestCtx {
         if self.progress.first_byte.is_none() {
             self.progress.first_byte = Some(self.elapsed());
         }
-        let mut server_times = mem::take(&mut self.server_times);
+        let mut times = mem::take(&mut self.times);
         let proxy = self.proxy();
         if let Some(proxy) = proxy {
-            server_times.count_head(status, &proxy.pool.attempts.times);
+            times.count_head(status, &proxy.pool.attempts);
         }
         let has_failed = proxy.is_some_and(|proxy| proxy.pool.is_failure(status));
-        self.server_times = server_times;
+        self.times = times;
         self.judge_server(has_failed);
     }
 
@@ -394,8 +394,7 @@ impl RequestCtx {
     pub(crate) fn count(&self, status: u16, octets: usize, traced: Option<Traced>) {
         let now = Instant::now();
         if let Some(proxy) = self.proxy() {
-            self.server_times
-                .count_end(now, &proxy.pool.attempts.times, traced);
+            self.times.count_end(now, &proxy.pool.attempts, traced);
         }
         if let Some(site) = self.site() {
             site.metrics.observe(&Ended {

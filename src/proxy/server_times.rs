@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use crate::metrics::{Traced, UpstreamTimes};
+use super::attempts::Attempts;
+use crate::metrics::Traced;
 
 /// The times of one attempt.
 #[derive(Default)]
@@ -25,18 +26,18 @@ impl ServerTimes {
     }
 
     /// Counts the time to the head of a response.
-    pub(crate) fn count_head(&mut self, status: StatusCode, times: &UpstreamTimes) {
+    pub(crate) fn count_head(&mut self, status: StatusCode, attempts: &Attempts) {
         if let Some(connected) = self.connected {
-            times.first_byte.observe(connected.elapsed(), None);
+            attempts.times.first_byte.observe(connected.elapsed(), None);
         }
         // A connection that is upgraded lasts for as long as the client likes.
         self.has_response = status != StatusCode::SWITCHING_PROTOCOLS;
     }
 
     /// Counts the time to the end of the response, which is `now`.
-    pub(crate) fn count_end(&self, now: Instant, times: &UpstreamTimes, traced: Option<Traced>) {
+    pub(crate) fn count_end(&self, now: Instant, attempts: &Attempts, traced: Option<Traced>) {
         if let Some(connected) = self.connected.filter(|_| self.has_response) {
-            times.duration.observe(now - connected, traced);
+            attempts.times.duration.observe(now - connected, traced);
         }
     }
 }
