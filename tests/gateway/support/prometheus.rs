@@ -49,7 +49,7 @@ pub fn promtool(arguments: &[&str], input: &[u8]) -> (bool, String) {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes `target` each second, as the job `snigate`, with the rules of the file
+    /// Starts one that scrapes `target` every few seconds, as the job `snigate`, with the rules of the file
     /// at `rules`.
     #[track_caller]
     pub fn start(target: SocketAddr, rules: &str) -> Self {
@@ -57,7 +57,7 @@ impl Prometheus {
         let port = Port::take();
         let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join(rules);
         let config = format!(
-            "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\n\
+            "global: {{ scrape_interval: 3s, scrape_timeout: 3s, evaluation_interval: 1s }}\n\
              rule_files: [{rules:?}]\n\
              scrape_configs:\n\
              - job_name: snigate\n  static_configs: [{{ targets: [\"{target}\"] }}]\n"
