@@ -42,7 +42,8 @@ impl Durations {
         if let Some(traced) = traced
             && let Some(slot) = self.exemplars.get_or_init(Box::default).get(bucket)
         {
-            let value = duration.as_secs_f64();
+            // No more than the bound of its bucket.
+            let value = micros as f64 / 1e6;
             slot.set(Exemplar { traced, value });
         }
     }

@@ -19,10 +19,10 @@ use crate::lock::MutexExt;
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// How many sites are shown by name: the first that have a request.
-const MOST: usize = 5_000;
+pub(super) const MOST: usize = 5_000;
 
 /// The label of all others. It is no host.
-const OTHERS: &str = "(others)";
+pub(super) const OTHERS: &str = "(others)";
 
 const REQUESTS: Family = Family {
     name: "snigate_requests_total",

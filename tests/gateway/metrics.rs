@@ -46,7 +46,7 @@ impl Busy {
                  - {{ hosts: [strict.test], client_auth: {{ ca: clients.pem }}, upstream: app }}\n\
                  - {{ hosts: [dead.test], tls: off, upstream: dead }}\n\
                  - {{ hosts: [limited.test], tls: fake, routes: [{{ respond: {{ body: x }} }}] }}\n\
-                 - {{ hosts: [\"*.demand.test\"], routes: [{{ respond: {{ body: x }} }}] }}\n\
+                 - {{ hosts: [\"*\"], routes: [{{ respond: {{ body: x }} }}] }}\n\
                  log: {{ access: access.log }}\n",
                 directory = issuer.directory(),
                 ca_file = issuer.ca_file(),

@@ -102,6 +102,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
         })
         .collect();
     Config {
+        events: Vec::new(),
         server: Server {
             balancers: Balancers::default(),
             trusted_proxies: NetworkSet::default(),
