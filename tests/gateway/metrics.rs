@@ -86,7 +86,7 @@ impl Busy {
         let plain = |head: &str| exchange(&mut connect(gateway.http), head);
         let dead = plain("GET / HTTP/1.1\r\nHost: dead.test\r\nConnection: close\r\n\r\n");
         assert!(dead.starts_with(b"HTTP/1.1 502"));
-        let malformed = plain("GET / HTTP/1.1\r\nHost: a b\r\n\r\n");
+        let malformed = plain("GET / HTTP/1.1\r\nHost: a.test\r\nHost: b.test\r\n\r\n");
         assert!(malformed.starts_with(b"HTTP/1.1 400"));
         // A client without a certificate, one that trusts nobody, and one that is none.
         let strict = TlsClient::named("strict.test").try_connect(gateway.https);
