@@ -4,6 +4,8 @@
 //! It speaks only HTTPS unless told otherwise, limits the duration and the size of a response, and
 //! does not interpret it.
 
+mod forward_proxy;
+
 use std::error::Error as StdError;
 use std::fmt::Write as _;
 use std::fs;
@@ -28,6 +30,7 @@ use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
 use thiserror::Error;
 
+use self::forward_proxy::ForwardProxy;
 use crate::printable::Printable as _;
 
 /// Our user agent.
@@ -90,7 +93,11 @@ pub struct HttpClient {
 /// How servers are reached.
 enum Way {
     Direct(Client<HttpsConnector<HttpConnector>, Body>),
-    Proxy(Client<HttpsConnector<Tunnel<HttpConnector>>, Body>),
+    /// Through a tunnel, or without one if the URL is one of plain HTTP.
+    Proxy(
+        Client<HttpsConnector<Tunnel<HttpConnector>>, Body>,
+        ForwardProxy,
+    ),
 }
 
 impl HttpClient {
@@ -128,7 +135,8 @@ impl HttpClient {
                 if let Some(credentials) = credentials(proxy) {
                     tunnel = tunnel.with_auth(credentials);
                 }
-                Way::Proxy(builder.build(HttpsConnector::with_connector(tunnel, tls)?))
+                let tunnel = builder.build(HttpsConnector::with_connector(tunnel, tls)?);
+                Way::Proxy(tunnel, ForwardProxy::new(proxy))
             }
         };
         Ok(Self {
@@ -161,11 +169,18 @@ impl HttpClient {
             .entry(USER_AGENT)
             .or_insert(HeaderValue::from_static(AGENT));
         let exchange = async {
+            let is_plain = request.uri().scheme() == Some(&Scheme::HTTP);
             let sent = match &self.path {
-                Way::Direct(client) => client.request(request).await,
-                Way::Proxy(client) => client.request(request).await,
+                Way::Direct(client) => client.request(request).await.map_err(|one| broken(&one)),
+                Way::Proxy(_, forward) if is_plain => {
+                    forward.send(request).await.map_err(|error| broken(&error))
+                }
+                Way::Proxy(tunnel, _) => tunnel
+                    .request(request)
+                    .await
+                    .map_err(|error| broken(&error)),
             };
-            let (head, body) = sent.map_err(|error| broken(&error))?.into_parts();
+            let (head, body) = sent?.into_parts();
             let body = Limited::new(body, self.max_answer).collect().await;
             match body {
                 Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
