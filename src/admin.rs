@@ -48,7 +48,7 @@ pub use access::Place;
 pub use actions::{AccountView, IssuerView};
 pub use certificate::{
     AdviceView, CertificateState, CertificateView, ChainEnd, FailureView, HeldView, LastFailure,
-    Managed, RenewalView, find,
+    Managed, RenewalView, StapleView, find,
 };
 pub use events::EventView;
 pub use listener::{BindError, Listener, serve};

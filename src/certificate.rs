@@ -18,6 +18,7 @@ pub(crate) mod parse;
 pub mod parsed_cache;
 pub(crate) mod pem;
 pub mod sni;
+pub(crate) mod status;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use openssl::ssl::SslRef;
+use openssl::x509::X509;
 use zeroize::Zeroizing;
 
 pub(crate) use self::change::Change;
@@ -37,6 +39,8 @@ pub use self::loader::{Loaded, Loader};
 
 use self::chain::ChainRef;
 use self::material::{AtRest, CertSource, Description, Material, MaterialError, OnDisk};
+use self::status::CertStatus;
+use crate::base64url;
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::schedule::Lifetime;
@@ -57,6 +61,8 @@ pub struct TlsCertificate {
     not_after: UnixTime,
     fingerprint: Fingerprint,
     source: Source,
+    /// Its status and its OCSP response; `None` if it names no place to learn it.
+    status: Option<Arc<CertStatus>>,
 }
 
 impl TlsCertificate {
@@ -164,6 +170,21 @@ impl TlsCertificate {
         &self.source
     }
 
+    /// Its status, if it names a place to learn it.
+    pub(crate) fn status(&self) -> Option<&Arc<CertStatus>> {
+        self.status.as_ref()
+    }
+
+    /// Returns true if clients are to refuse it at `now` for want of an OCSP response.
+    pub(crate) fn lacks_staple(&self, now: UnixTime) -> bool {
+        self.status().is_some_and(|status| status.lacks_staple(now))
+    }
+
+    /// The certificate that issued it, if that is part of its chain.
+    pub(crate) fn issuer(&self) -> Option<&Arc<X509>> {
+        self.chain.first().filter(|_| !self.incomplete)
+    }
+
     /// How many certificates a client is sent.
     pub fn chain_len(&self) -> usize {
         1 + self.chain.len()
@@ -207,6 +228,17 @@ impl TlsCertificate {
     /// If it cannot be fetched or encoded.
     pub(crate) fn leaf_der(&self) -> Result<Vec<u8>, MaterialError> {
         Ok(self.material()?.leaf().to_der()?)
+    }
+
+    /// The same, parsed, without its key where that is in memory. Blocks if it is on disk.
+    ///
+    /// # Errors
+    /// If it cannot be fetched.
+    pub(crate) fn leaf(&self) -> Result<X509, MaterialError> {
+        match self.at_rest.der_in_memory() {
+            Some(der) => Ok(X509::from_der(der.leaf())?),
+            None => Ok(self.material()?.leaf().to_owned()),
+        }
     }
 
     /// The SHA-256 digest of its public key, in hexadecimal.
@@ -255,6 +287,7 @@ impl TlsCertificate {
             chain: ChainRef::clone(&self.chain),
             names: self.names.clone(),
             source: self.source.clone(),
+            status: self.status.clone(),
             ..*self
         }
     }
@@ -266,14 +299,11 @@ fn renewal_id(authority: &[u8], mut serial: Vec<u8>) -> String {
     if serial.first().is_none_or(|first| *first >= 0x80) {
         serial.insert(0, 0);
     }
-    format!("{}.{}", base64url(authority), base64url(&serial))
-}
-
-/// RFC 4648, section 5, without padding.
-fn base64url(octets: &[u8]) -> String {
-    let text = openssl::base64::encode_block(octets);
-    let url = text.replace('+', "-").replace('/', "_");
-    url.trim_end_matches('=').to_owned()
+    format!(
+        "{}.{}",
+        base64url::encode(authority),
+        base64url::encode(&serial)
+    )
 }
 
 /// Never shows the key.

@@ -7,6 +7,7 @@
 
 mod actions;
 mod cancel_on_stop;
+mod cert_status;
 mod files;
 mod on_demand;
 mod publish;
@@ -41,7 +42,7 @@ use crate::config::model::Config;
 use crate::event::EventBus;
 use crate::lock::MutexExt as _;
 use crate::manager::{Report, Setup, TlsManager};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StatusMetrics};
 use crate::on_demand::Requests;
 use crate::renewal::{Deps, ObtainingHook, StartupStatus};
 use crate::shutdown::ShutdownWatch;
@@ -71,6 +72,7 @@ pub struct Engine {
     /// What jobs depend on.
     deps: Deps,
     flusher: Flusher,
+    status_metrics: StatusMetrics,
     /// Notified when what is due may have changed.
     planned: Notify,
     cancel: CancelOnStop,
@@ -144,6 +146,7 @@ impl Engine {
         } = setup;
         let metrics = metrics.map_or_else(Metrics::new, Ok)?;
         let challenges = Challenges::stored_in(Arc::clone(&storage), Arc::clone(&clock));
+        let status_metrics = metrics.status.clone();
         let certificates = GlobalCertificate::new(metrics.clone(), challenges.clone())?;
         let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
         let events = EventBus::default();
@@ -176,6 +179,7 @@ impl Engine {
             deps: manager.renewals().deps().clone(),
             requests: manager.on_demand().requests().clone(),
             flusher: manager.cert_files().flusher().clone(),
+            status_metrics,
             manager: Mutex::new(Locked::new(manager)),
             publication: Publication::new(certificates, readiness),
             map,
@@ -238,6 +242,7 @@ impl Engine {
         ));
         let mut others = JoinSet::new();
         others.spawn(validity::run(Arc::clone(&self)));
+        others.spawn(cert_status::run(Arc::clone(&self)));
         others.spawn(OnDemandMaintenance::new(Arc::clone(&self)).run());
         others.spawn(FileScanner::new(Arc::clone(&self), loops.config_files).run());
         others.spawn(self.dns.clone().keep_clean(self.stopping()));

@@ -52,7 +52,7 @@
 //! |---|---|---|
 //! | 5 | `cli`, `app`, `builder` | the command line; the gateway put together; the door for other programs |
 //! | 4 | `reload`, `service`, `admin`, `edge`, `proxy`, `engine`, `tls` | what runs: reloads, the process, the admin interface, connections, requests, certificates, handshakes |
-//! | 3 | `notify`, `manager`, `on_demand`, `renewal`, `cert_files`, `cert_store`, `local_ca`, `acme`, `challenge`, `dns`, `issuer` | which certificates are served, and where they come from |
+//! | 3 | `notify`, `manager`, `on_demand`, `renewal`, `cert_files`, `cert_status`, `cert_store`, `local_ca`, `acme`, `challenge`, `dns`, `issuer` | which certificates are served, and where they come from |
 //! | 2 | `storage`, `certificate`, `schedule`, `access_log`, `line_queue`, `problem`, `config` | what is kept, parsed, decided, written, configured |
 //! | 1 | `jwt`, `http_client`, `base64url`, `throttle`, `token_bucket`, `event`, `stamp`, `shutdown`, `readiness`, `pulse`, `metrics`, `secret`, `host`, `clock`, `memory`, `printable`, `parallel`, `program`, `unix_socket` | the words that all others speak |
 
@@ -70,6 +70,7 @@ mod base64url;
 mod builder;
 #[doc(hidden)]
 pub mod cert_files;
+mod cert_status;
 mod cert_store;
 #[doc(hidden)]
 pub mod certificate;

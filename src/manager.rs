@@ -15,6 +15,7 @@ mod local_certs;
 mod pass;
 mod report;
 mod served;
+mod staples;
 mod superseded;
 mod uncovered_hosts;
 
@@ -28,6 +29,7 @@ use openssl::error::ErrorStack;
 
 pub use self::issuance_plan::{IssuancePlan, PlannedIssuer, Reason};
 pub use self::report::{Report, UncoveredHost};
+pub(crate) use self::staples::{is_managed, note_staples, status_watched};
 
 use self::desired_hosts::DesiredHosts;
 use self::gauges::Gauges;
@@ -186,6 +188,9 @@ impl TlsManager {
         if let Some(dns) = &self.dns {
             dns.configure(&config.dns);
         }
+        let needs_staples = config.revocation.ocsp && !self.served.is_dry();
+        let candidates = self.served.candidates_mut();
+        candidates.wait_for_staples(needs_staples);
         let before = self.config.replace(Arc::new(config.clone()));
         self.local_certs.configure(&config.issuers);
         let is_other_dns = before

@@ -12,6 +12,7 @@ mod exemplar;
 mod exposition;
 mod parsed_cache;
 mod process;
+mod ocsp;
 mod sites;
 mod tunnels;
 mod upstreams;
@@ -27,6 +28,7 @@ pub use self::ends::{CertificateEnds, End};
 pub use self::exemplar::Traced;
 pub use self::exposition::{Family, Format, Kind};
 pub use self::notify::NotifyMetrics;
+pub use self::ocsp::StatusMetrics;
 pub use self::parsed_cache::ParsedCacheMetrics;
 pub use self::sites::{Ended, SiteMetrics, Sites};
 pub use self::tunnels::{TunnelMetrics, Tunnels};
@@ -56,6 +58,8 @@ pub struct Metrics {
     pub parsed_cache: ParsedCacheMetrics,
     /// When certificates expire, for those that expire first.
     pub certificate_ends: CertificateEnds,
+    /// OCSP responses and revocation lists.
+    pub status: StatusMetrics,
     /// Certificates whose files were read.
     pub files_read: IntCounter,
     /// Names that asked for a certificate on demand, by result.
@@ -187,6 +191,7 @@ impl Metrics {
             )?,
             parsed_cache: ParsedCacheMetrics::new(&mut catalog)?,
             certificate_ends,
+            status: StatusMetrics::new(&mut catalog)?,
             files_read: catalog.counter(
                 "snigate_certificate_files_read_total",
                 "Certificates whose files were read, at the start or because they changed.",

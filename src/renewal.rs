@@ -33,6 +33,7 @@ pub(crate) use self::issuers::OpenLocalCa;
 pub use self::issuers::{IssuerLimit, MakeIssuer};
 pub use self::job::{Job, JobResult, RenewalPolicy};
 pub(crate) use self::load::{StoredState, read_stored_state};
+pub(crate) use self::revocation::FoundRevocation;
 pub use self::revocation::{ActionError, RevocationJob, list_revoked};
 pub(crate) use self::status::{Deferred, NameStatus};
 pub use self::status::{ManagedView, MonitoredCert, StartupStatus};

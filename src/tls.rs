@@ -26,6 +26,7 @@ mod policies;
 mod policy;
 mod select;
 mod session;
+mod stapling;
 mod ticket;
 
 use std::any::Any;
@@ -165,6 +166,14 @@ impl GlobalCertificate {
         let policy = session_policy(tls);
         let this = self.clone();
         builder.set_client_hello_callback(move |ssl, alert| this.client_hello(&policy, ssl, alert));
+        let this = self.clone();
+        builder.set_status_callback(move |ssl| {
+            let selected = this
+                .handshake(ssl)
+                .and_then(|handshake| handshake.selected());
+            let set = selected.as_ref().and_then(|(_, selection)| selection.set());
+            Ok(set.is_some_and(|set| stapling::staple(ssl, set)))
+        })?;
         let (this, general) = (self.clone(), tls.protocols.clone());
         builder.set_alpn_select_callback(move |ssl, offered| {
             let handshake = this.handshake(ssl);

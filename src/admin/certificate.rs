@@ -4,6 +4,7 @@
 //! asked for, [`Managed`]. Nothing here has a place for a private key.
 
 mod renewal;
+mod staple;
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::renewal::{AdviceView, FailureView, HeldView, RenewalView};
+pub use self::staple::StapleView;
 use super::view::rfc3339;
 use crate::certificate::material::Description;
 use crate::certificate::{TlsCertificate, Validity};
@@ -54,6 +56,9 @@ pub struct CertificateView {
     /// The certificate above it in its chain that expires first, if that is before its own end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub chain_end: Option<ChainEnd>,
+    /// The OCSP response that is stapled to it; `None` if it names no responder.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub staple: Option<StapleView>,
     /// How it is renewed; `None` if no issuer is asked for it.
     pub renewal: Option<RenewalView>,
     /// The certificates that clients are sent, in PEM; only if a single certificate is requested.
@@ -159,7 +164,10 @@ pub struct LastFailure {
 impl CertificateView {
     /// A loaded certificate that no issuer is asked for.
     pub fn loaded(certificate: &TlsCertificate, now: UnixTime) -> Self {
-        let state = invalid(certificate, now).unwrap_or(CertificateState::Valid);
+        let state = invalid(certificate, now).unwrap_or(match is_revoked(certificate) {
+            true => CertificateState::Revoked,
+            false => CertificateState::Valid,
+        });
         let names: Vec<String> = certificate
             .names()
             .iter()
@@ -183,6 +191,7 @@ impl CertificateView {
                 .path()
                 .map(|path| path.to_string_lossy().into_owned().into()),
             chain_end: ChainEnd::of(certificate),
+            staple: StapleView::of(certificate, now),
             renewal: None,
             chain: None,
         }
@@ -236,6 +245,7 @@ impl CertificateView {
             fingerprint: None,
             file: None,
             chain_end: None,
+            staple: None,
             renewal: None,
             chain: None,
         }
@@ -281,6 +291,12 @@ impl CertificateView {
             self.names.iter().any(covers).then_some(2)
         }
     }
+}
+
+/// Whether its CA says that it is revoked.
+fn is_revoked(certificate: &TlsCertificate) -> bool {
+    let status = certificate.status();
+    status.is_some_and(|status| status.known().is_revoked)
 }
 
 fn invalid(certificate: &TlsCertificate, now: UnixTime) -> Option<CertificateState> {

@@ -226,13 +226,14 @@ impl Index {
             stamps,
             digest,
             misnamed,
-            facts,
+            mut facts,
             chain,
             warnings,
         } = Record::decode(reading.take_value(&key(id))?)?;
         if known_kind != kind {
             return None;
         }
+        facts.status = facts.status.map(|said| loader.share_status(&said));
         let chain = match self.chains.get(&chain) {
             Some(known) => known.clone(),
             None => {

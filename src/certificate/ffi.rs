@@ -7,7 +7,8 @@ use foreign_types_shared::ForeignTypeRef;
 use openssl::error::ErrorStack;
 use openssl::pkey::{HasPublic, PKeyRef};
 use openssl::ssl::SslRef;
-use openssl_sys::EVP_PKEY;
+use openssl::x509::X509Ref;
+use openssl_sys::{self as sys, EVP_PKEY};
 
 unsafe extern "C" {
     /// From `openssl/evp.h`, since OpenSSL 3.0.
@@ -46,4 +47,56 @@ pub(super) fn clear_chain(ssl: &mut SslRef) -> Result<(), ErrorStack> {
     } else {
         Err(ErrorStack::get())
     }
+}
+
+/// `NID_tlsfeature` of `openssl/obj_mac.h`.
+const TLS_FEATURE: c_int = 1020;
+
+/// The feature `status_request` (RFC 7633), an INTEGER.
+const STATUS_REQUEST: [u8; 3] = [2, 1, 5];
+
+/// The longest list of features that is read: its length is one octet.
+const LONGEST_LIST: usize = 127;
+
+/// Returns true if `certificate` lists the TLS feature `status_request`.
+pub(super) fn requires_staple(certificate: &X509Ref) -> bool {
+    // SAFETY: the certificate is live, and what is returned belongs to it. The value is read within its
+    // own length.
+    let value = unsafe {
+        let at = sys::X509_get_ext_by_NID(certificate.as_ptr(), TLS_FEATURE, -1);
+        if at < 0 {
+            return false;
+        }
+        let extension = sys::X509_get_ext(certificate.as_ptr(), at);
+        if extension.is_null() {
+            return false;
+        }
+        let value = sys::X509_EXTENSION_get_data(extension);
+        if value.is_null() {
+            return false;
+        }
+        let string: *const sys::ASN1_STRING = value.cast();
+        let data = sys::ASN1_STRING_get0_data(string);
+        let Ok(length) = usize::try_from(sys::ASN1_STRING_length(string)) else {
+            return false;
+        };
+        if data.is_null() || length > LONGEST_LIST {
+            return false;
+        }
+        std::slice::from_raw_parts(data, length)
+    };
+    // SEQUENCE OF INTEGER, all of them short.
+    let Some(([0x30, length], mut features)) = value.split_first_chunk::<2>() else {
+        return false;
+    };
+    if usize::from(*length) != features.len() {
+        return false;
+    }
+    while let Some(([2, length], rest)) = features.split_first_chunk::<2>() {
+        if features.starts_with(&STATUS_REQUEST) {
+            return true;
+        }
+        features = rest.get(usize::from(*length)..).unwrap_or_default();
+    }
+    false
 }

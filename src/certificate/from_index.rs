@@ -9,6 +9,7 @@ use openssl::error::ErrorStack;
 use super::chain::ChainRef;
 use super::der::Der;
 use super::material::{AtRest, CertSource, OnDisk};
+use super::status::{CertStatus, StatusSources};
 use super::{Fingerprint, KeyKind, Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
@@ -23,6 +24,8 @@ pub(crate) struct CertificateFacts {
     pub(crate) fingerprint: Fingerprint,
     /// Whether the issuer of the leaf was unknown.
     pub(crate) incomplete: bool,
+    /// What it says of its status.
+    pub(crate) status: Option<Arc<StatusSources>>,
 }
 
 /// A chain that certificates share.
@@ -50,6 +53,7 @@ impl TlsCertificate {
             not_after: self.not_after,
             fingerprint: self.fingerprint,
             incomplete: self.incomplete,
+            status: self.status.as_ref().map(|one| Arc::clone(one.sources())),
         }
     }
 
@@ -75,6 +79,7 @@ impl TlsCertificate {
             not_after: facts.not_after,
             fingerprint: facts.fingerprint,
             source,
+            status: facts.status.map(CertStatus::new),
         }
     }
 
@@ -119,6 +124,11 @@ impl Loader {
     pub(crate) fn issuer_names(&self) -> IssuerNames {
         let names = self.intermediates.subjects();
         IssuerNames(names.iter().map(|name| normalize_name(name)).collect())
+    }
+
+    /// What a certificate says of its status, shared with others that say the same.
+    pub(crate) fn share_status(&self, sources: &Arc<StatusSources>) -> Arc<StatusSources> {
+        self.sources.share(StatusSources::clone(sources))
     }
 
     /// The chain of these certificates, which are known from now on as if they had been loaded.

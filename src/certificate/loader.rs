@@ -15,12 +15,15 @@ use super::der::Der;
 use super::error::{CertificateError, CertificateWarning};
 use super::material::{AtRest, Material};
 use super::pem::{self, Contents, Key};
+use super::status::{CertStatus, SourcesPool, StatusSources};
 use super::{Fingerprint, Source, TlsCertificate, parse};
 use crate::clock::{Clock, SystemClock};
 
 /// Makes [`TlsCertificate`]s; those of one loader share their intermediates.
 pub struct Loader {
     pub(super) intermediates: Intermediates,
+    /// What certificates say of their status.
+    pub(super) sources: SourcesPool,
     /// For checking whether OpenSSL accepts a certificate.
     trial: SslContext,
     /// Decides which of several issuers are valid.
@@ -50,6 +53,7 @@ impl Loader {
     pub fn with_clock(clock: Arc<dyn Clock>) -> Result<Self, ErrorStack> {
         Ok(Self {
             intermediates: Intermediates::bundled()?,
+            sources: SourcesPool::default(),
             trial: SslContext::builder(SslMethod::tls_server())?.build(),
             clock,
         })
@@ -125,6 +129,7 @@ impl Loader {
             incomplete: false,
             names,
             source,
+            status: None,
         })
     }
 
@@ -186,6 +191,7 @@ impl Loader {
             incomplete: false,
             names: certificate.names.clone(),
             source: certificate.source.clone(),
+            status: certificate.status.clone(),
             ..*certificate
         })
     }
@@ -239,6 +245,7 @@ impl Loader {
             });
         }
         let leaf_der = leaf.to_der().map_err(refused)?;
+        let status = StatusSources::of(&leaf).map(|sources| self.sources.share(sources));
         let certificate = TlsCertificate {
             not_before: parse::unix_time(leaf.not_before()).map_err(refused)?,
             not_after: parse::unix_time(leaf.not_after()).map_err(refused)?,
@@ -250,6 +257,7 @@ impl Loader {
             names,
             kind,
             source,
+            status: status.map(CertStatus::new),
         };
         let chain = ChainRef::clone(&certificate.chain);
         self.check_with_openssl(&Material::new(leaf, key, chain, 0))

@@ -22,6 +22,7 @@ mod notify;
 mod rate_limit;
 mod recipient;
 mod retries;
+mod revocation;
 mod rewrite;
 mod route_match;
 #[cfg(test)]
@@ -65,6 +66,7 @@ pub use notify::*;
 pub use rate_limit::*;
 pub use recipient::*;
 pub use retries::*;
+pub use revocation::*;
 pub use rewrite::*;
 pub use route_match::*;
 pub use secret_url::*;
@@ -91,6 +93,7 @@ pub struct Config {
     /// The maximum size of parsed certificates, in octets.
     pub certificate_cache: usize,
     pub renewal: Renewal,
+    pub revocation: Revocation,
     /// Names that get a certificate when a client first asks for one.
     pub on_demand: Option<OnDemand>,
     pub upstreams: IndexMap<Arc<str>, Arc<Upstream>>,

@@ -18,6 +18,7 @@ mod on_demand;
 mod rate_limit;
 mod recipient;
 mod retries;
+mod revocation;
 mod rewrite;
 mod route;
 mod route_path;
@@ -52,6 +53,7 @@ pub(crate) use on_demand::*;
 pub(crate) use rate_limit::*;
 pub(crate) use recipient::*;
 pub(crate) use retries::*;
+pub(crate) use revocation::*;
 pub(crate) use rewrite::*;
 pub(crate) use route::*;
 pub(crate) use route_path::*;
@@ -95,6 +97,8 @@ pub(crate) struct Root {
     pub(crate) certificate_cache: CacheSize,
     /// When issued certificates are renewed.
     pub(crate) renewal: Renewal,
+    /// How it is learned whether served certificates are revoked.
+    pub(crate) revocation: Revocation,
     /// Certificates issued when a client first asks for a name.
     pub(crate) on_demand: Option<OnDemand>,
     /// Pools of servers that requests are passed to, by a name of your choice.

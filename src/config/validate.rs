@@ -38,6 +38,7 @@ mod recipient;
 mod redirect;
 mod references;
 mod retries;
+mod revocation;
 mod rewrite;
 mod route_match;
 mod server;
@@ -102,6 +103,7 @@ pub(super) fn validate(
     let (events, vetoes) = notify::hooks(ctx, root);
     let certificates = certificate::certificates(ctx, root);
     let renewal = server::renewal(ctx, &raw.renewal, &root.key("renewal"));
+    let revocation = revocation::revocation(ctx, &raw.revocation, &root.key("revocation"));
     let on_demand = on_demand::on_demand(ctx, root);
     let upstreams = upstream::upstreams(ctx, &root.key("upstreams"));
     let sites = site::sites(ctx, &upstreams, (&server, &tls), root);
@@ -133,6 +135,7 @@ pub(super) fn validate(
             1 << 40,
         ),
         renewal,
+        revocation,
         on_demand,
         upstreams,
         sites,

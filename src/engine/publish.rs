@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 use super::{Attachment, Engine, LoadPhase};
+use crate::cert_status::StatusTerms;
 use crate::certificate::sni::SniMap;
 use crate::config::model::{Config, UnknownSni};
 use crate::host::Pattern;
@@ -41,6 +42,8 @@ pub(super) struct Publication {
     loaded: watch::Sender<LoadPhase>,
     /// Notified when another configuration is published.
     applied: Notify,
+    /// Notified when there may be other certificates, or another configuration.
+    certificates_changed: Notify,
 }
 
 /// What a configuration says about certificates as a whole.
@@ -50,6 +53,7 @@ struct Terms {
     check_every: Duration,
     attachment: Option<Attachment>,
     policies: Arc<Policies>,
+    status: Arc<StatusTerms>,
 }
 
 impl Publication {
@@ -63,10 +67,12 @@ impl Publication {
                 check_every: CHECK_EVERY,
                 attachment: None,
                 policies: Arc::default(),
+                status: Arc::default(),
             }),
             watched: ArcSwap::default(),
             loaded: watch::Sender::new(LoadPhase::Begun),
             applied: Notify::new(),
+            certificates_changed: Notify::new(),
         }
     }
 
@@ -78,6 +84,16 @@ impl Publication {
     /// The files and directories to watch. Another list is another `Arc`.
     pub(super) fn watched(&self) -> Arc<Vec<PathBuf>> {
         self.watched.load_full()
+    }
+
+    /// What the configuration says about the status of certificates.
+    pub(super) fn status_terms(&self) -> Arc<StatusTerms> {
+        Arc::clone(&self.terms.load().status)
+    }
+
+    /// Waits until there may be other certificates, or another configuration.
+    pub(super) async fn wait_until_certificates_change(&self) {
+        self.certificates_changed.notified().await;
     }
 
     /// Waits until another configuration is published.
@@ -140,6 +156,7 @@ impl<'a> ManagerGuard<'a> {
             check_every: config.renewal.check_every,
             attachment,
             policies: Arc::new(Policies::of(config)),
+            status: Arc::new(StatusTerms::of(config)),
         }));
         self.publish_report(report);
         publication.applied.notify_one();
@@ -178,6 +195,8 @@ impl<'a> ManagerGuard<'a> {
         if !snapshot.is_same_as(&publication.certificates.snapshot()) {
             publication.certificates.publish(snapshot);
         }
+        // One that waits for an OCSP response is not in the map.
+        publication.certificates_changed.notify_one();
     }
 
     /// Has these files of the program watched together with those of certificates, instead of those

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::report::Report;
 use super::uncovered_hosts::Coverage;
-use super::{TlsManager, desired};
+use super::{TlsManager, desired, staples};
 use crate::cert_store::READ_AGAIN;
 use crate::certificate::Change;
 use crate::certificate::sni::Precedence;
@@ -334,7 +334,11 @@ impl TlsManager {
         precedence: Precedence,
         report: &mut Report,
     ) {
-        self.served.apply(&change, precedence);
+        let now = self.now();
+        if let Some(new) = &change.new {
+            staples::restore(self, new, now);
+        }
+        self.served.apply(&change, precedence, now);
         if let Some(gauges) = &mut self.gauges {
             gauges.apply(&change);
         }

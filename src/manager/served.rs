@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::certificate::sni::{Candidates, Loading, OnDemand, Precedence, SniMap};
-use crate::certificate::{Change, TlsCertificate};
+use crate::certificate::{Change, TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::on_demand::OnDemandIssuance;
@@ -21,6 +21,9 @@ pub(super) struct Served {
     /// What is published, or in a dry run would be.
     map: SniMap,
     candidates: Candidates,
+    /// Certificates that are served until the ones in their place have the OCSP responses that clients
+    /// require.
+    predecessors: Vec<(Arc<TlsCertificate>, Arc<TlsCertificate>)>,
     is_dry: bool,
     last_pass: UnixTime,
     /// When a scan last had a map published.
@@ -34,6 +37,7 @@ impl Served {
             published,
             map: SniMap::default(),
             candidates: Candidates::default(),
+            predecessors: Vec::new(),
             is_dry,
             last_pass: now,
             last_slice: Instant::now(),
@@ -72,9 +76,10 @@ impl Served {
     }
 
     /// Serves what took the place of another, and no longer what was removed.
-    pub(super) fn apply(&mut self, change: &Change, precedence: Precedence) {
+    pub(super) fn apply(&mut self, change: &Change, precedence: Precedence, now: UnixTime) {
         if let Some(old) = &change.old {
             self.candidates.remove(old);
+            self.follow(old, change.new.as_ref(), now);
         }
         if let Some(new) = &change.new {
             self.candidates.add(new, precedence);
@@ -91,6 +96,43 @@ impl Served {
         self.candidates.add(certificate, precedence);
     }
 
+    /// Serves `old`, and what it follows itself, until `new` may take its place.
+    fn follow(
+        &mut self,
+        old: &Arc<TlsCertificate>,
+        new: Option<&Arc<TlsCertificate>>,
+        now: UnixTime,
+    ) {
+        let of_old = |(_, successor): &mut (_, Arc<_>)| Arc::ptr_eq(successor, old);
+        let before: Vec<_> = self.predecessors.extract_if(.., of_old).collect();
+        let Some(new) = new.filter(|new| self.candidates.holds_back(new, now)) else {
+            for (one, _) in &before {
+                self.candidates.remove(one);
+            }
+            return;
+        };
+        for (one, _) in before {
+            self.predecessors.push((one, Arc::clone(new)));
+        }
+        if !self.candidates.holds_back(old, now) {
+            self.candidates.add(old, Precedence::Superseded);
+            self.predecessors.push((Arc::clone(old), Arc::clone(new)));
+        }
+    }
+
+    /// Serves no longer what waited for a successor that may be served now, or is of no use itself.
+    fn release_predecessors(&mut self, now: UnixTime) {
+        let candidates = &mut self.candidates;
+        self.predecessors.retain(|(old, new)| {
+            let is_useful = old.validity(now) == Validity::Valid && !old.lacks_staple(now);
+            let is_kept = is_useful && candidates.holds_back(new, now);
+            if !is_kept {
+                candidates.remove(old);
+            }
+            is_kept
+        });
+    }
+
     /// Publishes what has changed.
     pub(super) fn publish(
         &mut self,
@@ -99,6 +141,7 @@ impl Served {
         loading: Option<Arc<dyn Loading>>,
         now: UnixTime,
     ) {
+        self.release_predecessors(now);
         let mut map = self.map.clone();
         if !self.candidates.is_settled() {
             map = self.candidates.update(&map, now);

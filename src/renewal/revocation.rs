@@ -4,12 +4,15 @@
 //! after a restart included, obtains another at once. The revoked one is served until then, since
 //! most clients never learn of a revocation, and none can do without a certificate.
 
+mod found;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::found::FoundRevocation;
 use super::Renewals;
 use super::deps::Deps;
 use crate::cert_store::{self, Use};

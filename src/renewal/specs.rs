@@ -13,7 +13,7 @@ use super::managed_cert::{ManagedCert, StoredCopy};
 use super::{Deferred, NameStatus, Renewals};
 use crate::cert_store::{READ_AGAIN, Use};
 use crate::certificate::sni::Precedence;
-use crate::certificate::{Change, TlsCertificate, Validity};
+use crate::certificate::{Change, Fingerprint, TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::config::model::Issuer as Configured;
 use crate::host::Pattern;
@@ -366,6 +366,12 @@ impl Renewals {
     /// The segments of storage keys of the certificates that the configuration asks for.
     pub(crate) fn configured_subjects(&self) -> HashSet<&str> {
         self.status(self.deps.clock.now()).configured_subjects()
+    }
+
+    /// Whether the certificate with this fingerprint is known to be revoked.
+    pub(crate) fn is_revoked(&self, fingerprint: Fingerprint) -> bool {
+        let mut revoked = self.certs.values().filter(|entry| entry.is_revoked());
+        revoked.any(|entry| entry.certificate().map(|one| one.fingerprint()) == Some(fingerprint))
     }
 
     /// Whether there is a certificate for this very specification.

@@ -9,6 +9,7 @@
 //! | `accounts/CA/ACCOUNT.json` | an account at a CA, with its key |
 //! | `external_accounts/CA/EMAIL.json` | the key from ZeroSSL that binds an account |
 //! | `revoked/FINGERPRINT.json` | that a certificate was revoked, until its end |
+//! | `ocsp/FINGERPRINT.der` | the last OCSP response of a certificate, until its end |
 //! | `compromised/DIGEST.pem` | a certificate whose key others may have: no key with this digest is used again |
 //! | `challenges/http-01/TOKEN.json`, `challenges/tls-alpn-01/NAME.json` | what any instance needs to respond to a validation |
 //! | `dns/set/ID.json` | a record set in the DNS; its lock is held while it is needed |
@@ -26,7 +27,11 @@
 //! names of the certificate, whatever their order. ACCOUNT comes from the e-mail address of an
 //! account and from the key identifier of the external account that it is bound to.
 
+mod ocsp;
+
 use openssl::sha::sha256;
+
+pub use self::ocsp::{all_ocsp, ocsp};
 
 use super::{Key, StorageError};
 use crate::host::{HostName, Pattern};

@@ -10,6 +10,7 @@ mod certs;
 mod cluster;
 mod crash;
 mod dns;
+mod found_revoked;
 mod limited;
 mod obtain;
 mod on_demand;

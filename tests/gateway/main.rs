@@ -19,6 +19,7 @@ mod acme_issuer;
 mod addresses;
 mod admin;
 mod attacks;
+mod cert_status;
 mod certificates;
 mod challenge;
 mod check;

@@ -58,6 +58,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "acme",
             "local_ca",
             "cert_store",
+            "cert_status",
             "cert_files",
             "renewal",
             "on_demand",

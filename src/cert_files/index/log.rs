@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::record::Link;
 
 /// What the file begins with: what it is, and how it is written.
-const KIND: &[u8; 16] = b"snigate index 1\n";
+const KIND: &[u8; 16] = b"snigate index 2\n";
 
 /// The octets before the first record.
 const HEAD: usize = 24;

@@ -3,8 +3,11 @@
 //! Numbers are big-endian; a text has its length before it. What cannot be read is as if it were
 //! not there.
 
+use std::sync::Arc;
+
 use super::super::files::{Kind, Print};
 use crate::certificate::from_index::CertificateFacts;
+use crate::certificate::status::StatusSources;
 use crate::certificate::{CertificateWarning, Fingerprint, KeyKind};
 use crate::clock::UnixTime;
 use crate::host::{HostName, Pattern};
@@ -30,14 +33,22 @@ const SURE: u8 = 1;
 const MISNAMED: u8 = 2;
 const INCOMPLETE: u8 = 4;
 const FROM_DIRECTORY: u8 = 8;
+const STATED: u8 = 16;
+const REQUIRES_STAPLE: u8 = 32;
 
 impl Record {
     pub(super) fn encode(&self, to: &mut Vec<u8>) {
+        let status = self.facts.status.as_deref();
         let flags = [
             (self.sure, SURE),
             (self.misnamed, MISNAMED),
             (self.facts.incomplete, INCOMPLETE),
             (self.kind == Kind::Directory, FROM_DIRECTORY),
+            (status.is_some(), STATED),
+            (
+                status.is_some_and(|said| said.requires_staple),
+                REQUIRES_STAPLE,
+            ),
         ];
         let flags = flags.iter().filter(|(is, _)| *is);
         to.push(flags.fold(0, |all, (_, flag)| all | flag));
@@ -74,6 +85,11 @@ impl Record {
             to.push(tag);
             let many = if matches!(tag, 2 | 5 | 6) { 2 } else { 1 };
             texts.iter().take(many).for_each(|one| text(to, one));
+        }
+        if let Some(said) = status {
+            text(to, said.responder.as_deref().unwrap_or_default());
+            count(to, said.lists.len());
+            said.lists.iter().for_each(|url| text(to, url));
         }
     }
 
@@ -117,6 +133,16 @@ impl Record {
                 _ => return None,
             })
         })?;
+        let status = match has(STATED) {
+            true => Some(Arc::new(StatusSources {
+                responder: Some(from.text()?)
+                    .filter(|url| !url.is_empty())
+                    .map(Box::from),
+                lists: from.many(|from| from.text().map(Box::from))?.into(),
+                requires_staple: has(REQUIRES_STAPLE),
+            })),
+            false => None,
+        };
         Some(Self {
             kind: if has(FROM_DIRECTORY) {
                 Kind::Directory
@@ -134,6 +160,7 @@ impl Record {
                 not_after,
                 fingerprint,
                 incomplete: has(INCOMPLETE),
+                status,
             },
             chain,
             warnings,
@@ -223,6 +250,11 @@ mod tests {
                 not_after: unix(1_800_000_000),
                 fingerprint: Fingerprint([3; 32]),
                 incomplete: true,
+                status: Some(Arc::new(StatusSources {
+                    responder: None,
+                    lists: ["http://a/1.crl".into(), "http://a/2.crl".into()].into(),
+                    requires_staple: true,
+                })),
             },
             chain: vec![[4; 32], [5; 32]],
             warnings: vec![

@@ -6,7 +6,12 @@
 //! 3. for each kind of key the one that clients accept longest, then the newest, then by
 //!    fingerprint.
 //!
-//! A name is left to a wildcard if that has a certificate that is better by the first rule.
+//! A name is left to a wildcard if that has a certificate that is better by the first rule. A
+//! certificate that clients are to refuse without a stapled OCSP response is no candidate while there
+//! is none.
+
+mod touched;
+mod worth;
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -14,6 +19,8 @@ use std::sync::Arc;
 use ahash::{HashMap, HashSet, RandomState};
 use hashbrown::HashTable;
 
+use self::touched::Touched;
+use self::worth::{Worth, worth};
 use super::{CertificateSet, SniMap};
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
@@ -32,29 +39,8 @@ pub struct Candidates {
     invalid: HashSet<HostName>,
     /// When certificates become valid or expire.
     deadlines: Deadlines<Pattern>,
-}
-
-/// The patterns that have changed since the last call; `None` if they are too many to remember.
-struct Touched(Option<HashSet<Pattern>>);
-
-/// How many are remembered.
-const TOUCHED: usize = 1_024;
-
-impl Default for Touched {
-    fn default() -> Self {
-        Self(Some(HashSet::default()))
-    }
-}
-
-impl Touched {
-    fn record_change(&mut self, pattern: &Pattern) {
-        if let Some(patterns) = &mut self.0 {
-            patterns.insert(pattern.clone());
-            if patterns.len() > TOUCHED {
-                self.0 = None;
-            }
-        }
-    }
+    /// Whether no OCSP responses are to be had, so that no certificate waits for one.
+    without_staples: bool,
 }
 
 /// What could be served for one pattern: usually one certificate that has the pattern among its
@@ -172,6 +158,32 @@ impl Candidates {
         }
     }
 
+    /// Notes that `certificate` may have got an OCSP response, or lost it.
+    pub fn note_staple(&mut self, certificate: &TlsCertificate) {
+        for pattern in certificate.names() {
+            self.touched.record_change(pattern);
+            self.dirty.insert(pattern.clone());
+        }
+    }
+
+    /// Whether certificates wait for the OCSP responses that clients require.
+    pub fn wait_for_staples(&mut self, is_on: bool) {
+        if self.without_staples != is_on {
+            return;
+        }
+        self.without_staples = !is_on;
+        let slots = self.by_pattern.iter();
+        let requires = |one: &Candidate| {
+            let status = one.certificate.status();
+            status.is_some_and(|status| status.sources().requires_staple)
+        };
+        let slots = slots.filter(|slot| slot.candidates().iter().any(requires));
+        for pattern in slots.filter_map(Slot::pattern) {
+            self.touched.record_change(pattern);
+            self.dirty.insert(pattern.clone());
+        }
+    }
+
     /// Notes which certificates became valid or expired between `last` and `now`.
     pub fn pass_time(&mut self, last: UnixTime, now: UnixTime) {
         match self.deadlines.pass_time(now) {
@@ -275,14 +287,14 @@ impl Candidates {
 
     /// The certificates to serve for `pattern`, in the order of their kinds.
     fn decide(&mut self, pattern: &Pattern, now: UnixTime) -> Vec<Arc<TlsCertificate>> {
-        let own = best_worth(self.of(pattern), now);
+        let own = self.best_worth(pattern, now);
         if let Pattern::Exact(name) = pattern {
             if own.is_none_or(|own| own == Worth::Valid) {
                 self.invalid.remove(name);
             } else {
                 self.invalid.insert(name.clone());
                 let wildcard = pattern.wildcard_over();
-                if wildcard.is_some_and(|wildcard| best_worth(self.of(&wildcard), now) > own) {
+                if wildcard.is_some_and(|wildcard| self.best_worth(&wildcard, now) > own) {
                     return Vec::new();
                 }
             }
@@ -292,6 +304,7 @@ impl Candidates {
         let mut best: Vec<_> = self
             .of(pattern)
             .iter()
+            .filter(|candidate| !self.holds_back(&candidate.certificate, now))
             .filter(|candidate| !is_any_valid || worth(candidate) > Worth::Invalid)
             .collect();
         let first = best.iter().map(|one| (worth(one), one.precedence)).max();
@@ -305,6 +318,17 @@ impl Candidates {
             .collect();
         best.shrink_to_fit();
         best
+    }
+
+    fn best_worth(&self, pattern: &Pattern, now: UnixTime) -> Option<Worth> {
+        let candidates = self.of(pattern).iter();
+        let candidates = candidates.filter(|one| !self.holds_back(&one.certificate, now));
+        candidates.map(|one| worth(&one.certificate, now)).max()
+    }
+
+    /// Returns true if `certificate` is not served at `now`, since it waits for an OCSP response.
+    pub fn holds_back(&self, certificate: &TlsCertificate, now: UnixTime) -> bool {
+        !self.without_staples && certificate.lacks_staple(now)
     }
 }
 
@@ -352,29 +376,6 @@ fn is_configured(candidate: &Candidate) -> bool {
 
 fn is_valid(candidate: &Candidate, now: UnixTime) -> bool {
     candidate.certificate.validity(now) == Validity::Valid
-}
-
-/// How useful a certificate is to clients at a moment, lowest first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Worth {
-    Invalid,
-    /// It is valid, but one above it in its chain has expired. Clients that have another path to a
-    /// root accept it.
-    ChainEnded,
-    Valid,
-}
-
-fn worth(certificate: &TlsCertificate, now: UnixTime) -> Worth {
-    match certificate.validity(now) {
-        Validity::Expired | Validity::NotYet => Worth::Invalid,
-        Validity::Valid if certificate.served_until() < now => Worth::ChainEnded,
-        Validity::Valid => Worth::Valid,
-    }
-}
-
-fn best_worth(candidates: &[Candidate], now: UnixTime) -> Option<Worth> {
-    let each = candidates.iter();
-    each.map(|one| worth(&one.certificate, now)).max()
 }
 
 fn rank(candidate: &Candidate) -> impl Ord + use<> {

@@ -3,7 +3,8 @@
 use super::table::{left_paint, state_paint};
 use super::time::{span, until};
 use crate::admin::{
-    AdviceView, CertificateState, CertificateView, FailureView, HeldView, RenewalView, time,
+    AdviceView, CertificateState, CertificateView, FailureView, HeldView, RenewalView, StapleView,
+    time,
 };
 use crate::cli::output::{Style, clean};
 use crate::clock::UnixTime;
@@ -47,6 +48,9 @@ pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> Str
     fields.add_some("key", view.key.as_deref());
     fields.add_some("serial", view.serial.as_deref());
     fields.add_some("SHA-256", view.fingerprint.as_deref());
+    if let Some(staple) = &view.staple {
+        fields.add("OCSP", stapled(staple, now));
+    }
     if let Some(renewal) = &view.renewal {
         add_renewal(&mut fields, renewal, now);
     }
@@ -113,6 +117,26 @@ fn add_renewal(fields: &mut Fields, renewal: &RenewalView, now: UnixTime) {
     if let Some(failure) = &renewal.last_failure {
         fields.add("last failure", last_failure(failure, now));
     }
+}
+
+/// Which response is stapled until when, and why there is no newer one.
+fn stapled(staple: &StapleView, now: UnixTime) -> String {
+    let mut text = match (staple.next_update, &*staple.state) {
+        (_, "revoked") => "the CA says that it is revoked".to_owned(),
+        (Some(end), _) => format!("stapled until {} ({})", time(end), until(end, now)),
+        (None, _) if staple.required => "no response, so it is not served".to_owned(),
+        (None, _) => "no response".to_owned(),
+    };
+    if staple.required {
+        text.push_str("; required (Must-Staple)");
+    }
+    if let Some(fault) = &staple.fault {
+        text.push_str(&format!("\n{}", clean(fault)));
+    }
+    if let Some(responder) = &staple.responder {
+        text.push_str(&format!("\nfrom {}", clean(responder)));
+    }
+    text
 }
 
 /// Which limit of which CA holds it back, and until when.
@@ -238,6 +262,26 @@ mod tests {
             "{}",
             plain(&ended)
         );
+    }
+
+    #[test]
+    fn a_stapled_response_is_told_with_its_end_and_its_fault() {
+        let mut view = issued("a.example", 60);
+        view.staple = Some(StapleView {
+            state: "good".to_owned(),
+            responder: Some("http://ocsp.example/".to_owned()),
+            required: true,
+            this_update: Some(NOW - DAY),
+            next_update: Some(NOW + 3 * DAY),
+            fault: Some("the response has expired".to_owned()),
+        });
+        let text = plain(&view);
+        let told = "\
+\x20 OCSP          stapled until 2025-09-18T00:00:00Z (in 3 d); required (Must-Staple)
+\x20               the response has expired
+\x20               from http://ocsp.example/
+";
+        assert!(text.contains(told), "{text}");
     }
 
     #[test]

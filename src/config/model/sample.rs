@@ -36,6 +36,7 @@ impl Config {
                 ari: true,
                 required_at_start: false,
             },
+            revocation: Revocation::default(),
             on_demand: None,
             upstreams: IndexMap::new(),
             sites: Vec::new(),

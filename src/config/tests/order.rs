@@ -40,10 +40,7 @@ fn what_a_ca_is_sure_to_refuse_is_an_error() {
     // Unknown features are tried.
     for (keys, paths) in [
         (&*format!("directory: google, {eab}, lifetime: 7d"), &[][..]),
-        (
-            "directory: \"https://ca.corp/dir\", must_staple: true",
-            &["issuers.a.acme.must_staple"],
-        ),
+        ("directory: \"https://ca.corp/dir\", must_staple: true", &[]),
         ("profile: shortlife", &["issuers.a.acme.profile"]),
         ("profile: { name: tlsserver, required: true }", &[]),
         ("preferred_chain: shortest", &[]),
@@ -52,6 +49,28 @@ fn what_a_ca_is_sure_to_refuse_is_an_error() {
     }
     let near = accept(&configured("profile: shortlife")).warnings[0].to_string();
     assert!(near.contains("did you mean 'shortlived'?"), "{near}");
+}
+
+#[test]
+fn must_staple_needs_responses_to_staple() {
+    let strict = configured("directory: \"https://ca.corp/dir\", must_staple: true");
+    let refused = refuse(&format!("{strict}revocation: {{ ocsp: false }}\n"));
+    let errors: Vec<_> = refused.errors().map(ToString::to_string).collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("'revocation.ocsp' is off"), "{errors:?}");
+    let lists = accept(&format!("{strict}revocation: {{ crl: false }}\n"));
+    assert!(lists.config.revocation.ocsp && !lists.config.revocation.crl);
+    let refused = refuse(&format!(
+        "{strict}revocation: {{ proxy: \"https://p:1\" }}\n"
+    ));
+    assert!(
+        refused
+            .errors()
+            .any(|one| one.to_string().contains("revocation.proxy"))
+    );
+    let odd = "revocation: { ocsp: false, crl: false, proxy: \"http://p:1\" }\n";
+    let text = format!("{}{odd}", configured(""));
+    assert_eq!(self::odd(&text), ["revocation.proxy"]);
 }
 
 #[test]

@@ -136,10 +136,11 @@ fn must_staple(ctx: &mut Context<'_>, raw: bool, presets: &[&Preset], at: &At<'_
             preset.name
         );
         ctx.problems.error(at, message, "leave it out");
-    } else {
-        let message = "clients that honor Must-Staple will refuse the certificate: this build \
-                       staples no OCSP responses yet";
-        ctx.problems.warn(at, message, "leave it out for now");
+    } else if !ctx.raw.revocation.ocsp {
+        let message = "clients that honor Must-Staple would refuse the certificate: 'revocation.ocsp' \
+                       is off, so it would come without an OCSP response";
+        let hint = "leave it out, or remove 'ocsp: false'";
+        ctx.problems.error(at, message, hint);
     }
     true
 }

@@ -91,6 +91,14 @@ fn load_issued(
             .collect();
         return Err(refuse(format!("it is for {}", names.join(", "))));
     }
+    let status = certificate.status().map(|status| status.sources());
+    if status.is_some_and(|said| said.requires_staple && said.responder.is_none()) {
+        return Err(refuse(
+            "it requires an OCSP response (Must-Staple) but names no OCSP responder: remove \
+             'must_staple' from the issuer"
+                .to_owned(),
+        ));
+    }
     certificate.lifetime().check_issued(deps.clock.now())?;
     Ok(certificate)
 }

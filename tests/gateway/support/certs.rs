@@ -104,8 +104,8 @@ impl Ca {
             not_before: -DAY,
             not_after: 90 * DAY,
             serial: None,
-            has_place: false,
-            is_clients: false,
+            extensions: Vec::new(),
+            purpose: "serverAuth",
         }
     }
 
@@ -170,8 +170,9 @@ pub struct Leaf<'a> {
     not_before: i64,
     not_after: i64,
     serial: Option<u32>,
-    has_place: bool,
-    is_clients: bool,
+    /// Identifiers of extensions, and their values in DER.
+    extensions: Vec<(&'static str, Vec<u8>)>,
+    purpose: &'static str,
 }
 
 impl Leaf<'_> {
@@ -199,14 +200,26 @@ impl Leaf<'_> {
     }
 
     /// Says where its issuer's certificate is to be had, as public CAs do.
-    pub fn with_place_of_issuer(mut self) -> Self {
-        self.has_place = true;
+    pub fn with_place_of_issuer(self) -> Self {
+        // SEQUENCE of one caIssuers (1.3.6.1.5.5.7.48.2) at a URI.
+        let access = b"\x30\x17\x30\x15\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02\x86\x09http://ca";
+        self.extension("1.3.6.1.5.5.7.1.1", access)
+    }
+
+    /// With this extension, given in DER.
+    pub fn extension(mut self, identifier: &'static str, value: &[u8]) -> Self {
+        self.extensions.push((identifier, value.to_vec()));
         self
     }
 
     /// For a client instead of a server.
-    pub fn for_client(mut self) -> Self {
-        self.is_clients = true;
+    pub fn for_client(self) -> Self {
+        self.purpose("clientAuth")
+    }
+
+    /// For this purpose instead of a server.
+    pub fn purpose(mut self, purpose: &'static str) -> Self {
+        self.purpose = purpose;
         self
     }
 
@@ -254,13 +267,8 @@ impl Leaf<'_> {
             .build()
             .unwrap();
         builder.append_extension(usage).unwrap();
-        let mut purpose = ExtendedKeyUsage::new();
-        if self.is_clients {
-            purpose.client_auth();
-        } else {
-            purpose.server_auth();
-        }
-        builder.append_extension(purpose.build().unwrap()).unwrap();
+        let purpose = ExtendedKeyUsage::new().other(self.purpose).build();
+        builder.append_extension(purpose.unwrap()).unwrap();
         let above = AuthorityKeyIdentifier::new()
             .keyid(true)
             .build(&builder.x509v3_context(Some(issuer), None))
@@ -280,14 +288,11 @@ impl Leaf<'_> {
                 .unwrap();
             builder.append_extension(names).unwrap();
         }
-        if self.has_place {
-            // SEQUENCE of one caIssuers (1.3.6.1.5.5.7.48.2) at a URI.
-            let access =
-                b"\x30\x17\x30\x15\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02\x86\x09http://ca";
-            let access = Asn1OctetString::new_from_bytes(access).unwrap();
-            let name = Asn1Object::from_str("1.3.6.1.5.5.7.1.1").unwrap();
-            let access = X509Extension::new_from_der(&name, false, &access).unwrap();
-            builder.append_extension(access).unwrap();
+        for (identifier, value) in &self.extensions {
+            let value = Asn1OctetString::new_from_bytes(value).unwrap();
+            let name = Asn1Object::from_str(identifier).unwrap();
+            let extension = X509Extension::new_from_der(&name, false, &value).unwrap();
+            builder.append_extension(extension).unwrap();
         }
         builder.sign(&self.ca.key, MessageDigest::sha256()).unwrap();
         let certificate = builder.build();

@@ -21,6 +21,7 @@ pub struct PebbleBuilder {
     validity: u64,
     blocked: Vec<String>,
     resolver: Option<SocketAddr>,
+    ocsp: Option<String>,
 }
 
 impl PebbleBuilder {
@@ -60,6 +61,12 @@ impl PebbleBuilder {
         self
     }
 
+    /// Names this OCSP responder in its certificates.
+    pub fn ocsp(mut self, url: &str) -> Self {
+        self.ocsp = Some(url.to_owned());
+        self
+    }
+
     /// Refuses this name and all below it.
     pub fn blocked(mut self, domain: &str) -> Self {
         self.blocked.push(domain.to_owned());
@@ -95,6 +102,7 @@ impl PebbleBuilder {
             "externalAccountMACKeys": keys,
             "domainBlocklist": self.blocked,
             "certificateValidityPeriod": self.validity,
+            "ocspResponderURL": self.ocsp.unwrap_or_default(),
         }});
         let config_file = dir.path().join("pebble.json");
         fs::write(&config_file, config.to_string()).expect("ours");
@@ -154,6 +162,7 @@ impl Pebble {
             validity: 90 * 86_400,
             blocked: Vec::new(),
             resolver: None,
+            ocsp: None,
         }
     }
 
@@ -170,6 +179,12 @@ impl Pebble {
     /// The root that its certificates lead to, PEM, made anew at each start.
     pub fn root(&self) -> String {
         self.management("/roots/0")
+    }
+
+    /// The certificate that it issues with, and its key, PEM.
+    pub fn intermediate(&self) -> (String, String) {
+        let key = self.management("/intermediate-keys/0");
+        (self.management("/intermediates/0"), key)
     }
 
     /// All its roots (`PEBBLE_ALTERNATE_ROOTS`), PEM.

@@ -154,6 +154,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
             ari: true,
             required_at_start: false,
         },
+        revocation: Revocation::default(),
         on_demand: None,
         upstreams,
         key_servers: Vec::new(),

@@ -1,0 +1,394 @@
+//! The loop that learns whether served certificates are revoked, and keeps their OCSP responses current.
+//!
+//! It runs what `cert_status` says is due, a few things at a time, and hands the manager what changes:
+//! certificates that may now be served or no longer, and revoked ones.
+
+mod revoked;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::revoked::replace;
+use super::{Engine, blocking};
+use crate::cert_status::{
+    self, Changes, Clients, FoundRevoked, ListAnswer, Lists, Outcome, Searched, Staples,
+    StatusTerms,
+};
+use crate::certificate::TlsCertificate;
+use crate::clock::UnixTime;
+use crate::manager::{note_staples, status_watched};
+use crate::metrics::StatusMetrics;
+use crate::shutdown::requested;
+use crate::storage;
+
+/// How many responders and servers of lists are asked at a time.
+const RESPONDERS: usize = 16;
+const LIST_SERVERS: usize = 2;
+
+/// The shortest pause between two rounds, and the longest: the clock may be set.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The shortest pause between two looks at all certificates, and the pause as a multiple of what one
+/// takes.
+const SURVEY_PAUSE: Duration = Duration::from_millis(250);
+const SURVEY_SHARE: u32 = 50;
+
+/// The shortest pause between two looks for what time has changed.
+const CHECK_PAUSE: Duration = Duration::from_millis(500);
+
+/// How many requests are begun in a round.
+const MOST_BEGUN: usize = 8;
+
+/// How many stored responses are read in a round.
+const MOST_READ: usize = 64;
+
+/// How often responses of certificates that are gone are looked for in the storage.
+const SWEEP_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// What has ended.
+enum Done {
+    Staple(Arc<TlsCertificate>, Outcome),
+    List(Box<Searched>),
+    /// A list was not searched, because of a bug.
+    Interrupted,
+}
+
+struct StatusWatch {
+    engine: Arc<Engine>,
+    metrics: StatusMetrics,
+    terms: Arc<StatusTerms>,
+    clients: Arc<Clients>,
+    staples: Staples,
+    lists: Lists,
+    tasks: JoinSet<Done>,
+    asking: usize,
+    fetching: usize,
+    survey_at: Option<Instant>,
+    /// When all certificates are next gone through for what time has changed.
+    check_at: Instant,
+    sweep_at: Instant,
+}
+
+/// Runs until the engine stops.
+pub(super) async fn run(engine: Arc<Engine>) {
+    let mut stopping = engine.stopping();
+    let now = Instant::now();
+    let mut watch = StatusWatch {
+        metrics: engine.status_metrics.clone(),
+        engine,
+        terms: Arc::default(),
+        clients: Arc::default(),
+        staples: Staples::default(),
+        lists: Lists::default(),
+        tasks: JoinSet::new(),
+        asking: 0,
+        fetching: 0,
+        survey_at: Some(now),
+        check_at: now,
+        sweep_at: now + SURVEY_PAUSE,
+    };
+    loop {
+        let pause = tokio::select! {
+            pause = watch.run_round() => pause,
+            () = requested(&mut stopping) => return,
+        };
+        // No more than a round in this time, however much ends.
+        let rest = tokio::time::sleep(PAUSE);
+        let engine = Arc::clone(&watch.engine);
+        tokio::select! {
+            Some(done) = watch.tasks.join_next() => watch.finish(done).await,
+            () = engine.publication.wait_until_certificates_change() => watch.plan_survey(),
+            () = tokio::time::sleep(pause) => {}
+            () = requested(&mut stopping) => return,
+        }
+        tokio::select! {
+            () = rest => {}
+            () = requested(&mut stopping) => return,
+        }
+    }
+}
+
+impl StatusWatch {
+    /// Does what is due. Returns how long nothing else is.
+    async fn run_round(&mut self) -> Duration {
+        while let Some(done) = self.tasks.try_join_next() {
+            self.finish(done).await;
+        }
+        let started = Instant::now();
+        if self.survey_at.is_some_and(|at| at <= started) {
+            self.survey_at = None;
+            self.survey().await;
+        }
+        let mut changes = Changes::default();
+        let is_unread = self.read_stored(&mut changes).await;
+        let now = self.engine.clock.now();
+        self.begin_due(now);
+        if self.check_at <= started {
+            self.check_at = started + CHECK_PAUSE;
+            self.staples.pass_time(now, &mut changes);
+            self.count(now);
+        }
+        self.tell(changes, now).await;
+        if self.sweep_at <= started {
+            self.sweep().await;
+        }
+        let room = self.asking < RESPONDERS;
+        let next = self.staples.next(now).filter(|_| room);
+        let next_list = self.lists.next().filter(|_| self.fetching < LIST_SERVERS);
+        let next = next.into_iter().chain(next_list).min();
+        let until = next.map_or(LONGEST_PAUSE, |next| next.since(now));
+        let survey = self
+            .survey_at
+            .map(|at| at.saturating_duration_since(started));
+        let until = until.min(survey.unwrap_or(LONGEST_PAUSE));
+        match is_unread {
+            true => PAUSE,
+            false => until.clamp(PAUSE, LONGEST_PAUSE),
+        }
+    }
+
+    fn plan_survey(&mut self) {
+        let soon = Instant::now() + SURVEY_PAUSE;
+        self.survey_at = Some(self.survey_at.unwrap_or(soon));
+    }
+
+    /// Looks at all certificates.
+    async fn survey(&mut self) {
+        let started = Instant::now();
+        let engine = Arc::clone(&self.engine);
+        let watched = blocking(move || {
+            let manager = engine.lock();
+            (status_watched(&manager), manager.cert_files().is_loading())
+        });
+        let Some((watched, is_loading)) = watched.await else {
+            return;
+        };
+        self.terms = self.engine.publication.status_terms();
+        let now = self.engine.clock.now();
+        let gone = match self.terms.revocation.ocsp {
+            true => self.staples.survey(&watched, now),
+            false => {
+                self.staples.clear();
+                Vec::new()
+            }
+        };
+        match self.terms.revocation.crl {
+            // Which certificates name a list is known once all are loaded.
+            true if is_loading => {}
+            true => self.lists.survey(&watched, now),
+            false => self.lists.clear(),
+        }
+        if !gone.is_empty() {
+            let storage = Arc::clone(self.engine.storage());
+            let forgotten = storage::blocking(&storage, move |storage| {
+                let mut gone = gone.iter();
+                gone.try_for_each(|one| cert_status::forget_staple(storage, &one.to_string()))
+            });
+            if let Err(error) = forgotten.await {
+                tracing::debug!(%error, "cannot remove OCSP responses");
+            }
+        }
+        let took = started.elapsed();
+        if took > SURVEY_PAUSE {
+            // With very many certificates, changes are taken up later.
+            self.survey_at = Some(Instant::now() + took * SURVEY_SHARE);
+        }
+    }
+
+    /// Reads some stored responses. Whether there are more.
+    async fn read_stored(&mut self, changes: &mut Changes) -> bool {
+        let unread = self.staples.take_unread(MOST_READ);
+        if unread.is_empty() {
+            return false;
+        }
+        let storage = Arc::clone(self.engine.storage());
+        let now = self.engine.clock.now();
+        let read = unread.clone();
+        blocking(move || {
+            for certificate in &read {
+                let has_one = certificate
+                    .status()
+                    .is_some_and(|one| one.staple(now).is_some());
+                if !has_one {
+                    cert_status::restore_staple(&*storage, certificate, now);
+                }
+            }
+        })
+        .await;
+        self.staples.note_read(&unread, now, changes);
+        true
+    }
+
+    /// Begins what is due.
+    fn begin_due(&mut self, now: UnixTime) {
+        let room = RESPONDERS.saturating_sub(self.asking).min(MOST_BEGUN);
+        for certificate in self.staples.take_due(room, now) {
+            self.asking += 1;
+            let client = self.clients.for_staple(&self.terms, &certificate);
+            let clock = Arc::clone(&self.engine.clock);
+            self.tasks.spawn(async move {
+                let asked = Arc::clone(&certificate);
+                let outcome = match client {
+                    Ok(client) => cert_status::ask_responder(asked, client, clock).await,
+                    Err(error) => Outcome::Failed(error.to_string()),
+                };
+                Done::Staple(certificate, outcome)
+            });
+        }
+        while self.fetching < LIST_SERVERS {
+            let Some(query) = self.lists.take_due(now) else {
+                return;
+            };
+            self.fetching += 1;
+            let client = self.clients.for_list(&self.terms, &query.certificate);
+            let engine = Arc::clone(&self.engine);
+            self.tasks.spawn(async move {
+                let answer = match client {
+                    Ok(client) => cert_status::fetch_list(&query, &client).await,
+                    Err(error) => ListAnswer::Failed(error.to_string()),
+                };
+                let searched = tokio::task::spawn_blocking(move || {
+                    let watched = status_watched(&engine.lock());
+                    let now = engine.clock.now();
+                    query.search(answer, &watched, now)
+                });
+                match searched.await {
+                    Ok(searched) => Done::List(Box::new(searched)),
+                    Err(_) => Done::Interrupted,
+                }
+            });
+        }
+    }
+
+    /// Takes up what has ended.
+    async fn finish(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        let now = self.engine.clock.now();
+        match done {
+            Ok(Done::Staple(certificate, outcome)) => {
+                self.asking = self.asking.saturating_sub(1);
+                self.finish_staple(certificate, outcome, now).await;
+            }
+            Ok(Done::List(searched)) => {
+                self.fetching = self.fetching.saturating_sub(1);
+                let (result, found) = self.lists.apply(*searched, now);
+                self.metrics.list_fetches.with_label_values(&[result]).inc();
+                for one in found {
+                    let status = one.certificate.status();
+                    let is_news = status.is_some_and(|status| !status.known().is_revoked);
+                    if let Some(status) = status {
+                        status.update(|known| known.is_revoked = true);
+                    }
+                    if is_news {
+                        replace(&self.engine, one).await;
+                    }
+                }
+            }
+            Ok(Done::Interrupted) => {
+                self.fetching = self.fetching.saturating_sub(1);
+                tracing::error!("searching a revocation list was interrupted by a bug");
+            }
+            Err(error) => {
+                self.asking = self.asking.saturating_sub(1);
+                tracing::error!(%error, "asking an OCSP responder was interrupted by a bug");
+            }
+        }
+    }
+
+    async fn finish_staple(
+        &mut self,
+        certificate: Arc<TlsCertificate>,
+        outcome: Outcome,
+        now: UnixTime,
+    ) {
+        let result = match &outcome {
+            Outcome::Good(_) => "good",
+            Outcome::Revoked(_) => "revoked",
+            Outcome::Unknown(_) => "unknown",
+            Outcome::Failed(_) => "failed",
+            Outcome::Unreachable(_) => "unreachable",
+        };
+        self.metrics
+            .ocsp_requests
+            .with_label_values(&[result])
+            .inc();
+        let (staple, reason) = match &outcome {
+            Outcome::Good(staple) => (Some(Arc::clone(staple)), None),
+            Outcome::Revoked(reason) => (None, Some(*reason)),
+            _ => (None, None),
+        };
+        let mut changes = Changes::default();
+        let is_news = self.staples.apply(&certificate, outcome, now, &mut changes);
+        let storage = Arc::clone(self.engine.storage());
+        let fingerprint = certificate.fingerprint().to_string();
+        let stored = storage::blocking(&storage, move |storage| match staple {
+            Some(staple) => cert_status::store_staple(storage, &fingerprint, &staple.response),
+            None if reason.is_some() => cert_status::forget_staple(storage, &fingerprint),
+            None => Ok(()),
+        });
+        if let Err(error) = stored.await {
+            tracing::debug!(%error, "cannot store an OCSP response");
+        }
+        self.tell(changes, now).await;
+        if let (Some(reason), true) = (reason, is_news) {
+            let said_by = "its OCSP responder".to_owned();
+            let found = FoundRevoked {
+                certificate,
+                reason,
+                said_by,
+            };
+            replace(&self.engine, found).await;
+        }
+    }
+
+    /// Reports what has changed, and has it served.
+    async fn tell(&self, changes: Changes, now: UnixTime) {
+        for notice in &changes.notices {
+            self.engine.events().emit(notice.event(now));
+        }
+        if !changes.served.is_empty() {
+            let engine = Arc::clone(&self.engine);
+            blocking(move || {
+                let mut manager = engine.lock();
+                note_staples(&mut manager, &changes.served);
+                manager.publish_map();
+            })
+            .await;
+        }
+    }
+
+    fn count(&self, now: UnixTime) {
+        let count = self.staples.count(now);
+        let states = [
+            ("good", count.good),
+            ("missing", count.missing),
+            ("revoked", count.revoked),
+        ];
+        for (state, number) in states {
+            self.metrics.staples.with_label_values(&[state]).set(number);
+        }
+        let end = count.first_end.map_or(0, UnixTime::as_secs);
+        self.metrics.first_end.set(end);
+    }
+
+    /// Removes what nobody needs any more from the storage.
+    async fn sweep(&mut self) {
+        self.sweep_at = Instant::now() + SWEEP_EVERY;
+        let known: HashSet<_> = self
+            .staples
+            .fingerprints()
+            .map(|one| one.to_string())
+            .collect();
+        let (storage, now) = (Arc::clone(self.engine.storage()), self.engine.clock.now());
+        let swept = storage::blocking(&storage, move |storage| {
+            cert_status::sweep(storage, &known, now)
+        });
+        if let Err(error) = swept.await {
+            tracing::debug!(%error, "cannot look for old OCSP responses");
+        }
+    }
+}

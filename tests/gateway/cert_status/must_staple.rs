@@ -1,0 +1,94 @@
+//! Certificates that require an OCSP response (RFC 7633).
+
+use super::{authority, config, own_signer, wait_until_stapled, with};
+use crate::support::{
+    Ca, Gateway, OcspResponder, Pair, Says, TlsClient, must_staple, responder_at, wait_for,
+};
+
+fn serial(pair: &Pair) -> String {
+    hex(&pair.certificate)
+}
+
+fn hex(certificate: &openssl::x509::X509) -> String {
+    let number = certificate.serial_number().to_bn().expect("a number");
+    number.to_hex_str().expect("a text").to_string()
+}
+
+/// The serial number of what is served; `None` if the handshake is refused.
+fn served(gateway: &Gateway, name: &str) -> Option<String> {
+    let client = TlsClient::named(name).try_connect(gateway.https).ok()?;
+    Some(hex(&client.certificate()))
+}
+
+fn strict(ca: &Ca, name: &str, responder: &OcspResponder) -> Pair {
+    with(ca, name, &[responder_at(&responder.url()), must_staple()])
+}
+
+#[test]
+fn it_is_served_only_with_a_response_and_from_the_first_moment_of_a_restart() {
+    let builder = Gateway::builder();
+    let ca = authority();
+    let certs = builder.dir().join("certs");
+    let mut responder = OcspResponder::new();
+    let pair = strict(&ca, "a.example", &responder);
+    pair.write(&certs, "a");
+    // Another one for the same name is next best.
+    let wildcard = ca.leaf(&["*.example"]).make();
+    wildcard.write(&certs, "wildcard");
+    let mut gateway = builder.config(config(&["a.example"])).start();
+    assert_eq!(served(&gateway, "a.example"), Some(serial(&wildcard)));
+    let told = gateway.wait_for_event("no response", |one| one.is("staple_failed", "a.example"));
+    assert!(told.message.contains("Must-Staple"), "{told:?}");
+    responder.start(&ca, &own_signer(&ca), &[(&pair, Says::Good)], 60);
+    wait_until_stapled(&gateway, "a.example");
+    assert_eq!(served(&gateway, "a.example"), Some(serial(&pair)));
+    gateway.wait_for_event("recovered", |one| one.is("staple_recovered", "a.example"));
+
+    responder.stop();
+    gateway.restart();
+    assert_eq!(served(&gateway, "a.example"), Some(serial(&pair)));
+    wait_until_stapled(&gateway, "a.example");
+}
+
+#[test]
+fn its_successor_waits_for_a_response_while_it_is_served() {
+    let builder = Gateway::builder();
+    let ca = authority();
+    let mut responder = OcspResponder::new();
+    let first = strict(&ca, "a.example", &responder);
+    first.write(&builder.dir().join("certs"), "a");
+    responder.start(&ca, &own_signer(&ca), &[(&first, Says::Good)], 60);
+    let gateway = builder.config(config(&["a.example"])).spawn();
+    wait_for("the first", || served(&gateway, "a.example"));
+    wait_until_stapled(&gateway, "a.example");
+
+    // The responder does not know it yet.
+    let second = strict(&ca, "a.example", &responder);
+    second.write(&gateway.dir().join("certs"), "a");
+    gateway.wait_for_event("no response", |one| one.is("staple_failed", "a.example"));
+    assert_eq!(served(&gateway, "a.example"), Some(serial(&first)));
+    wait_until_stapled(&gateway, "a.example");
+
+    responder.start(&ca, &own_signer(&ca), &[(&second, Says::Good)], 60);
+    wait_for("the second", || {
+        (served(&gateway, "a.example")? == serial(&second)).then_some(())
+    });
+    wait_until_stapled(&gateway, "a.example");
+}
+
+#[test]
+fn one_that_names_no_responder_is_reported_and_never_served() {
+    let builder = Gateway::builder();
+    let ca = authority();
+    let pair = with(&ca, "a.example", &[must_staple()]);
+    pair.write(&builder.dir().join("certs"), "a");
+    let gateway = builder.config(config(&["a.example"])).spawn();
+    let told = gateway.wait_for_event("no response", |one| one.is("staple_failed", "a.example"));
+    assert!(told.message.contains("names no OCSP responder"), "{told:?}");
+    assert_eq!(served(&gateway, "a.example"), None);
+    // Without stapling it is served as it is.
+    let mut gateway = gateway;
+    gateway.replace_config(config(&["a.example"]) + "revocation: { ocsp: false }\n");
+    gateway.reload();
+    wait_for("the certificate", || served(&gateway, "a.example"));
+}
