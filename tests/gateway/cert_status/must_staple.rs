@@ -58,7 +58,7 @@ fn its_successor_waits_for_a_response_while_it_is_served() {
     let first = strict(&ca, "a.example", &responder);
     first.write(&builder.dir().join("certs"), "a");
     responder.start(&ca, &own_signer(&ca), &[(&first, Says::Good)], 60);
-    let gateway = builder.config(config(&["a.example"])).spawn();
+    let gateway = builder.config(config(&["a.example"])).start();
     wait_for("the first", || served(&gateway, "a.example"));
     wait_until_stapled(&gateway, "a.example");
 

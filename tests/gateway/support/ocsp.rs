@@ -1,13 +1,14 @@
 //! An OCSP responder, that of OpenSSL's command, and the extensions that lead to one.
 
 use std::fs;
-use std::net::TcpStream;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use tempfile::TempDir;
 
-use super::{Ca, Pair, Port, wait_for};
+use super::{Ca, Pair, Port};
 
 /// What a responder says of a certificate.
 #[derive(Clone, Copy, Debug)]
@@ -53,12 +54,15 @@ impl OcspResponder {
             .args(["-nmin", &minutes.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn();
-        self.child = Some(child.expect("openssl is installed"));
-        wait_for("the OCSP responder", || {
-            TcpStream::connect(self.port.address()).ok()
-        });
+        let mut child = child.expect("openssl is installed");
+        // A connection without a request would occupy it forever.
+        let mut said = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let ready = said.find(|line| line.as_ref().is_ok_and(|line| line.contains("waiting")));
+        assert!(ready.is_some(), "the responder does not start");
+        thread::spawn(move || said.for_each(drop));
+        self.child = Some(child);
     }
 
     /// A response for `pair`, made without a server.
@@ -113,9 +117,9 @@ impl OcspResponder {
             let serial = pair.certificate.serial_number().to_bn().unwrap();
             let serial = serial.to_hex_str().unwrap().to_string();
             match says {
-                Says::Good => format!("V\t491231000000Z\t\t{serial}\tunknown\t/CN=a\n"),
+                Says::Good => format!("V\t491231000000Z\t\t{serial}\tunknown\t/CN={serial}\n"),
                 Says::Revoked(reason) => {
-                    format!("R\t491231000000Z\t250101000000Z,{reason}\t{serial}\tunknown\t/CN=a\n")
+                    format!("R\t491231000000Z\t250101000000Z,{reason}\t{serial}\tunknown\t/CN={serial}\n")
                 }
             }
         });
