@@ -47,8 +47,8 @@ use axum::{Extension, Router};
 pub use access::Place;
 pub use actions::{AccountView, IssuerView};
 pub use certificate::{
-    AdviceView, CertificateState, CertificateView, ChainEnd, FailureView, HeldView, LastFailure,
-    Managed, RenewalView, StapleView, find,
+    AdviceView, CertificateState, CertificateView, ChainEnd, FailureView, FindingView, HeldView,
+    LastFailure, Managed, RenewalView, StapleView, find,
 };
 pub use events::EventView;
 pub use listener::{BindError, Listener, serve};

@@ -236,13 +236,6 @@ impl CertFiles {
         problems::report(&self.sources, &self.table, now, problems, warnings);
     }
 
-    /// The certificates that people may have to know about: those that have expired, expire soon,
-    /// or have not begun.
-    pub(crate) fn alarming(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
-        let noted = self.table.noted();
-        noted.filter_map(|entry| entry.certificate.as_ref())
-    }
-
     pub(crate) fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
         let entries = self.table.entries().iter();
         entries.filter_map(|entry| entry.certificate.as_ref())

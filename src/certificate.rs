@@ -11,12 +11,15 @@ pub mod der;
 pub mod error;
 mod ffi;
 mod file_path;
+pub mod finding;
+mod flaws;
 pub(crate) mod from_index;
 pub mod loader;
 pub mod material;
 pub(crate) mod parse;
 pub mod parsed_cache;
 pub(crate) mod pem;
+mod roots;
 pub mod sni;
 pub(crate) mod status;
 #[cfg(test)]
@@ -35,6 +38,8 @@ use zeroize::Zeroizing;
 pub(crate) use self::change::Change;
 pub use self::error::{CertificateError, CertificateWarning};
 pub use self::file_path::FilePath;
+pub use self::finding::{Finding, Reason, RenewalFacts};
+pub use self::flaws::{Flaw, Flaws};
 pub use self::loader::{Loaded, Loader};
 
 use self::chain::ChainRef;
@@ -53,8 +58,7 @@ pub struct TlsCertificate {
     parsed: ArcSwapOption<Material>,
     /// From the issuer of the leaf upwards, without the root. Shared between certificates.
     chain: ChainRef,
-    /// Whether the issuer of the leaf is unknown.
-    incomplete: bool,
+    flaws: Flaws,
     names: Box<[Pattern]>,
     kind: KeyKind,
     not_before: UnixTime,
@@ -163,6 +167,20 @@ impl TlsCertificate {
         let authority = leaf.authority_key_id()?.as_slice();
         let serial = leaf.serial_number().to_bn().ok()?;
         Some(renewal_id(authority, serial.to_vec()))
+    }
+
+    /// What clients object to in it or its chain, whatever the time.
+    pub fn flaws(&self) -> Flaws {
+        self.flaws
+    }
+
+    /// What people should know of [`Self::flaws`]; nothing if it is on disk and cannot be fetched.
+    pub(crate) fn flaw_warnings(&self) -> Vec<CertificateWarning> {
+        let material = self.material();
+        material.map_or_else(
+            |_| Vec::new(),
+            |one| self.flaws.warnings(one.leaf(), one.chain()),
+        )
     }
 
     /// Where this certificate comes from.

@@ -29,7 +29,7 @@ pub(crate) use self::files::FileScanner;
 pub use self::files::{ConfigFiles, LoadPhase};
 use self::on_demand::OnDemandMaintenance;
 pub use self::publish::ManagerGuard;
-pub(crate) use self::publish::log_problems;
+pub(crate) use self::publish::{Judgement, log_problems};
 use self::publish::{Locked, Publication};
 use self::renewal::Renewal;
 pub use self::setup::{EngineError, EngineSetup};
@@ -42,7 +42,7 @@ use crate::config::model::Config;
 use crate::event::EventBus;
 use crate::lock::MutexExt as _;
 use crate::manager::{Report, Setup, TlsManager};
-use crate::metrics::{Metrics, StatusMetrics};
+use crate::metrics::{CertificateStates, Metrics, StatusMetrics};
 use crate::on_demand::Requests;
 use crate::renewal::{Deps, ObtainingHook, StartupStatus};
 use crate::shutdown::ShutdownWatch;
@@ -71,6 +71,8 @@ pub struct Engine {
     requests: Requests,
     /// What jobs depend on.
     deps: Deps,
+    /// Where it is shown how many certificates are in which state.
+    states: CertificateStates,
     flusher: Flusher,
     status_metrics: StatusMetrics,
     /// Notified when what is due may have changed.
@@ -149,6 +151,7 @@ impl Engine {
         let status_metrics = metrics.status.clone();
         let certificates = GlobalCertificate::new(metrics.clone(), challenges.clone())?;
         let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
+        let states = metrics.certificate_states.clone();
         let events = EventBus::default();
         let dns = DnsSolvers::new(
             Arc::clone(&storage),
@@ -177,6 +180,7 @@ impl Engine {
         })?;
         Ok(Arc::new(Self {
             deps: manager.renewals().deps().clone(),
+            states,
             requests: manager.on_demand().requests().clone(),
             flusher: manager.cert_files().flusher().clone(),
             status_metrics,
@@ -303,6 +307,11 @@ impl Engine {
     /// Where state is kept that outlives the process.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
+    }
+
+    /// How the configuration has certificates judged.
+    pub(crate) fn judgement(&self) -> Judgement {
+        self.publication.judgement()
     }
 
     /// The time by which certificates are judged.

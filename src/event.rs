@@ -198,7 +198,9 @@ pub struct Event {
     /// The address of the upstream's server.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub server: Option<Box<str>>,
-    /// Why the health check of the server failed, or why a hook objects.
+    /// What is wrong with a served certificate, by its name for programs, the same in the event that
+    /// reports it and in the one that says that it is over; why the health check of a server
+    /// failed; or why a hook objects.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
     /// The number of the attempt, from 1.

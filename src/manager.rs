@@ -50,10 +50,9 @@ use crate::local_ca::LocalCa;
 use crate::metrics::Metrics;
 use crate::on_demand::{Decider, Lookup, OnDemandCerts, Removal};
 use crate::renewal::{
-    ActionError, CurrentHook, Deps, Job, LastCheck, MakeIssuer, MonitoredCert, RenewalPolicy,
-    Renewals, RevocationJob,
+    ActionError, CurrentHook, Deps, Job, LastCheck, MakeIssuer, RenewalPolicy, Renewals,
+    RevocationJob,
 };
-use crate::schedule::RenewedBy;
 use crate::storage::{Key, PendingWrites, Storage};
 
 /// What a [`TlsManager`] is made of.
@@ -291,28 +290,6 @@ impl TlsManager {
     /// [`OnDemandCerts::begin_removals`]. The results go to [`Self::finish_on_demand_removals`].
     pub fn on_demand_removals(&mut self, up: Duration) -> Vec<Removal> {
         self.on_demand.begin_removals(up, &mut self.renewals)
-    }
-
-    /// The certificates whose validity is monitored, with who replaces them before their end: of
-    /// those from files only what ends soon, has ended or has not begun.
-    pub fn monitored_certs(&self) -> Vec<MonitoredCert> {
-        let monitored = |certificate: &Arc<TlsCertificate>, renewed_by| MonitoredCert {
-            certificate: Arc::clone(certificate),
-            renewed_by,
-            retry: None,
-        };
-        let files = self.cert_files.alarming();
-        let by_hand = files.map(|one| monitored(one, RenewedBy::ByHand));
-        let window = self.config.as_ref().map(|config| config.renewal.window);
-        let local = self.local_certs.certificates().map(|one| {
-            let renewed_by = RenewedBy::Renewed {
-                window: window.unwrap_or(0.5),
-                failures: 0,
-            };
-            monitored(one, renewed_by)
-        });
-        let renewed = self.renewals.monitored_certs();
-        by_hand.chain(local).chain(renewed).collect()
     }
 
     /// Which issuers would be asked for a certificate for `name`.

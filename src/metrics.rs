@@ -16,6 +16,7 @@ mod ocsp;
 mod sites;
 mod tunnels;
 mod upstreams;
+mod validity;
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub use self::upstreams::{UpstreamTimes, Upstreams};
 use self::catalog::Catalog;
 use self::exposition::{Exposition, Source};
 use self::process::Process;
+pub use self::validity::CertificateStates;
 
 /// The metrics of one gateway.
 #[derive(Clone, Debug)]
@@ -56,6 +58,8 @@ pub struct Metrics {
     pub certificates: IntGaugeVec,
     /// Certificates that are kept parsed, ready for handshakes.
     pub parsed_cache: ParsedCacheMetrics,
+    /// Served certificates, by state.
+    pub certificate_states: CertificateStates,
     /// When certificates expire, for those that expire first.
     pub certificate_ends: CertificateEnds,
     /// OCSP responses and revocation lists.
@@ -190,6 +194,7 @@ impl Metrics {
                 &["source"],
             )?,
             parsed_cache: ParsedCacheMetrics::new(&mut catalog)?,
+            certificate_states: CertificateStates::new(&mut catalog)?,
             certificate_ends,
             status: StatusMetrics::new(&mut catalog)?,
             files_read: catalog.counter(

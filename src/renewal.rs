@@ -368,11 +368,6 @@ impl Renewals {
         self.issuers.open_all(first)
     }
 
-    /// Every certificate, with how its renewal goes; none that is not to be renewed.
-    pub(crate) fn monitored_certs(&self) -> impl Iterator<Item = MonitoredCert> {
-        self.status(self.deps.clock.now()).monitored_certs()
-    }
-
     /// Every certificate, for people.
     pub(crate) fn views(&self) -> Vec<ManagedView> {
         self.status(self.deps.clock.now()).views().collect()

@@ -29,7 +29,7 @@ pub mod scope;
 pub mod window;
 
 pub use self::advice::{Advice, RenewalInfo};
-pub use self::alert::{Alert, RenewedBy, Watch};
+pub use self::alert::{Alert, RenewedBy, WarnFrom, is_overdue};
 pub use self::clock_step::ClockStep;
 pub use self::deadlines::{Deadlines, Passed};
 pub use self::failure::{Failure, FailureClass};

@@ -19,6 +19,7 @@ use super::view::rfc3339;
 use crate::certificate::material::Description;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
+use crate::event::Severity;
 use crate::host::Pattern;
 use crate::schedule::advice::Window;
 use crate::schedule::{Failure, FailureClass};
@@ -59,6 +60,9 @@ pub struct CertificateView {
     /// The OCSP response that is stapled to it; `None` if it names no responder.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub staple: Option<StapleView>,
+    /// What is wrong with it although it is served, the gravest first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub findings: Vec<FindingView>,
     /// How it is renewed; `None` if no issuer is asked for it.
     pub renewal: Option<RenewalView>,
     /// The certificates that clients are sent, in PEM; only if a single certificate is requested.
@@ -80,6 +84,16 @@ impl ChainEnd {
         let (not_after, subject) = certificate.chain_end()?;
         (not_after < certificate.not_after()).then_some(Self { subject, not_after })
     }
+}
+
+/// What is wrong with a certificate that is served.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct FindingView {
+    /// What it is, as in metrics: `expiring`, `chain_incomplete`.
+    pub state: String,
+    pub severity: Severity,
+    /// The same for people, in words that follow the certificate's name.
+    pub message: String,
 }
 
 /// The state of a certificate.
@@ -151,6 +165,7 @@ pub struct Managed {
     pub advice: Option<Window>,
     pub failures: u32,
     pub last_failure: Option<LastFailure>,
+    pub findings: Vec<FindingView>,
 }
 
 /// The last attempt at which no issuer issued a certificate.
@@ -192,6 +207,7 @@ impl CertificateView {
                 .map(|path| path.to_string_lossy().into_owned().into()),
             chain_end: ChainEnd::of(certificate),
             staple: StapleView::of(certificate, now),
+            findings: Vec::new(),
             renewal: None,
             chain: None,
         }
@@ -209,6 +225,7 @@ impl CertificateView {
             None => Self::missing(names.clone()),
         };
         view.state = state;
+        view.findings.clone_from(&managed.findings);
         view.name = names.first().cloned().unwrap_or_default();
         view.names = names;
         if let (None, Some(first)) = (certificate, managed.issuers.first()) {
@@ -246,6 +263,7 @@ impl CertificateView {
             file: None,
             chain_end: None,
             staple: None,
+            findings: Vec::new(),
             renewal: None,
             chain: None,
         }

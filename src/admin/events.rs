@@ -60,7 +60,7 @@ pub struct EventView {
     /// The address of the upstream's server.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub server: Option<String>,
-    /// Why the health check of the server failed.
+    /// What is wrong with a served certificate, or why the health check of the server failed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
     /// The number of the attempt, from 1.

@@ -1,31 +1,31 @@
 //! What the admin interface can ask of this gateway.
 
+mod certificate;
 mod preflight;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::logging::OwnLog;
+use self::certificate::{Judge, not_yet_valid, of_ca, of_local_ca};
 use crate::admin::{
-    CertificateView, Control, HeldView, IssuerView, LastFailure, LastReload, ListenerView, LogView,
-    Managed, PreflightView, ReloadError, ReloadSummary, RenewError, SiteView, Status, UpstreamView,
+    CertificateView, Control, IssuerView, LastReload, ListenerView, LogView, Managed,
+    PreflightView, ReloadError, ReloadSummary, RenewError, SiteView, Status, UpstreamView,
 };
-use crate::certificate::{Fingerprint, Source, TlsCertificate, Validity};
+use crate::certificate::{Fingerprint, RenewalFacts, Validity};
 use crate::clock::UnixTime;
 use crate::config::model::{Config, Issuer};
 use crate::engine::Engine;
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
-use crate::manager::TlsManager;
 use crate::notify::{Notifier, TestOutcome};
 use crate::on_demand;
 use crate::reload::{self, GatewayEdge, GatewayListeners, GatewayState, ReloadReport, Reloader};
-use crate::renewal::{ActionError, ManagedView};
-use crate::schedule::{CertState, Failure, FailureClass};
+use crate::renewal::ActionError;
 use crate::secret::Secret;
 use crate::service::stop::Stopper;
 use crate::storage::keys;
@@ -88,77 +88,6 @@ impl AppControl {
             self.engine.request_renewal(subject);
         }
         Ok(())
-    }
-}
-
-/// Why clients refuse what local CAs issue, by their names.
-fn not_yet_valid(manager: &TlsManager, config: &Config) -> HashMap<Arc<str>, String> {
-    let issuers = config.issuers.iter();
-    let locals = issuers.filter(|(_, issuer)| matches!(issuer, Issuer::LocalCa { .. }));
-    locals
-        .filter_map(|(name, _)| Some((Arc::clone(name), manager.not_yet_valid(name)?)))
-        .collect()
-}
-
-/// A certificate of a local CA, as the admin interface shows it; `None` for one of another issuer.
-fn of_local_ca(
-    certificate: &Arc<TlsCertificate>,
-    window: f64,
-    on_demand: bool,
-    not_yet_valid: &HashMap<Arc<str>, String>,
-) -> Option<Managed> {
-    let Source::Issuer(issuer) = certificate.source() else {
-        return None;
-    };
-    let last_failure = not_yet_valid.get(issuer).map(|why| LastFailure {
-        at: certificate.not_before(),
-        issuer: Some(Arc::clone(issuer)),
-        failure: Failure::new(FailureClass::Clock, why.clone()),
-    });
-    Some(Managed {
-        names: certificate.names().to_vec(),
-        issuers: vec![Arc::clone(issuer)],
-        revoked: false,
-        obtaining: false,
-        on_demand,
-        next: Some(certificate.lifetime().due_at(window)),
-        held: None,
-        unread: None,
-        advice: None,
-        failures: u32::from(last_failure.is_some()),
-        last_failure,
-        certificate: Some(Arc::clone(certificate)),
-    })
-}
-
-/// A certificate that is obtained by jobs, as the admin interface shows it.
-fn of_ca(view: ManagedView) -> Managed {
-    let retry = view.retry.as_ref();
-    Managed {
-        revoked: view.is_revoked,
-        obtaining: view.state == CertState::Obtaining,
-        on_demand: view.is_on_demand,
-        next: view.next,
-        held: view.held.map(|held| HeldView {
-            message: held.wait.to_string(),
-            scope: held.wait.reason.as_str().to_owned(),
-            until: held.wait.until,
-            issuer: held.issuer.to_string(),
-        }),
-        unread: view.unread,
-        advice: view.advice,
-        failures: retry.map_or(0, |retry| retry.failures),
-        last_failure: retry.map(|retry| LastFailure {
-            at: retry.last,
-            issuer: retry.issuer.as_deref().map(Arc::from),
-            failure: Failure {
-                url: retry.url.clone(),
-                ..Failure::new(retry.class, retry.message.clone())
-            },
-        }),
-        names: view.names,
-        issuers: view.issuers,
-        certificate: view.certificate,
     }
 }
 
@@ -230,10 +159,11 @@ impl Control for AppControl {
         let made = manager.on_demand().issuance().certificates();
         let not_yet_valid = not_yet_valid(&manager, config);
         drop(manager);
+        let judge = Judge::new(&self.engine);
         let of_local_ca =
-            |one, is_on_demand| of_local_ca(one, window, is_on_demand, &not_yet_valid);
+            |one, is_on_demand| of_local_ca(one, window, is_on_demand, &not_yet_valid, &judge);
 
-        let mut managed: Vec<_> = planned.into_iter().map(of_ca).collect();
+        let mut managed: Vec<_> = planned.into_iter().map(|one| of_ca(one, &judge)).collect();
         let planned: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
         let others = loaded
             .iter()
@@ -249,7 +179,10 @@ impl Control for AppControl {
             loaded
                 .iter()
                 .filter(|one| !managed_ones.contains(&one.fingerprint()))
-                .map(|one| CertificateView::loaded(one, now)),
+                .map(|one| CertificateView {
+                    findings: judge.findings(one, &RenewalFacts::BY_HAND),
+                    ..CertificateView::loaded(one, now)
+                }),
         );
         let missing = missing(config, &views);
         views.extend(missing);

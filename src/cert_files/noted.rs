@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::entry::{self, Entries, Entry};
 use super::files::EntryId;
 use crate::clock::UnixTime;
-use crate::schedule::{Alert, Deadlines, Passed, RenewedBy};
+use crate::schedule::{Deadlines, Passed};
 
 /// The entries that there is something to say about.
 #[derive(Default)]
@@ -63,9 +63,7 @@ impl Noted {
 fn is_odd(entry: &Entry, now: UnixTime) -> bool {
     entry.odd.is_some()
         || entry.certificate.as_ref().is_some_and(|certificate| {
-            entry::invalidity(certificate, now).is_some()
-                || Alert::for_lifetime(&certificate.served_lifetime(), RenewedBy::ByHand, now)
-                    .is_some()
+            entry::invalidity(certificate, now).is_some() || certificate.served_until() < now
         })
 }
 
@@ -75,7 +73,6 @@ fn next_change(entry: &Entry, now: UnixTime) -> Option<UnixTime> {
     let life = certificate.served_lifetime();
     let times = [
         life.not_before,
-        Alert::begins_at(&life, RenewedBy::ByHand),
         life.not_after + 1,
         certificate.not_after() + 1,
     ];

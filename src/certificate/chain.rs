@@ -17,7 +17,7 @@ use super::{CertificateError, Fingerprint};
 use crate::clock::UnixTime;
 use crate::lock::MutexExt;
 
-pub(super) use self::path::Given;
+pub(super) use self::path::{Chain, Given};
 
 /// Public intermediates that files of public CAs may lack, in PEM.
 const BUNDLED: &[u8] = include_bytes!("intermediates.pem");
@@ -248,7 +248,7 @@ pub(super) fn is_self_issued(certificate: &X509Ref) -> bool {
 
 /// Returns true if `issuer` issued `subject`, by names and key identifiers, and by the signature if
 /// there are no key identifiers to compare or `verify` asks for it.
-fn issued(issuer: &X509Ref, subject: &X509Ref, verify: bool) -> bool {
+pub(super) fn issued(issuer: &X509Ref, subject: &X509Ref, verify: bool) -> bool {
     if issuer.issued(subject) != X509VerifyResult::OK {
         return false;
     }

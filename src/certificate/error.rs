@@ -108,6 +108,13 @@ pub enum CertificateWarning {
     /// The certificate is not valid yet.
     #[error("the certificate is not valid before {0}; is the clock right?")]
     NotYetValid(String),
+    /// The chain, as a CA has provided it, is not in the order in which each certificate certifies
+    /// the one before.
+    #[error(
+        "the chain is not in order: clients of TLS 1.2 may refuse it; have the CA mend it, or \
+         choose another"
+    )]
+    Order,
     /// A certificate of the file has expired, and another takes its place in the chain.
     #[error(
         "a certificate in the file ({subject}) expired on {end}; another with its name and key is \
@@ -118,6 +125,14 @@ pub enum CertificateWarning {
     /// issuer may be a private root. This is not reported.
     #[error("the issuer ({issuer}) is unknown")]
     UnknownIssuer { issuer: String },
+    /// A key or a signature does not meet the rules that clients hold public CAs to.
+    #[error("{what} {why}, which is weak: have it issued again with another")]
+    Weak {
+        what: String,
+        why: String,
+        /// Whether it is a key, not a signature.
+        is_key: bool,
+    },
     /// A certificate of the file is not part of the chain.
     #[error("a certificate in the file is not part of the chain ({subject}); it is not sent")]
     Unrelated { subject: String },

@@ -10,7 +10,7 @@ use super::chain::ChainRef;
 use super::der::Der;
 use super::material::{AtRest, CertSource, OnDisk};
 use super::status::{CertStatus, StatusSources};
-use super::{Fingerprint, KeyKind, Loader, Source, TlsCertificate};
+use super::{Fingerprint, Flaws, KeyKind, Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 
@@ -22,8 +22,7 @@ pub(crate) struct CertificateFacts {
     pub(crate) not_before: UnixTime,
     pub(crate) not_after: UnixTime,
     pub(crate) fingerprint: Fingerprint,
-    /// Whether the issuer of the leaf was unknown.
-    pub(crate) incomplete: bool,
+    pub(crate) flaws: Flaws,
     /// What it says of its status.
     pub(crate) status: Option<Arc<StatusSources>>,
 }
@@ -52,7 +51,7 @@ impl TlsCertificate {
             not_before: self.not_before,
             not_after: self.not_after,
             fingerprint: self.fingerprint,
-            incomplete: self.incomplete,
+            flaws: self.flaws,
             status: self.status.as_ref().map(|one| Arc::clone(one.sources())),
         }
     }
@@ -72,7 +71,7 @@ impl TlsCertificate {
             at_rest: AtRest::OnDisk(OnDisk::new(cert_source)),
             parsed: ArcSwapOption::empty(),
             chain: ChainRef::clone(&chain.0),
-            incomplete: facts.incomplete,
+            flaws: facts.flaws,
             names: facts.names,
             kind: facts.kind,
             not_before: facts.not_before,

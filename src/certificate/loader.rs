@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use openssl::error::ErrorStack;
-use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::{Ssl, SslContext, SslMethod};
 use openssl::x509::{X509, X509KeyUsage, X509Ref};
 
 use arc_swap::ArcSwapOption;
 
-use super::chain::{self, ChainRef, Given, Intermediates};
+use super::chain::{self, Chain, ChainRef, Given, Intermediates};
 use super::der::Der;
 use super::error::{CertificateError, CertificateWarning};
 use super::material::{AtRest, Material};
 use super::pem::{self, Contents, Key};
+use super::roots::Roots;
 use super::status::{CertStatus, SourcesPool, StatusSources};
-use super::{Fingerprint, Source, TlsCertificate, parse};
+use super::{Fingerprint, Flaws, Source, TlsCertificate, parse};
 use crate::clock::{Clock, SystemClock};
 
 /// Makes [`TlsCertificate`]s; those of one loader share their intermediates.
@@ -126,7 +126,7 @@ impl Loader {
             at_rest: AtRest::Memory(Der::encode(&leaf, &key).map_err(refused)?),
             parsed: ArcSwapOption::empty(),
             chain: ChainRef::default(),
-            incomplete: false,
+            flaws: Flaws::default(),
             names,
             source,
             status: None,
@@ -174,21 +174,23 @@ impl Loader {
         let now = self.clock.now();
         let before = certificate.chain.not_after();
         let has_ended = before.is_some_and(|end| end < now);
-        if !certificate.incomplete && !has_ended {
+        if !certificate.flaws.is_incomplete() && !has_ended {
             return None;
         }
         let material = certificate.material().ok()?;
         let given = certificate.chain.iter().map(|one| X509::clone(one));
         let given = Given::InFile(given.collect());
         let chain = self.intermediates.build(material.leaf(), given, now).ok()?;
-        if chain.incomplete || has_ended && chain.certificates.not_after() <= before {
+        let flaws = judge(material.leaf(), &chain, false);
+        drop(ErrorStack::get());
+        if flaws.is_incomplete() || has_ended && chain.certificates.not_after() <= before {
             return None;
         }
         Some(TlsCertificate {
             at_rest: certificate.at_rest.clone(),
             parsed: ArcSwapOption::empty(),
             chain: chain.certificates,
-            incomplete: false,
+            flaws,
             names: certificate.names.clone(),
             source: certificate.source.clone(),
             status: certificate.status.clone(),
@@ -220,9 +222,10 @@ impl Loader {
         })?;
         let mut warnings = Vec::new();
         let names = parse::names(&leaf, &mut warnings)?;
-        let given = match source {
-            Source::Issuer(_) => Given::ByCa(others),
-            Source::Directory(_) | Source::File(_) | Source::Program => Given::InFile(others),
+        let is_of_ca = matches!(source, Source::Issuer(_));
+        let given = match is_of_ca {
+            true => Given::ByCa(others),
+            false => Given::InFile(others),
         };
         let chain = self.intermediates.build(&leaf, given, self.clock.now());
         let chain = chain.map_err(refused)?;
@@ -236,14 +239,8 @@ impl Loader {
         }));
         let unrelated = chain.unrelated.iter().map(subject);
         warnings.extend(unrelated.map(|subject| CertificateWarning::Unrelated { subject }));
-        if chain.incomplete {
-            let issuer = parse::name_text(leaf.issuer_name());
-            warnings.push(if names_place_of_issuer(&leaf) {
-                CertificateWarning::Incomplete { issuer }
-            } else {
-                CertificateWarning::UnknownIssuer { issuer }
-            });
-        }
+        let flaws = judge(&leaf, &chain, is_of_ca);
+        warnings.extend(flaws.warnings(&leaf, &chain.certificates));
         let leaf_der = leaf.to_der().map_err(refused)?;
         let status = StatusSources::of(&leaf).map(|sources| self.sources.share(sources));
         let certificate = TlsCertificate {
@@ -253,7 +250,7 @@ impl Loader {
             at_rest: AtRest::Memory(Der::new(&leaf_der, &key_der)),
             parsed: ArcSwapOption::empty(),
             chain: chain.certificates,
-            incomplete: chain.incomplete,
+            flaws,
             names,
             kind,
             source,
@@ -315,13 +312,16 @@ fn is_issuing(certificate: &X509) -> bool {
         .is_some_and(|usage| usage.contains(X509KeyUsage::KEY_CERT_SIGN))
 }
 
-/// Returns true if `leaf` says where its issuer's certificate is available (RFC 5280, section
-/// 4.2.2.1), as those of public CAs do. Otherwise it may be from a private root, which needs no
-/// other certificate to be sent.
-fn names_place_of_issuer(leaf: &X509Ref) -> bool {
-    let access = leaf.authority_info();
-    let mut ways = access.iter().flatten();
-    ways.any(|way| way.method().nid() == Nid::AD_CA_ISSUERS)
+/// What is wrong with `leaf` and the chain that is sent with it.
+fn judge(leaf: &X509Ref, chain: &Chain, is_of_ca: bool) -> Flaws {
+    let roots = Roots::of_machine();
+    Flaws::of(
+        leaf,
+        &chain.certificates,
+        !chain.incomplete,
+        is_of_ca,
+        roots,
+    )
 }
 
 fn private_key() -> String {

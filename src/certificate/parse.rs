@@ -7,7 +7,7 @@ use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
-use openssl::pkey::{Id, PKeyRef, Private};
+use openssl::pkey::{HasPublic, Id, PKeyRef, Private};
 use openssl::x509::{X509NameRef, X509Ref};
 
 use super::error::{CertificateError, CertificateWarning};
@@ -17,7 +17,7 @@ use crate::host::Pattern;
 use crate::printable;
 
 /// The minimum size of an RSA modulus, in bits, that clients and OpenSSL's security level 2 accept.
-const MIN_RSA_BITS: u32 = 2048;
+pub(super) const MIN_RSA_BITS: u32 = 2048;
 
 const DAY: i64 = 86_400;
 
@@ -79,16 +79,24 @@ pub(super) fn key_kind(key: &PKeyRef<Private>) -> Result<KeyKind, CertificateErr
         }
         Id::RSA | Id::RSA_PSS => Ok(KeyKind::Rsa),
         Id::ED25519 => Ok(KeyKind::Ed25519),
-        Id::EC => match ffi::group_name(key).as_deref() {
-            Some("prime256v1" | "secp384r1" | "secp521r1") => Ok(KeyKind::Ecdsa),
-            curve => unsupported(format!(
-                "ECDSA on the curve {}",
-                curve.unwrap_or("unknown to OpenSSL")
-            )),
+        Id::EC => match check_curve(key) {
+            Ok(()) => Ok(KeyKind::Ecdsa),
+            Err(curve) => unsupported(format!("ECDSA on the curve {curve}")),
         },
         Id::DSA => unsupported("DSA".to_owned()),
         Id::ED448 => unsupported("Ed448, which browsers do not support".to_owned()),
         _ => unsupported("of another kind".to_owned()),
+    }
+}
+
+/// Checks that an ECDSA key is on a curve that clients accept.
+///
+/// # Errors
+/// The name of the curve.
+pub(super) fn check_curve<T: HasPublic>(key: &PKeyRef<T>) -> Result<(), String> {
+    match ffi::group_name(key).as_deref() {
+        Some("prime256v1" | "secp384r1" | "secp521r1") => Ok(()),
+        curve => Err(curve.unwrap_or("unknown to OpenSSL").to_owned()),
     }
 }
 

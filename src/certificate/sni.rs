@@ -249,6 +249,24 @@ impl SniMap {
         exact.chain(wildcard).chain(addresses)
     }
 
+    /// Into how many slices [`Self::slice`] divides the map.
+    pub fn slices(&self) -> usize {
+        self.exact.shards() + self.wildcard.shards() + 1
+    }
+
+    /// The certificates of one slice of all names: some hundreds, so that going through a map can
+    /// be spread over time. A set that serves several names comes several times.
+    pub fn slice(&self, at: usize) -> impl Iterator<Item = &Arc<CertificateSet>> {
+        let wildcard = at.checked_sub(self.exact.shards());
+        let last = wildcard.filter(|at| *at >= self.wildcard.shards());
+        let addresses = last.map(|_| self.addresses.values());
+        self.exact
+            .shard(at)
+            .chain(self.wildcard.shard(wildcard.unwrap_or(usize::MAX)))
+            .chain(addresses.into_iter().flatten())
+            .chain(last.and(self.default.as_ref()))
+    }
+
     /// The host names whose own certificates a handshake has presented since the last call. Checks
     /// all of them.
     pub fn take_used(&self) -> Vec<HostName> {

@@ -34,6 +34,7 @@ mod template;
 mod tls_policy;
 mod tunnel;
 mod upstream;
+mod validity;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -76,6 +77,7 @@ pub use template::*;
 pub use tls_policy::*;
 pub use tunnel::*;
 pub use upstream::*;
+pub use validity::*;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +96,7 @@ pub struct Config {
     pub certificate_cache: usize,
     pub renewal: Renewal,
     pub revocation: Revocation,
+    pub validity: Validity,
     /// Names that get a certificate when a client first asks for one.
     pub on_demand: Option<OnDemand>,
     pub upstreams: IndexMap<Arc<str>, Arc<Upstream>>,

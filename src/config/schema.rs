@@ -29,6 +29,7 @@ mod text;
 mod tls;
 mod tunnel;
 mod upstream;
+mod validity;
 
 use std::collections::BTreeMap;
 
@@ -64,6 +65,7 @@ pub(crate) use text::*;
 pub(crate) use tls::*;
 pub(crate) use tunnel::*;
 pub(crate) use upstream::*;
+pub(crate) use validity::*;
 
 /// The configuration of Snigate.
 ///
@@ -99,6 +101,8 @@ pub(crate) struct Root {
     pub(crate) renewal: Renewal,
     /// How it is learned whether served certificates are revoked.
     pub(crate) revocation: Revocation,
+    /// When it is reported that a certificate expires.
+    pub(crate) validity: Validity,
     /// Certificates issued when a client first asks for a name.
     pub(crate) on_demand: Option<OnDemand>,
     /// Pools of servers that requests are passed to, by a name of your choice.

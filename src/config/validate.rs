@@ -54,6 +54,7 @@ mod tunnel;
 mod tunnel_upstream;
 mod unavailable;
 mod upstream;
+mod validity;
 mod value;
 mod zerossl;
 
@@ -104,6 +105,7 @@ pub(super) fn validate(
     let certificates = certificate::certificates(ctx, root);
     let renewal = server::renewal(ctx, &raw.renewal, &root.key("renewal"));
     let revocation = revocation::revocation(ctx, &raw.revocation, &root.key("revocation"));
+    let validity = validity::validity(ctx, &raw.validity, &root.key("validity"));
     let on_demand = on_demand::on_demand(ctx, root);
     let upstreams = upstream::upstreams(ctx, &root.key("upstreams"));
     let sites = site::sites(ctx, &upstreams, (&server, &tls), root);
@@ -136,6 +138,7 @@ pub(super) fn validate(
         ),
         renewal,
         revocation,
+        validity,
         on_demand,
         upstreams,
         sites,

@@ -20,6 +20,7 @@ use crate::config::model::{Config, UnknownSni};
 use crate::host::Pattern;
 use crate::manager::{Report, TlsManager, UncoveredHost};
 use crate::readiness::Readiness;
+use crate::schedule::WarnFrom;
 use crate::tls::{GlobalCertificate, Policies, Snapshot};
 
 /// The part of [`Readiness`] that names hosts without a certificate.
@@ -44,6 +45,8 @@ pub(super) struct Publication {
     applied: Notify,
     /// Notified when there may be other certificates, or another configuration.
     certificates_changed: Notify,
+    /// Notified when other certificates are published, or other hosts lack one.
+    changed: Notify,
 }
 
 /// What a configuration says about certificates as a whole.
@@ -51,9 +54,19 @@ struct Terms {
     unknown_sni: UnknownSni,
     https_optional: bool,
     check_every: Duration,
+    judgement: Judgement,
     attachment: Option<Attachment>,
     policies: Arc<Policies>,
     status: Arc<StatusTerms>,
+}
+
+/// What a configuration says about how certificates are judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Judgement {
+    /// The last part of their lifetimes in which issued certificates are renewed.
+    pub(crate) window: f64,
+    /// From when on an end is reported.
+    pub(crate) warn: WarnFrom,
 }
 
 impl Publication {
@@ -65,6 +78,10 @@ impl Publication {
                 unknown_sni: UnknownSni::Default,
                 https_optional: false,
                 check_every: CHECK_EVERY,
+                judgement: Judgement {
+                    window: 0.5,
+                    warn: WarnFrom::default(),
+                },
                 attachment: None,
                 policies: Arc::default(),
                 status: Arc::default(),
@@ -73,12 +90,23 @@ impl Publication {
             loaded: watch::Sender::new(LoadPhase::Begun),
             applied: Notify::new(),
             certificates_changed: Notify::new(),
+            changed: Notify::new(),
         }
     }
 
     /// See [`crate::config::model::Renewal::check_every`].
     pub(super) fn check_every(&self) -> Duration {
         self.terms.load().check_every
+    }
+
+    /// How certificates are judged.
+    pub(super) fn judgement(&self) -> Judgement {
+        self.terms.load().judgement
+    }
+
+    /// Waits until other certificates are published, or other hosts lack one.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// The files and directories to watch. Another list is another `Arc`.
@@ -154,6 +182,13 @@ impl<'a> ManagerGuard<'a> {
             unknown_sni: config.tls.unknown_sni,
             https_optional: config.server.https_optional,
             check_every: config.renewal.check_every,
+            judgement: Judgement {
+                window: config.renewal.window,
+                warn: WarnFrom {
+                    before: config.validity.warn_before,
+                    fraction: config.validity.warn_fraction,
+                },
+            },
             attachment,
             policies: Arc::new(Policies::of(config)),
             status: Arc::new(StatusTerms::of(config)),
@@ -171,8 +206,11 @@ impl<'a> ManagerGuard<'a> {
             self.publish_watched();
         }
         self.report_loading(report.loading);
-        self.locked.missing.clone_from(&report.missing);
         let publication = &self.engine.publication;
+        if self.locked.missing != report.missing {
+            self.locked.missing.clone_from(&report.missing);
+            publication.changed.notify_one();
+        }
         // Hosts without any certificate are served on plain HTTP; one that expired is still reported.
         let https_optional = publication.terms.load().https_optional;
         let map = self.engine.map.load();
@@ -194,6 +232,7 @@ impl<'a> ManagerGuard<'a> {
         };
         if !snapshot.is_same_as(&publication.certificates.snapshot()) {
             publication.certificates.publish(snapshot);
+            publication.changed.notify_one();
         }
         // One that waits for an OCSP response is not in the map.
         publication.certificates_changed.notify_one();

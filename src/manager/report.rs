@@ -66,6 +66,8 @@ pub struct UncoveredHost {
     pub host: Pattern,
     /// Why, for people.
     pub why: Arc<str>,
+    /// Whether events of its own say why: a certificate is being obtained, or is not valid yet.
+    pub is_reported: bool,
 }
 
 impl fmt::Display for UncoveredHost {

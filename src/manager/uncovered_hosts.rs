@@ -59,6 +59,7 @@ impl Coverage<'_> {
             report.missing.push(UncoveredHost {
                 host: host.clone(),
                 why,
+                is_reported: matches!(reason, Reason::Pending(_) | Reason::NotYetValid(_)),
             });
         }
         report.problems.extend(self.missing_default());

@@ -8,7 +8,7 @@ use crate::clock::UnixTime;
 use crate::event::{Event, EventKind, Severity};
 use crate::issuer::spec::CertSpec;
 use crate::schedule::advice::Window;
-use crate::schedule::{Alert, Failure, FailureClass, RenewedBy, Retry};
+use crate::schedule::{Alert, Failure, FailureClass, RenewedBy, Retry, WarnFrom};
 
 /// Emits the events of one certificate.
 pub(crate) struct CertEvents<'a> {
@@ -129,7 +129,12 @@ impl<'a> CertEvents<'a> {
             Some(present) => {
                 let failures = retry.failures;
                 let renewed_by = RenewedBy::Renewed { window, failures };
-                let alert = Alert::for_lifetime(&present.lifetime(), renewed_by, self.now);
+                let alert = Alert::for_lifetime(
+                    &present.lifetime(),
+                    renewed_by,
+                    WarnFrom::default(),
+                    self.now,
+                );
                 alert.map_or(Severity::Warning, |alert| alert.severity)
             }
         };

@@ -184,6 +184,11 @@ impl RenewalQueues {
         self.plan_of(spec)?.retry(spec)
     }
 
+    /// When the present certificate is or was to be renewed.
+    pub(super) fn planned_at(&self, spec: &Arc<CertSpec>) -> Option<UnixTime> {
+        self.plan_of(spec)?.planned_at(spec)
+    }
+
     pub(super) fn next_attempt(&self, spec: &Arc<CertSpec>) -> Option<UnixTime> {
         self.plan_of(spec)?.next_attempt(spec)
     }

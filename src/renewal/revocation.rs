@@ -17,7 +17,7 @@ use super::Renewals;
 use super::deps::Deps;
 use crate::cert_store::{self, Use};
 use crate::certificate::material::MaterialError;
-use crate::certificate::{Fingerprint, Source, TlsCertificate};
+use crate::certificate::{Fingerprint, Reason, Source, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::event::{Event, EventKind, Severity};
@@ -250,6 +250,7 @@ impl RevocationJob {
         let kind = EventKind::CertificateRevoked;
         let mut event = Event::new(deps.clock.now(), kind, severity, domain.clone(), message);
         event.issuer = Some(Arc::clone(issuer));
+        event.reason = Some(Reason::Revoked.as_str().to_owned());
         event.not_after = Some(self.certificate.not_after());
         deps.events.emit(event);
     }

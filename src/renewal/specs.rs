@@ -10,7 +10,7 @@ use super::cert_events::CertEvents;
 use super::issuers::{is_not_limited, may_be_mended};
 use super::load::{self, StoredState, Unread};
 use super::managed_cert::{ManagedCert, StoredCopy};
-use super::{Deferred, NameStatus, Renewals};
+use super::{Deferred, MonitoredCert, NameStatus, Renewals};
 use crate::cert_store::{READ_AGAIN, Use};
 use crate::certificate::sni::Precedence;
 use crate::certificate::{Change, Fingerprint, TlsCertificate, Validity};
@@ -341,6 +341,20 @@ impl Renewals {
         self.queues.set(spec, Facts { life, retry: None }, now);
         self.ari.schedule_query(spec, now);
         change
+    }
+
+    /// The specifications of all certificates.
+    pub(crate) fn specs(&self) -> Vec<Arc<CertSpec>> {
+        self.certs.keys().cloned().collect()
+    }
+
+    /// The certificate of `spec`, with how its renewal goes; `None` if there is none.
+    pub(crate) fn monitored_cert(
+        &self,
+        spec: &Arc<CertSpec>,
+        now: UnixTime,
+    ) -> Option<MonitoredCert> {
+        self.status(now).monitored_cert(spec)
     }
 
     /// The status of a name that clients have asked for.

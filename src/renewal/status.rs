@@ -11,12 +11,12 @@ use super::issuers::{IssuerLimit, Issuers, backed_off, intent};
 use super::managed_cert::{ManagedCert, ManagedCerts};
 use super::queue::RenewalQueues;
 use crate::certificate::sni::Precedence;
-use crate::certificate::{TlsCertificate, Validity};
+use crate::certificate::{RenewalFacts, TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::issuer::spec::CertSpec;
 use crate::schedule::advice::Window;
-use crate::schedule::{CertState, FailureClass, RenewedBy, Retry, Wait};
+use crate::schedule::{CertState, FailureClass, RenewedBy, Retry, Wait, is_overdue};
 
 /// How long a client waits for a certificate that is put off.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,16 +45,34 @@ pub struct ManagedView {
     pub unread: Option<Arc<str>>,
     /// Whether clients have asked for it, rather than the configuration.
     pub is_on_demand: bool,
+    /// What its validity is judged by.
+    pub facts: RenewalFacts,
 }
 
 /// A certificate whose validity is monitored.
 #[derive(Clone, Debug)]
 pub struct MonitoredCert {
     pub certificate: Arc<TlsCertificate>,
-    /// How it is replaced before it expires.
-    pub renewed_by: RenewedBy,
+    pub facts: RenewalFacts,
     /// The failures to replace it.
     pub retry: Option<Retry>,
+    /// Why it has not been replaced, if that should have happened by now.
+    pub delay: Option<String>,
+    /// Whether it is not to be replaced: its end is no alarm.
+    pub is_dropped: bool,
+}
+
+impl MonitoredCert {
+    /// One that no CA is asked for.
+    pub fn new(certificate: Arc<TlsCertificate>, facts: RenewalFacts) -> Self {
+        Self {
+            certificate,
+            facts,
+            retry: None,
+            delay: None,
+            is_dropped: false,
+        }
+    }
 }
 
 /// The status of a start that waits for certificates.
@@ -121,21 +139,34 @@ pub(super) struct Status<'a> {
 }
 
 impl<'a> Status<'a> {
-    /// Every certificate, with how its renewal goes; none that is not to be renewed.
-    pub(super) fn monitored_certs(self) -> impl Iterator<Item = MonitoredCert> {
-        let certs = self.certs.iter().filter(|(_, entry)| !entry.is_dropped);
-        certs.filter_map(move |(spec, entry)| {
-            let retry = self.queues.retry(spec).cloned();
-            let renewed_by = RenewedBy::Renewed {
-                window: self.queues.window(),
-                failures: retry.as_ref().map_or(0, |retry| retry.failures),
-            };
-            Some(MonitoredCert {
-                certificate: Arc::clone(entry.certificate()?),
-                renewed_by,
-                retry,
-            })
+    /// The certificate of `spec`, with how its renewal goes; `None` if there is none.
+    pub(super) fn monitored_cert(&self, spec: &Arc<CertSpec>) -> Option<MonitoredCert> {
+        let entry = self.certs.get(spec)?;
+        let certificate = Arc::clone(entry.certificate()?);
+        let facts = self.facts(spec, entry);
+        let life = certificate.lifetime();
+        let is_late = |expected| is_overdue(&life, expected, self.now);
+        Some(MonitoredCert {
+            delay: facts
+                .expected
+                .is_some_and(is_late)
+                .then(|| self.pending_reason(spec, entry)),
+            retry: self.queues.retry(spec).cloned(),
+            is_dropped: entry.is_dropped,
+            certificate,
+            facts,
         })
+    }
+
+    fn facts(&self, spec: &Arc<CertSpec>, entry: &ManagedCert) -> RenewalFacts {
+        RenewalFacts {
+            renewed_by: RenewedBy::Renewed {
+                window: self.queues.window(),
+                failures: self.queues.retry(spec).map_or(0, |retry| retry.failures),
+            },
+            expected: self.queues.planned_at(spec).filter(|_| !entry.is_dropped),
+            is_revoked: entry.is_revoked(),
+        }
     }
 
     /// Every certificate, for people.
@@ -158,6 +189,7 @@ impl<'a> Status<'a> {
                 is_on_demand: spec.precedence == Precedence::OnDemand,
                 is_stored: self.is_stored(entry),
                 unread: entry.stored.unreadable().cloned(),
+                facts: self.facts(spec, entry),
             }
         })
     }
@@ -275,7 +307,7 @@ impl<'a> Status<'a> {
         uncovered
     }
 
-    /// Why a missing certificate is not there yet.
+    /// Why a certificate is not there yet, or the next one.
     fn pending_reason(&self, spec: &Arc<CertSpec>, entry: &ManagedCert) -> String {
         if let Some(issuer) = entry.current_issuer.issuer() {
             return format!("{issuer} is being asked");

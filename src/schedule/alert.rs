@@ -1,11 +1,9 @@
 //! What people should know about a certificate, and how urgently.
 //!
 //! [`Alert::for_lifetime`] judges one certificate at one moment by shares of its lifetime, with
-//! bounds in days for long ones. [`Watch`] remembers what was reported, so that each change is
-//! reported once. Neither sends anything: the validity service turns alerts into events.
+//! bounds in days for long ones. It sends nothing: the validity service turns alerts into events.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::time::Duration;
 
 use super::{DAY, Lifetime, MINUTE};
 use crate::clock::UnixTime;
@@ -27,6 +25,44 @@ pub enum RenewedBy {
     ByHand,
 }
 
+/// From when on a certificate that ends is reported, as the configuration has it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WarnFrom {
+    /// This long before its end; `None` for a tenth of its lifetime, between 14 and 30 days.
+    pub before: Option<Duration>,
+    /// But not before this last part of its lifetime, over 0 and at most 1.
+    pub fraction: f64,
+}
+
+impl Default for WarnFrom {
+    fn default() -> Self {
+        Self {
+            before: None,
+            fraction: 1.0 / 3.0,
+        }
+    }
+}
+
+impl WarnFrom {
+    /// The time left, in seconds, of a certificate with a lifetime of `length`.
+    fn left(&self, length: i64) -> i64 {
+        let before = self.before.map_or_else(
+            || (length / 10).clamp(14 * DAY, 30 * DAY),
+            |before| i64::try_from(before.as_secs()).unwrap_or(i64::MAX),
+        );
+        before.min(share(length, self.fraction))
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "a lifetime in seconds is far below 2^52"
+)]
+fn share(length: i64, fraction: f64) -> i64 {
+    (length as f64 * fraction).round() as i64
+}
+
 /// What to report about a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alert {
@@ -43,7 +79,12 @@ struct Thresholds {
 
 impl Alert {
     /// The alert for this certificate at `now`; `None` if all is well.
-    pub fn for_lifetime(life: &Lifetime, renewed_by: RenewedBy, now: UnixTime) -> Option<Self> {
+    pub fn for_lifetime(
+        life: &Lifetime,
+        renewed_by: RenewedBy,
+        warn: WarnFrom,
+        now: UnixTime,
+    ) -> Option<Self> {
         let alert = |kind, severity| Some(Self { kind, severity });
         if life.has_ended(now) {
             return alert(EventKind::CertificateExpired, Severity::Critical);
@@ -58,7 +99,7 @@ impl Alert {
             return alert(EventKind::CertificateNotYetValid, severity);
         }
         let left = life.left(now);
-        let thresholds = thresholds(life, renewed_by);
+        let thresholds = thresholds(life, renewed_by, warn);
         let severity = if left <= thresholds.critical {
             Severity::Critical
         } else if left <= thresholds.error {
@@ -72,15 +113,34 @@ impl Alert {
     }
 
     /// From when on a certificate that has become valid gets an alert.
-    pub fn begins_at(life: &Lifetime, renewed_by: RenewedBy) -> UnixTime {
-        life.not_after - thresholds(life, renewed_by).warning
+    pub fn begins_at(life: &Lifetime, renewed_by: RenewedBy, warn: WarnFrom) -> UnixTime {
+        life.not_after - thresholds(life, renewed_by, warn).warning
     }
 }
 
-fn thresholds(life: &Lifetime, renewed_by: RenewedBy) -> Thresholds {
+fn thresholds(life: &Lifetime, renewed_by: RenewedBy, warn: WarnFrom) -> Thresholds {
     match renewed_by {
-        RenewedBy::Renewed { window, failures } => renewed(life, window, failures),
-        RenewedBy::ByHand => by_hand(life.length()),
+        RenewedBy::Renewed { window, failures } => {
+            let renewed = renewed(life, window, failures);
+            let warning = match warn.before {
+                // Nobody wants to hear of it before its renewal is due.
+                Some(_) => renewed.warning.min(warn.left(life.length())),
+                None => renewed.warning,
+            };
+            renewed.within(warning)
+        }
+        RenewedBy::ByHand => by_hand(life.length(), warn),
+    }
+}
+
+impl Thresholds {
+    /// The same, with nothing reported before `warning`.
+    fn within(self, warning: i64) -> Self {
+        Self {
+            warning,
+            error: self.error.min(warning),
+            critical: self.critical.min(warning),
+        }
     }
 }
 
@@ -98,58 +158,20 @@ fn renewed(life: &Lifetime, window: f64, failures: u32) -> Thresholds {
 
 /// People need days, and are notified days before. Certificates with shorter lifetimes are replaced by
 /// a program, late in their lives.
-fn by_hand(length: i64) -> Thresholds {
+fn by_hand(length: i64, warn: WarnFrom) -> Thresholds {
+    let warning = warn.left(length);
     Thresholds {
-        warning: (length / 10).clamp(14 * DAY, 30 * DAY).min(length / 3),
-        error: (7 * DAY).min(length / 6),
-        critical: DAY.min(length / 20),
+        warning,
+        error: (7 * DAY).min(length / 6).min(warning / 2),
+        critical: DAY.min(length / 20).min(warning / 2),
     }
 }
 
-/// What was reported about each certificate.
-#[derive(Clone, Debug)]
-pub struct Watch<K> {
-    told: HashMap<K, Alert>,
-}
-
-impl<K> Default for Watch<K> {
-    fn default() -> Self {
-        Self {
-            told: HashMap::new(),
-        }
-    }
-}
-
-impl<K: Clone + Eq + Hash> Watch<K> {
-    /// Checks all certificates, and returns what to report about them now.
-    ///
-    /// What was reported is not reported again until it changes; a certificate that is fine again,
-    /// or no longer among them, is forgotten. A key stands for one certificate: its fingerprint, or
-    /// the names that have one certificate at a time.
-    pub fn check_item(
-        &mut self,
-        certificates: impl IntoIterator<Item = (K, Lifetime, RenewedBy)>,
-        now: UnixTime,
-    ) -> Vec<(K, Alert)> {
-        let mut told = HashMap::new();
-        let mut new = Vec::new();
-        for (key, life, renewed_by) in certificates {
-            let Some(alert) = Alert::for_lifetime(&life, renewed_by, now) else {
-                continue;
-            };
-            if self.told.get(&key) != Some(&alert) {
-                new.push((key.clone(), alert));
-            }
-            told.insert(key, alert);
-        }
-        self.told = told;
-        new
-    }
-
-    /// The alert about a certificate at the last check.
-    pub fn last_alert(&self, key: &K) -> Option<Alert> {
-        self.told.get(key).copied()
-    }
+/// Returns true if a certificate should have been replaced by `now`: a tenth of the time that was
+/// left at its renewal, which was `expected` then, has passed since, or a day.
+pub fn is_overdue(life: &Lifetime, expected: UnixTime, now: UnixTime) -> bool {
+    let given = life.left(expected).max(0);
+    now > expected + (given / 10).min(DAY)
 }
 
 #[cfg(test)]
@@ -168,7 +190,8 @@ mod tests {
     }
 
     fn expiring(life: &Lifetime, renewed_by: RenewedBy, left: i64) -> Option<Severity> {
-        let alert = Alert::for_lifetime(life, renewed_by, life.not_after - left)?;
+        let alert =
+            Alert::for_lifetime(life, renewed_by, WarnFrom::default(), life.not_after - left)?;
         assert_eq!(alert.kind, EventKind::CertificateExpiring);
         Some(alert.severity)
     }
@@ -215,7 +238,7 @@ mod tests {
         for (length, warning, error, critical) in table {
             let life = lasting(length);
             let at = |left| expiring(&life, RenewedBy::ByHand, left);
-            let begins = Alert::begins_at(&life, RenewedBy::ByHand);
+            let begins = Alert::begins_at(&life, RenewedBy::ByHand, WarnFrom::default());
             assert_eq!(begins, life.not_after - warning, "{length}");
             assert_eq!(at(warning + 1), None, "{length}");
             assert_eq!(at(warning), Some(Severity::Warning), "{length}");
@@ -235,7 +258,7 @@ mod tests {
         };
         for renewed_by in [renewed, RenewedBy::ByHand] {
             let at = |now| {
-                Alert::for_lifetime(&life, renewed_by, now)
+                Alert::for_lifetime(&life, renewed_by, WarnFrom::default(), now)
                     .map(|alert| (alert.kind, alert.severity))
             };
             let not_yet = EventKind::CertificateNotYetValid;
@@ -250,46 +273,58 @@ mod tests {
     }
 
     #[test]
-    fn each_change_is_told_once() {
-        let mut watch = Watch::default();
-        let life = lasting(90 * DAY);
-        let mut told = Vec::new();
-        for day in 0..95 {
-            let now = life.not_before + day * DAY;
-            for (key, alert) in watch.check_item([("a", life, RenewedBy::ByHand)], now) {
-                assert_eq!(key, "a");
-                told.push((90 - day, alert.severity, alert.kind));
-            }
+    fn what_the_configuration_says_bounds_when_it_begins() {
+        let days = |days: u64| Some(Duration::from_secs(days * 86_400));
+        let warn = |before, fraction| WarnFrom { before, fraction };
+        let (third, tenth) = (1.0 / 3.0, 0.1);
+        // (lifetime, settings, time left at which: warning, error)
+        let table = [
+            (90 * DAY, warn(days(21), third), 21 * DAY, 7 * DAY),
+            (90 * DAY, warn(days(60), third), 30 * DAY, 7 * DAY),
+            (90 * DAY, warn(days(60), 1.0), 60 * DAY, 7 * DAY),
+            (90 * DAY, warn(days(2), third), 2 * DAY, DAY),
+            (90 * DAY, warn(None, tenth), 9 * DAY, 9 * DAY / 2),
+            (6 * DAY, warn(days(21), third), 2 * DAY, DAY),
+        ];
+        for (length, warn, warning, error) in table {
+            let life = lasting(length);
+            let at = |left| {
+                let now = life.not_after - left;
+                Alert::for_lifetime(&life, RenewedBy::ByHand, warn, now).map(|it| it.severity)
+            };
+            assert_eq!(at(warning + 1), None, "{length} {warn:?}");
+            assert_eq!(at(warning), Some(Severity::Warning), "{length} {warn:?}");
+            assert_eq!(at(error), Some(Severity::Error), "{length} {warn:?}");
         }
-        let expiring = EventKind::CertificateExpiring;
-        assert_eq!(
-            told,
-            [
-                (14, Severity::Warning, expiring),
-                (7, Severity::Error, expiring),
-                (1, Severity::Critical, expiring),
-                (-1, Severity::Critical, EventKind::CertificateExpired),
-            ]
-        );
-        assert!(watch.last_alert(&"a").is_some());
-
-        // Replaced, and years later the same again.
-        let next = Lifetime {
-            not_before: NOW,
-            not_after: NOW + 90 * DAY,
-            ..life
+        // One that is renewed is not reported before that is due.
+        let life = lasting(90 * DAY);
+        let window = 1.0 / 3.0;
+        let renewed = RenewedBy::Renewed {
+            window,
+            failures: 1,
         };
-        assert_eq!(watch.check_item([("a", next, RenewedBy::ByHand)], NOW), []);
-        assert_eq!(watch.last_alert(&"a"), None);
-        let late = next.not_after - 3 * DAY;
-        assert_eq!(
-            watch
-                .check_item([("a", next, RenewedBy::ByHand)], late)
-                .len(),
-            1
-        );
-        // No longer served: forgotten.
-        assert_eq!(watch.check_item(std::iter::empty(), late), []);
-        assert_eq!(watch.last_alert(&"a"), None);
+        for (before, begins) in [(60, 30), (21, 21), (5, 5)] {
+            let begun = Alert::begins_at(&life, renewed, warn(days(before), 1.0));
+            let due = life.left(life.due_at(window));
+            let begins = (begins * DAY).min(due);
+            assert_eq!(begun, life.not_after - begins, "{before}");
+        }
+    }
+
+    #[test]
+    fn a_renewal_is_overdue_a_day_or_a_tenth_of_what_was_left_after_its_time() {
+        for (length, left, margin) in [
+            (90 * DAY, 30 * DAY, DAY),
+            (160 * HOUR, 80 * HOUR, 8 * HOUR),
+            (60, 30, 3),
+        ] {
+            let life = lasting(length);
+            let expected = life.not_after - left;
+            assert!(!is_overdue(&life, expected, expected + margin), "{length}");
+            assert!(
+                is_overdue(&life, expected, expected + margin + 1),
+                "{length}"
+            );
+        }
     }
 }

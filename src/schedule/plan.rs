@@ -240,6 +240,12 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         Some(self.life(key)?.due_at(self.window))
     }
 
+    /// When its renewal is planned for, by its lifetime and by the CA's advice, whatever has failed
+    /// since; `None` if there is none to renew.
+    pub fn planned_at(&self, key: &K) -> Option<UnixTime> {
+        self.entries.get(key)?.planned_at(self.window)
+    }
+
     /// When the next attempt is made: in the past if it is due and waits for its turn, `None` if it
     /// is in progress, or not made automatically.
     pub fn next_attempt(&self, key: &K) -> Option<UnixTime> {

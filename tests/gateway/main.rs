@@ -43,3 +43,4 @@ mod smuggling;
 mod support;
 mod tls;
 mod tunnels;
+mod validity;

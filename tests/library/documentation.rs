@@ -1,4 +1,5 @@
-//! The code in docs/library.md is the examples' own, and the tests that docs/security.md names exist.
+//! The code in docs/library.md is the examples' own, the tests that docs/security.md names exist, and
+//! docs/operations.md has every event.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -73,4 +74,32 @@ fn each_attack_of_the_documentation_has_its_test() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(count > 100, "{count} tests");
+}
+
+/// docs/operations.md has a row for each kind of event, and one for each thing that can be wrong.
+#[test]
+fn each_event_and_each_finding_is_in_the_documentation_of_operations() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(package.join("docs/operations.md")).expect("a file");
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ")).collect();
+    let has_row = |name: &str| {
+        let begins = format!("| `{name}` |");
+        rows.iter().any(|row| row.starts_with(&begins))
+    };
+    let kinds = snigate::event::EventKind::ALL.iter();
+    let missing: Vec<&str> = kinds
+        .map(|kind| kind.as_str())
+        .chain(
+            snigate::certificate::Reason::ALL
+                .iter()
+                .map(|reason| reason.as_str()),
+        )
+        .filter(|name| !has_row(name))
+        .collect();
+    assert_eq!(missing, [""; 0], "no row in docs/operations.md");
+    let states = snigate::certificate::finding::STATES.iter();
+    let unknown: Vec<_> = states
+        .filter(|state| !text.contains(&format!("`{state}`")))
+        .collect();
+    assert_eq!(unknown, [&""; 0], "not in docs/operations.md");
 }

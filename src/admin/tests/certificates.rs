@@ -34,6 +34,7 @@ fn managed(names: &[&str], certificate: Option<Arc<TlsCertificate>>) -> Managed 
         unread: None,
         failures: 0,
         last_failure: None,
+        findings: Vec::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::super::files::{Kind, Print};
 use crate::certificate::from_index::CertificateFacts;
 use crate::certificate::status::StatusSources;
-use crate::certificate::{CertificateWarning, Fingerprint, KeyKind};
+use crate::certificate::{CertificateWarning, Fingerprint, Flaws, KeyKind};
 use crate::clock::UnixTime;
 use crate::host::{HostName, Pattern};
 
@@ -31,7 +31,6 @@ pub(super) struct Record {
 
 const SURE: u8 = 1;
 const MISNAMED: u8 = 2;
-const INCOMPLETE: u8 = 4;
 const FROM_DIRECTORY: u8 = 8;
 const STATED: u8 = 16;
 const REQUIRES_STAPLE: u8 = 32;
@@ -42,7 +41,6 @@ impl Record {
         let flags = [
             (self.sure, SURE),
             (self.misnamed, MISNAMED),
-            (self.facts.incomplete, INCOMPLETE),
             (self.kind == Kind::Directory, FROM_DIRECTORY),
             (status.is_some(), STATED),
             (
@@ -59,6 +57,7 @@ impl Record {
         });
         to.extend_from_slice(&self.stamps.octets());
         to.extend_from_slice(&self.digest.octets());
+        to.extend_from_slice(&self.facts.flaws.bits().to_be_bytes());
         to.extend_from_slice(&self.facts.not_before.as_secs().to_be_bytes());
         to.extend_from_slice(&self.facts.not_after.as_secs().to_be_bytes());
         to.extend_from_slice(&self.facts.fingerprint.0);
@@ -70,8 +69,9 @@ impl Record {
         for link in &self.chain {
             to.extend_from_slice(link);
         }
-        count(to, self.warnings.len());
-        for warning in &self.warnings {
+        let is_kept = |one: &&CertificateWarning| **one != CertificateWarning::Order;
+        count(to, self.warnings.iter().filter(is_kept).count());
+        for warning in self.warnings.iter().filter(is_kept) {
             let (tag, texts) = match warning {
                 CertificateWarning::ChainExpired { subject, end } => (5, [subject, end]),
                 CertificateWarning::Expired(end) => (0, [end, end]),
@@ -81,9 +81,18 @@ impl Record {
                 CertificateWarning::Superseded { subject, end } => (6, [subject, end]),
                 CertificateWarning::UnknownIssuer { issuer } => (7, [issuer, issuer]),
                 CertificateWarning::Unrelated { subject } => (4, [subject, subject]),
+                CertificateWarning::Weak { what, why, is_key } => {
+                    (if *is_key { 8 } else { 9 }, [what, why])
+                }
+                // Only CAs provide a chain as it is.
+                CertificateWarning::Order => continue,
             };
             to.push(tag);
-            let many = if matches!(tag, 2 | 5 | 6) { 2 } else { 1 };
+            let many = if matches!(tag, 2 | 5 | 6 | 8 | 9) {
+                2
+            } else {
+                1
+            };
             texts.iter().take(many).for_each(|one| text(to, one));
         }
         if let Some(said) = status {
@@ -104,6 +113,7 @@ impl Record {
             _ => return None,
         };
         let (stamps, digest) = (from.array()?, from.array()?);
+        let flaws = Flaws::from_bits(u16::from_be_bytes(from.array()?));
         let not_before = UnixTime::from_secs(i64::from_be_bytes(from.array()?));
         let not_after = UnixTime::from_secs(i64::from_be_bytes(from.array()?));
         let fingerprint = Fingerprint(from.array()?);
@@ -130,6 +140,11 @@ impl Record {
                     end: from.text()?.to_owned(),
                 },
                 7 => CertificateWarning::UnknownIssuer { issuer: first },
+                8 | 9 => CertificateWarning::Weak {
+                    what: first,
+                    why: from.text()?.to_owned(),
+                    is_key: tag == 8,
+                },
                 _ => return None,
             })
         })?;
@@ -159,7 +174,7 @@ impl Record {
                 not_before,
                 not_after,
                 fingerprint,
-                incomplete: has(INCOMPLETE),
+                flaws,
                 status,
             },
             chain,
@@ -249,7 +264,7 @@ mod tests {
                 not_before: unix(-5),
                 not_after: unix(1_800_000_000),
                 fingerprint: Fingerprint([3; 32]),
-                incomplete: true,
+                flaws: Flaws::from_bits(5),
                 status: Some(Arc::new(StatusSources {
                     responder: None,
                     lists: ["http://a/1.crl".into(), "http://a/2.crl".into()].into(),
@@ -275,6 +290,11 @@ mod tests {
                     end: text("before"),
                 },
                 CertificateWarning::UnknownIssuer { issuer: text("z") },
+                CertificateWarning::Weak {
+                    what: text("the key"),
+                    why: text("is short"),
+                    is_key: true,
+                },
             ],
         };
         let mut octets = Vec::new();

@@ -45,6 +45,17 @@ impl Table {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
 
+    /// How many shards there are.
+    pub(super) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// The certificates of the names in one shard.
+    pub(super) fn shard(&self, at: usize) -> impl Iterator<Item = &Arc<CertificateSet>> {
+        let shard = self.shards.get(at).into_iter();
+        shard.flat_map(|shard| shard.iter()).map(|(_, set)| set)
+    }
+
     /// Returns true if `other` is a clone of this table.
     pub(super) fn is_same_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shards, &other.shards)

@@ -18,10 +18,17 @@ pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> Str
     let chain_end = view.chain_end.as_ref();
     let meaning = match chain_end.filter(|end| view.is_usable() && end.not_after < now) {
         Some(_) => "clients refuse it because a certificate in its chain has expired",
+        None if view.state == CertificateState::Valid && !view.findings.is_empty() => {
+            "it is served, but see what was found"
+        }
         None => meaning(view.state),
     };
     let state = state_paint(view.state)(style, &state);
     fields.add("state", format!("{state}: {meaning}"));
+    for finding in &view.findings {
+        let (state, message) = (finding.state.replace('_', " "), clean(&finding.message));
+        fields.add("finding", format!("{}: it {message}", clean(&state)));
+    }
     fields.add("names", view.names.join(", "));
     if let (Some(begin), Some(end)) = (view.not_before, view.not_after) {
         let left = end - now;

@@ -1,10 +1,11 @@
 //! The table of certificates: no wider than the terminal, and complete in a pipe.
 
 use super::time::{date, span, until};
-use crate::admin::{CertificateState, CertificateView, RenewalView};
+use crate::admin::{CertificateState, CertificateView, FindingView, RenewalView};
 use crate::cli::output::{Style, clean};
 use crate::clock::UnixTime;
 use crate::schedule::FailureClass;
+use crate::event::Severity;
 
 const DAY: i64 = 86_400;
 
@@ -77,8 +78,8 @@ fn row(view: &CertificateView, now: UnixTime) -> [Cell; 7] {
         Cell::plain(other_names(&view.names)),
         Cell::plain(issuer(view)),
         Cell {
-            text: view.state.as_str().replace('_', " "),
-            paint: state_paint(view.state),
+            text: state(view),
+            paint: shown_paint(view),
         },
         Cell::plain(view.not_after.map_or_else(none, date)),
         Cell {
@@ -87,6 +88,30 @@ fn row(view: &CertificateView, now: UnixTime) -> [Cell; 7] {
         },
         Cell::plain(view.renewal.as_ref().map_or_else(none, |it| next(it, now))),
     ]
+}
+
+/// Its state; if that is well, what is wrong with it all the same.
+fn state(view: &CertificateView) -> String {
+    let finding = worst_finding(view);
+    let state = finding.map_or(view.state.as_str(), |finding| finding.state.as_str());
+    clean(&state.replace('_', " "))
+}
+
+/// What is gravest of all that is wrong with a certificate that is otherwise well.
+fn worst_finding(view: &CertificateView) -> Option<&FindingView> {
+    let is_well = matches!(
+        view.state,
+        CertificateState::Valid | CertificateState::Due | CertificateState::Obtaining
+    );
+    view.findings.first().filter(|_| is_well)
+}
+
+fn shown_paint(view: &CertificateView) -> Paint {
+    match worst_finding(view) {
+        Some(finding) if finding.severity > Severity::Warning => Style::red,
+        Some(_) => Style::yellow,
+        None => state_paint(view.state),
+    }
 }
 
 /// The other names after the first, or their number if they are many.

@@ -37,6 +37,7 @@ impl Config {
                 required_at_start: false,
             },
             revocation: Revocation::default(),
+            validity: Validity::default(),
             on_demand: None,
             upstreams: IndexMap::new(),
             sites: Vec::new(),

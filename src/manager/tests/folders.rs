@@ -7,6 +7,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::*;
+use crate::certificate::finding::findings;
+use crate::certificate::{Reason, RenewalFacts};
+use crate::schedule::WarnFrom;
 
 impl Fixture {
     fn make(&self, names: &[&str]) {
@@ -283,9 +286,15 @@ fn a_chain_that_ends_before_its_certificate_is_told_and_watched() {
     let (short, long) = (above(40), above(400));
     fixture.write("a.pem", &(leaf.certificate.clone() + &short + &leaf.key));
     let watched = |fixture: &Fixture| {
-        let all = fixture.manager.monitored_certs();
-        let ends = all.iter().map(|one| one.certificate.served_until());
-        ends.collect::<Vec<_>>()
+        let (map, now) = (fixture.manager.published().load(), fixture.clock.now());
+        let all = map.iter().flat_map(|(_, set)| &set.by_kind);
+        let noted = all.filter(|one| {
+            let found = findings(one, &RenewalFacts::BY_HAND, WarnFrom::default(), now);
+            found
+                .iter()
+                .any(|finding| finding.reason == Reason::Validity)
+        });
+        noted.map(|one| one.served_until()).collect::<Vec<_>>()
     };
     let report = fixture
         .manager

@@ -109,13 +109,17 @@ impl Entry {
         }
     }
 
+    /// When its renewal is planned for, whatever has failed since; `None` if there is none to
+    /// renew.
+    pub(super) fn planned_at(&self, window: f64) -> Option<UnixTime> {
+        let own = self.life?.due_at(window).max(self.held);
+        Some(self.advised.map_or(own, |at| own.min(at)))
+    }
+
     /// When an attempt is due by the facts; `None` for never.
     pub(super) fn due_at(&self, window: f64) -> Option<UnixTime> {
         let due = match (self.life, self.wish) {
-            (Some(life), Wish::No) => {
-                let own = life.due_at(window).max(self.held);
-                self.advised.map_or(own, |at| own.min(at))
-            }
+            (Some(_), Wish::No) => self.planned_at(window).unwrap_or(UnixTime::MIN),
             // Requested, whatever there is.
             _ => UnixTime::MIN,
         };

@@ -15,6 +15,7 @@ pub struct Event {
     pub severity: String,
     pub domain: String,
     pub issuer: Option<String>,
+    pub reason: Option<String>,
     pub attempt: Option<u32>,
     /// When the next attempt is made.
     #[serde(default, deserialize_with = "time")]

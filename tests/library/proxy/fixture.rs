@@ -155,6 +155,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
             required_at_start: false,
         },
         revocation: Revocation::default(),
+        validity: Validity::default(),
         on_demand: None,
         upstreams,
         key_servers: Vec::new(),

@@ -66,6 +66,31 @@ fn a_stored_certificate_that_has_expired_is_told() {
 }
 
 #[test]
+fn a_renewal_that_is_overdue_is_told_with_the_reason_and_so_is_its_end() {
+    let builder = Gateway::builder();
+    let ca = Switched::new(&builder);
+    let old = ROOT.leaf(&["a.test"]).valid(-75, 15).make();
+    stored(&builder, &ca, "a.test", &old);
+    let gateway = builder.config(config(&ca.issuer(), &["a.test"])).start();
+    let kind = "certificate_renewal_overdue";
+    let overdue = gateway.wait_for_event("overdue", |event| event.is(kind, "a.test"));
+    assert_eq!(overdue.severity, "warning", "{overdue:?}");
+    assert_eq!(overdue.reason.as_deref(), Some("renewal_overdue"));
+    assert!(
+        overdue.message.contains("should have been renewed at"),
+        "{overdue:?}"
+    );
+    ca.way.turn(Switch::Pass);
+    insist(&gateway, "a.test", &root(&ca.pebble));
+    let over = gateway.wait_for_event("recovered", |event| {
+        event.is("certificate_recovered", "a.test")
+            && event.reason.as_deref() == Some("renewal_overdue")
+    });
+    assert!(over.message.contains("not overdue"), "{over:?}");
+    assert_eq!(gateway.count(kind, "a.test"), 1);
+}
+
+#[test]
 fn a_stored_certificate_that_is_spoilt_is_replaced() {
     let good = ROOT.leaf(&["a.test"]).make();
     let torn = Pair {

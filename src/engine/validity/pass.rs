@@ -1,0 +1,225 @@
+//! One pass over all certificates that are served, in slices of a few milliseconds.
+//!
+//! It goes through the published map, which needs no lock. What only the manager knows, how the
+//! renewals of CAs' certificates go, is read under its lock, for some hundred certificates at a
+//! time. Everything here blocks, and runs off the runtime's threads.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ahash::HashSet;
+
+use super::super::{Engine, Judgement};
+use super::watch::Topic;
+use crate::certificate::finding::{STATES, findings};
+use crate::certificate::sni::SniMap;
+use crate::certificate::{Finding, Reason, RenewalFacts, Source, TlsCertificate};
+use crate::clock::UnixTime;
+use crate::event::Severity;
+use crate::host::Pattern;
+use crate::issuer::spec::CertSpec;
+use crate::renewal::MonitoredCert;
+use crate::schedule::RenewedBy;
+
+/// How long a slice takes at most, and a little more.
+const SLICE: Duration = Duration::from_millis(3);
+
+/// How many certificates of CAs are looked up under one lock.
+const LOCKED: usize = 128;
+
+/// A pass under way.
+pub(super) struct Pass {
+    pub(super) map: Arc<SniMap>,
+    pub(super) now: UnixTime,
+    judgement: Judgement,
+    /// What is left of the certificates that CAs are asked for.
+    specs: Vec<Arc<CertSpec>>,
+    /// The next slice of the map.
+    slice: usize,
+    /// The certificates that were judged, by their addresses: the map holds them.
+    seen: HashSet<usize>,
+    counts: BTreeMap<&'static str, usize>,
+    pub(super) found: HashMap<Topic, Found>,
+    /// The shortest life among them, in seconds.
+    shortest: Option<i64>,
+    /// How long the slices took so far.
+    pub(super) cost: Duration,
+}
+
+/// What was found.
+pub(super) struct Found {
+    pub(super) finding: Finding,
+    pub(super) subject: Subject,
+}
+
+/// What it was found of.
+pub(super) enum Subject {
+    Certificate(Arc<MonitoredCert>),
+    /// A host without a certificate, and why.
+    Host(Arc<str>),
+}
+
+impl Pass {
+    pub(super) fn begin(engine: &Engine) -> Self {
+        let begun = Instant::now();
+        let manager = engine.lock();
+        let specs = manager.renewals().specs();
+        let uncovered = manager.missing().iter().filter(|one| !one.is_reported);
+        let uncovered = uncovered.map(|one| {
+            let finding = Finding::flaw(Reason::NameNotCovered, Severity::Error);
+            let subject = Subject::Host(Arc::clone(&one.why));
+            let topic = (one.host.clone(), finding.reason);
+            (topic, Found { finding, subject })
+        });
+        let found = uncovered.collect();
+        let shortest = manager.cert_files().shortest_life();
+        drop(manager);
+        Self {
+            map: engine.map.load_full(),
+            now: engine.clock.now(),
+            judgement: engine.judgement(),
+            specs,
+            slice: 0,
+            seen: HashSet::default(),
+            counts: STATES.iter().map(|state| (*state, 0)).collect(),
+            found,
+            shortest,
+            cost: begun.elapsed(),
+        }
+    }
+
+    /// Continues for some milliseconds. Whether there is more to do.
+    pub(super) fn run_slice(&mut self, engine: &Engine) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < SLICE && (self.judge_managed(engine) || self.judge_served()) {}
+        self.cost += begun.elapsed();
+        !self.specs.is_empty() || self.slice < self.map.slices()
+    }
+
+    /// How many certificates are in each state, and how many hosts have none.
+    pub(super) fn show_states(&self, engine: &Engine) {
+        let uncovered = self.found.keys();
+        let uncovered = uncovered.filter(|(_, reason)| *reason == Reason::NameNotCovered);
+        let counts = self.counts.iter().map(|(state, count)| (*state, *count));
+        engine.states.show(counts, uncovered.count());
+    }
+
+    /// How many certificates were judged.
+    pub(super) fn len(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// The shortest life among all certificates.
+    pub(super) fn shortest(&self) -> Option<Duration> {
+        let seconds = u64::try_from(self.shortest?).unwrap_or_default();
+        Some(Duration::from_secs(seconds))
+    }
+
+    /// Judges some of the certificates that CAs are asked for. Whether there were any.
+    fn judge_managed(&mut self, engine: &Engine) -> bool {
+        let some = self.specs.len().saturating_sub(LOCKED);
+        let some = self.specs.split_off(some);
+        if some.is_empty() {
+            return false;
+        }
+        let manager = engine.lock();
+        let renewals = manager.renewals();
+        let monitored = some
+            .iter()
+            .filter_map(|spec| renewals.monitored_cert(spec, self.now));
+        let monitored: Vec<_> = monitored.collect();
+        drop(manager);
+        for one in monitored {
+            if self.is_new(&one.certificate) {
+                let found = match one.is_dropped {
+                    true => Vec::new(),
+                    false => self.judge(&one.certificate, &one.facts),
+                };
+                self.record(one, found);
+            }
+        }
+        true
+    }
+
+    /// Judges the certificates of a slice of the map. Whether there was one.
+    fn judge_served(&mut self) -> bool {
+        let map = Arc::clone(&self.map);
+        if self.slice >= map.slices() {
+            return false;
+        }
+        for certificate in map.slice(self.slice).flat_map(|set| &set.by_kind) {
+            if !self.is_new(certificate) {
+                continue;
+            }
+            let facts = self.facts(certificate);
+            let found = self.judge(certificate, &facts);
+            if found.is_empty() {
+                self.count("valid");
+            } else {
+                self.record(MonitoredCert::new(Arc::clone(certificate), facts), found);
+            }
+        }
+        self.slice += 1;
+        true
+    }
+
+    /// Whether a certificate was not judged before.
+    fn is_new(&mut self, certificate: &Arc<TlsCertificate>) -> bool {
+        self.seen.insert(Arc::as_ptr(certificate).addr())
+    }
+
+    /// What is known of the renewal of a certificate that no job obtains.
+    fn facts(&self, certificate: &TlsCertificate) -> RenewalFacts {
+        match certificate.source() {
+            Source::Issuer(_) => {
+                let window = self.judgement.window;
+                RenewalFacts {
+                    renewed_by: RenewedBy::Renewed {
+                        window,
+                        failures: 0,
+                    },
+                    expected: Some(certificate.lifetime().due_at(window)),
+                    is_revoked: false,
+                }
+            }
+            Source::Directory(_) | Source::File(_) | Source::Program => RenewalFacts::BY_HAND,
+        }
+    }
+
+    fn judge(&mut self, certificate: &TlsCertificate, facts: &RenewalFacts) -> Vec<Finding> {
+        let length = certificate.lifetime().length();
+        self.shortest = self.shortest.into_iter().chain([length]).min();
+        findings(certificate, facts, self.judgement.warn, self.now)
+    }
+
+    /// Records what was found of a certificate, the gravest first.
+    fn record(&mut self, certificate: MonitoredCert, findings: Vec<Finding>) {
+        self.count(findings.first().map_or("valid", Finding::state));
+        let names = certificate.certificate.names();
+        let Some(name) = names.first().filter(|_| !findings.is_empty()).cloned() else {
+            return;
+        };
+        let certificate = Arc::new(certificate);
+        for finding in findings {
+            let found = Found {
+                finding,
+                subject: Subject::Certificate(Arc::clone(&certificate)),
+            };
+            self.record_gravest(name.clone(), found);
+        }
+    }
+
+    /// Of several certificates with the same first name, the worst counts.
+    fn record_gravest(&mut self, name: Pattern, found: Found) {
+        let topic = (name, found.finding.reason);
+        let is_graver = |known: &Found| found.finding.severity > known.finding.severity;
+        if self.found.get(&topic).is_none_or(is_graver) {
+            self.found.insert(topic, found);
+        }
+    }
+
+    fn count(&mut self, state: &'static str) {
+        *self.counts.entry(state).or_default() += 1;
+    }
+}
