@@ -59,7 +59,8 @@ impl Pki {
     /// Makes an intermediate CA below `issuer`.
     pub fn intermediate(&self, name: &str, issuer: &str, key: &[&str]) {
         let extensions = "basicConstraints=critical,CA:TRUE\n\
-                          keyUsage=critical,keyCertSign,cRLSign\n";
+                          keyUsage=critical,keyCertSign,cRLSign\n\
+                          subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n";
         self.issue(name, issuer, key, extensions);
     }
 
