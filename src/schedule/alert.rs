@@ -54,11 +54,7 @@ impl WarnFrom {
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    reason = "a lifetime in seconds is far below 2^52"
-)]
+/// This part of a lifetime.
 fn share(length: i64, fraction: f64) -> i64 {
     (length as f64 * fraction).round() as i64
 }

@@ -4,7 +4,7 @@ use super::pass::{Found, Pass, Subject};
 use crate::certificate::finding::describe;
 use crate::certificate::{Finding, Reason};
 use crate::clock::UnixTime;
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, Severity};
 use crate::host::Pattern;
 use crate::printable::Printable as _;
 use crate::renewal::MonitoredCert;
@@ -137,9 +137,8 @@ pub(super) fn over(name: &Pattern, finding: &Finding, pass: &Pass) -> Event {
             format!("the certificate that is served for {name} now {what}; it is valid until {end}")
         }
     };
-    let severity = crate::event::Severity::Info;
     let kind = EventKind::CertificateRecovered;
-    let mut event = Event::new(pass.now, kind, severity, name.to_string(), message);
+    let mut event = Event::new(pass.now, kind, Severity::Info, name.to_string(), message);
     event.reason = Some(finding.reason.as_str().to_owned());
     if let Some(served) = served {
         event.issuer = Some(served.source().label().into());

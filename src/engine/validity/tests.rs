@@ -61,6 +61,7 @@ fn map(count: i64) -> SniMap {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a figure for whoever measures")]
 fn a_pass_over_a_hundred_thousand_takes_little_time_in_short_slices() {
     let setup = EngineSetup {
         clock: Arc::new(ManualClock::at(NOW)),
