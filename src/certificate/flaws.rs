@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(why(&PKey::generate_ed25519().expect("a key")), None);
         for (key, part) in [
             (rsa(1024, 65_537), "only 1024 bits"),
-            (rsa(2049, 65_537), "no multiple of 8"),
+            (rsa(2050, 65_537), "no multiple of 8"),
             (rsa(2048, 3), "the public exponent 3"),
             (curve(Nid::SECP256K1), "the curve secp256k1"),
         ] {

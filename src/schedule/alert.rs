@@ -159,7 +159,7 @@ fn by_hand(length: i64, warn: WarnFrom) -> Thresholds {
     Thresholds {
         warning,
         error: (7 * DAY).min(length / 6).min(warning / 2),
-        critical: DAY.min(length / 20).min(warning / 2),
+        critical: DAY.min(length / 20).min(warning / 4),
     }
 }
 
