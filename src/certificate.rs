@@ -200,7 +200,9 @@ impl TlsCertificate {
 
     /// The certificate that issued it, if that is part of its chain.
     pub(crate) fn issuer(&self) -> Option<&Arc<X509>> {
-        self.chain.first().filter(|_| !self.incomplete)
+        self.chain
+            .first()
+            .filter(|_| !self.flaws.has(Flaw::IssuerUnknown))
     }
 
     /// How many certificates a client is sent.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::logging::OwnLog;
 use self::certificate::{Judge, not_yet_valid, of_ca, of_local_ca};
+use super::logging::OwnLog;
 use crate::admin::{
     CertificateView, Control, IssuerView, LastReload, ListenerView, LogView, Managed,
     PreflightView, ReloadError, ReloadSummary, RenewError, SiteView, Status, UpstreamView,

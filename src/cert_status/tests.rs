@@ -6,7 +6,7 @@ use crate::certificate::from_index::CertificateFacts;
 use crate::certificate::material::{CertSource, Fetched};
 use crate::certificate::status::{Staple, StatusSources};
 use crate::certificate::testing::{DAY, NOW, TestCa};
-use crate::certificate::{Fingerprint, KeyKind, Loader};
+use crate::certificate::{Fingerprint, Flaws, KeyKind, Loader};
 use crate::event::{EventKind, Severity};
 use crate::host::Pattern;
 
@@ -42,7 +42,7 @@ impl Fixture {
             not_before: NOW - DAY,
             not_after: NOW + 90 * DAY,
             fingerprint: Fingerprint(fingerprint),
-            incomplete: false,
+            flaws: Flaws::default(),
             status: Some(Arc::clone(sources)),
         };
         let certificate =

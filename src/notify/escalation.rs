@@ -186,7 +186,7 @@ impl Troubles {
 
     /// Adds what an earlier process knew, unless more is known already.
     pub(super) fn restore(&mut self, key: String, mut trouble: Trouble, now: UnixTime) {
-        trouble.unconfirmed_until = trouble::is_silent(&key).then(|| now + CONFIRMED);
+        trouble.unconfirmed_until = trouble::is_found_again(&key).then(|| now + CONFIRMED);
         self.troubles.entry(key).or_insert(trouble);
     }
 

@@ -14,9 +14,6 @@ const ISSUED: [EventKind; 2] = [
 /// Troubles of a certificate that end with another one.
 const ENDED_BY_ISSUANCE: [&str; 4] = ["issuance", "overdue", "validity", "revoked"];
 
-/// Troubles of a served certificate that no longer hold at some time.
-const ENDED_BY_RECOVERY: [&str; 4] = ["overdue", "validity", "flaw", "revoked"];
-
 /// The key of the trouble that an event reports; `None` if it reports none.
 pub(super) fn key(event: &Event) -> Option<String> {
     if event.severity == Severity::Info {
@@ -29,7 +26,7 @@ pub(super) fn key(event: &Event) -> Option<String> {
         EventKind::CertificateExpiring
         | EventKind::CertificateExpired
         | EventKind::CertificateNotYetValid => format!("validity/{domain}"),
-        EventKind::CertificateFlawed => format!("flaw/{domain}"),
+        EventKind::CertificateFlawed => finding(event),
         EventKind::CertificateRevoked => format!("revoked/{domain}"),
         EventKind::StapleFailed => format!("staple/{domain}"),
         EventKind::ValidationExpiring => format!("validation/{domain}"),
@@ -54,6 +51,18 @@ pub(super) fn key(event: &Event) -> Option<String> {
         | EventKind::ConfigReloaded
         | EventKind::NotificationTest => return None,
     })
+}
+
+/// The key of what is wrong with a served certificate, by the reason that the event and its end have
+/// in common.
+fn finding(event: &Event) -> String {
+    let domain = &event.domain;
+    match event.reason.as_deref().unwrap_or_default() {
+        "validity" => format!("validity/{domain}"),
+        "revoked" => format!("revoked/{domain}"),
+        "renewal_overdue" => format!("overdue/{domain}"),
+        reason => format!("flaw/{domain}/{reason}"),
+    }
 }
 
 fn upstream(event: &Event) -> String {
@@ -81,7 +90,7 @@ pub(super) fn ended(event: &Event) -> Ended {
         EventKind::CertificateObtained | EventKind::CertificateRenewed => {
             of_domain(&ENDED_BY_ISSUANCE)
         }
-        EventKind::CertificateRecovered => of_domain(&ENDED_BY_RECOVERY),
+        EventKind::CertificateRecovered => Ended::Keys(vec![finding(event)]),
         EventKind::StapleRecovered => of_domain(&["staple"]),
         EventKind::UpstreamUp => Ended::Keys(vec![upstream(event)]),
         EventKind::StorageRecovered => Ended::Prefix("storage/"),
@@ -115,14 +124,22 @@ pub(super) fn enders(kind: EventKind) -> Vec<EventKind> {
 /// Returns true if a trouble with this key is emitted once and then lasts, so that the time alone
 /// leads to its next report. Others are emitted again and again while they last.
 pub(super) fn is_silent(key: &str) -> bool {
-    ["storage/", "upstream/", "config/"]
+    !["issuance/", "ca_limited/"]
         .iter()
         .any(|family| key.starts_with(family))
 }
 
+/// Returns true if a trouble with this key that lasts is emitted again soon after a restart.
+pub(super) fn is_found_again(key: &str) -> bool {
+    is_silent(key)
+        && !["staple/", "validation/"]
+            .iter()
+            .any(|family| key.starts_with(family))
+}
+
 /// Returns true if the severity of a trouble with this key does not rise unless it is raised here.
 pub(super) fn is_flat(key: &str) -> bool {
-    !["issuance/", "overdue/", "validity/"]
+    !["issuance/", "overdue/", "staple/", "validity/"]
         .iter()
         .any(|family| key.starts_with(family))
 }
@@ -143,13 +160,41 @@ mod tests {
                 assert!(enders(*kind).is_empty(), "{kind:?}");
                 continue;
             };
+            // What is wrong with a certificate ends for the reason that it was reported for.
+            let reason = match kind {
+                EventKind::CertificateRenewalOverdue => Some("renewal_overdue"),
+                EventKind::CertificateRevoked => Some("revoked"),
+                EventKind::CertificateFlawed => None,
+                _ => Some("validity"),
+            };
             for ender in EventKind::ALL {
-                let ends = match ended(&event(*ender, Severity::Info, "a.test")) {
+                let mut end = event(*ender, Severity::Info, "a.test");
+                end.reason = reason.map(str::to_owned);
+                let ends = match ended(&end) {
                     Ended::Keys(keys) => keys.contains(&key),
                     Ended::Prefix(prefix) => key.starts_with(prefix),
                 };
                 assert_eq!(ends, enders(*kind).contains(ender), "{kind:?} {ender:?}");
             }
+        }
+    }
+
+    #[test]
+    fn the_end_of_one_flaw_is_not_that_of_another() {
+        let mut flaw = event(EventKind::CertificateFlawed, Severity::Error, "a.test");
+        flaw.reason = Some("weak_key".to_owned());
+        let mut end = event(EventKind::CertificateRecovered, Severity::Info, "a.test");
+        for (reason, ends) in [
+            ("weak_key", true),
+            ("chain_order", false),
+            ("validity", false),
+        ] {
+            end.reason = Some(reason.to_owned());
+            let Ended::Keys(keys) = ended(&end) else {
+                panic!("they have keys")
+            };
+            let key = key(&flaw).expect("a trouble");
+            assert_eq!(keys.contains(&key), ends, "{reason}");
         }
     }
 

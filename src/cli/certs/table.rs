@@ -4,8 +4,8 @@ use super::time::{date, span, until};
 use crate::admin::{CertificateState, CertificateView, FindingView, RenewalView};
 use crate::cli::output::{Style, clean};
 use crate::clock::UnixTime;
-use crate::schedule::FailureClass;
 use crate::event::Severity;
+use crate::schedule::FailureClass;
 
 const DAY: i64 = 86_400;
 

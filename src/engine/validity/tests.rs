@@ -47,6 +47,7 @@ fn map(count: i64) -> SniMap {
                 not_after: NOW + days * DAY,
                 fingerprint: Fingerprint(openssl::sha::sha256(&number.to_be_bytes())),
                 flaws: Flaws::default(),
+                status: None,
             };
             let source = Source::Program;
             Arc::new(TlsCertificate::from_index(

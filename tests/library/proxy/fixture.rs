@@ -103,6 +103,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
         .collect();
     Config {
         events: Vec::new(),
+        vetoes: Vec::new(),
         server: Server {
             balancers: Balancers::default(),
             trusted_proxies: NetworkSet::default(),
@@ -159,7 +160,6 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
         on_demand: None,
         upstreams,
         key_servers: Vec::new(),
-        events: Vec::new(),
         sites,
         places: Default::default(),
         log: Log {
