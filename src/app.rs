@@ -40,6 +40,7 @@ use crate::service::start_gate::StartGate;
 use crate::service::stop::Stop;
 use crate::service::systemd;
 use crate::storage::{FileStorage, Storage};
+use crate::trace::{Exporter, Tracer};
 
 pub use self::init::leave_first_process;
 pub use self::privileges::forbid_new_privileges;
@@ -52,7 +53,8 @@ use self::process::Descriptors;
 use self::services::{BackgroundTasks, BackgroundTasksService, EdgeService, EngineService, START};
 use self::sockets::Sockets;
 
-/// How long the end of the process waits for the last access lines to be written.
+/// How long the end of the process waits for the last access lines to be written, and for the last
+/// spans to be exported.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long it waits at most for a certificate that is being stored.
@@ -134,6 +136,8 @@ struct App {
     state: Arc<GatewayState>,
     notifier: Arc<Notifier>,
     log: OwnLog,
+    tracer: Tracer,
+    exporter: Exporter,
     /// Stops every part of the gateway.
     stop: watch::Sender<bool>,
 }
@@ -165,6 +169,8 @@ impl App {
         let access = reload::access_log(&config, &metrics)?;
         access.show_depth(&metrics.depths);
         let access = Arc::new(ArcSwap::from_pointee(access));
+        let (tracer, exporter) = Tracer::new(metrics.trace_spans.clone());
+        tracer.set_target(reload::trace_target(&config)?);
         let descriptors = Descriptors::claim();
         let gateway = Gateway::new(
             Arc::clone(&sites),
@@ -173,6 +179,7 @@ impl App {
             certificates.clone(),
         )
         .with_start_time(engine.clock().now())
+        .with_tracer(tracer.clone())
         .with_upstream_connections(descriptors.upstreams)
         .with_files(descriptors.files);
         let overload = gateway.overload();
@@ -204,6 +211,7 @@ impl App {
             listeners: Arc::clone(&listeners),
             log: Arc::new(log.clone()),
             notifier: Arc::clone(&notifier),
+            tracer: tracer.clone(),
         });
         Ok(Self {
             metrics,
@@ -217,6 +225,8 @@ impl App {
             state,
             notifier,
             log,
+            tracer,
+            exporter,
             stop,
         })
     }
@@ -227,13 +237,16 @@ impl App {
         systemd::begin(pulse.clone());
         let drain = {
             let (edge, engine) = (Arc::clone(&self.edge), Arc::clone(&self.engine));
-            let state = Arc::clone(&self.state);
+            let (state, tracer) = (Arc::clone(&self.state), self.tracer);
             Box::new(move || {
                 let grace = state.current().config.server.grace_period;
                 let (edge, engine) = (Arc::clone(&edge), Arc::clone(&engine));
+                let tracer = tracer.clone();
                 Box::pin(async move {
                     let saved = tokio::time::timeout(SAVE_PATIENCE, engine.wait_until_saved());
-                    tokio::join!(edge.drained(grace), saved).0
+                    let (is_drained, _) = tokio::join!(edge.drained(grace), saved);
+                    tracer.flush(LOG_PATIENCE).await;
+                    is_drained
                 }) as _
             })
         };
@@ -299,6 +312,7 @@ impl App {
                 overload: self.overload,
                 events: self.engine.events().clone(),
                 notifier: self.notifier,
+                exporter: self.exporter,
                 admin,
             }),
             stopping,

@@ -141,6 +141,8 @@ pub mod storage;
 pub mod throttle;
 pub mod tls;
 mod token_bucket;
+#[doc(hidden)]
+pub mod trace;
 mod unix_socket;
 
 pub use self::acme::AcmeIssuer;

@@ -120,6 +120,8 @@ pub struct Metrics {
     /// Connections of balancers refused for want of a PROXY protocol header, by reason.
     pub proxy_protocol_refused: IntCounterVec,
     /// Connections that are passed on octet by octet.
+    /// Spans by what became of them.
+    pub trace_spans: IntCounterVec,
     pub tunnels: Tunnels,
     /// Notifications of recipients.
     pub notify: NotifyMetrics,
@@ -308,6 +310,11 @@ impl Metrics {
                 "snigate_proxy_protocol_refused_total",
                 "Connections of load balancers refused for lack of a PROXY protocol header, by reason.",
                 &["reason"],
+            )?,
+            trace_spans: catalog.counters(
+                "snigate_trace_spans_total",
+                "Spans of requests, by what became of them: exported, rejected or lost.",
+                &["result"],
             )?,
             tunnels: Tunnels::new(&mut catalog)?,
             notify: NotifyMetrics::new(&mut catalog)?,

@@ -81,7 +81,6 @@ mod tls_failure;
 mod tls_policy;
 mod tls_stream;
 mod token_keys;
-mod trace;
 mod trailers;
 mod tunnel;
 mod upstream;
@@ -130,14 +129,14 @@ use self::dial::Dialer;
 use self::failure_reason::FailureCounters;
 use self::file_transfer::FileReaders;
 use self::refusal::{Refusal, RefusalCounters};
-use self::request_ctx::{RequestCtx, RequestRecord};
+use self::request_ctx::{RequestCtx, RequestRecord, record_spans};
 use self::response::LocalResponse;
-use self::trace::trace_id;
 use crate::access_log::{AccessLog, Sampler};
 use crate::clock::{Clock as _, SystemClock, UnixTime};
 use crate::config::model::Config;
 use crate::metrics::{Metrics, Traced};
 use crate::tls::GlobalCertificate;
+use crate::trace::Tracer;
 
 /// The most lines in the access log, in a second, for requests that are refused and have no site.
 const REFUSED_LINES: u32 = 500;
@@ -203,6 +202,13 @@ impl Gateway {
     /// Ignores certificates that had expired at `started`.
     pub fn with_start_time(self, started: UnixTime) -> Self {
         let router = self.router.with_start_time(started);
+        Self { router, ..self }
+    }
+
+    /// Begins traces of requests with `tracer`.
+    #[must_use]
+    pub fn with_tracer(self, tracer: Tracer) -> Self {
+        let router = self.router.with_tracer(tracer);
         Self { router, ..self }
     }
 
@@ -277,13 +283,14 @@ impl Gateway {
         if let Some(reason) = ctx.failure_reason(status) {
             self.failed.count(reason);
         }
-        let is_traced = ctx.decision.as_ref().is_some_and(|one| one.is_traced);
-        let trace_id = is_traced.then(|| trace_id(request.fields)).flatten();
         let at = |id| Traced {
             id,
             at: SystemClock.now(),
         };
-        ctx.count(status, octets, trace_id.map(at));
+        ctx.count(status, octets, ctx.trace_id(request).map(at));
+        if let Some(tracer) = self.router.tracer() {
+            record_spans(tracer, ctx, request, status);
+        }
         self.log_request(ctx, status, octets, request);
     }
 

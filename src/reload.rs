@@ -11,7 +11,7 @@ mod report;
 mod state;
 mod task;
 
-pub use self::prepare::{ProgramLog, access_log, settings};
+pub use self::prepare::{ProgramLog, access_log, settings, trace_target};
 pub use self::report::{ReloadError, ReloadOutcome, ReloadReport};
 pub use self::state::{GatewayEdge, GatewayListeners, GatewayState, StateDeps};
 pub use self::task::{Reloader, Task, task};

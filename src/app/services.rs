@@ -23,6 +23,7 @@ use crate::reload::{self, GatewayListeners, GatewayState};
 use crate::service::start_gate::StartGate;
 use crate::service::systemd;
 use crate::shutdown::requested;
+use crate::trace::Exporter;
 
 /// The part of [`Readiness`] that is set until every listener is served.
 pub(super) const START: &str = "start";
@@ -107,6 +108,7 @@ pub(super) struct BackgroundTasks {
     pub(super) overload: Overload,
     pub(super) events: EventBus,
     pub(super) notifier: Arc<Notifier>,
+    pub(super) exporter: Exporter,
     pub(super) admin: Option<(admin::Listener, axum::Router)>,
 }
 
@@ -119,6 +121,14 @@ impl Service for BackgroundTasksService {
         let mut tasks = JoinSet::new();
         tasks.spawn(parts.reload.run(self.stopping.clone()));
         tasks.spawn(parts.notifier.run(self.stopping.clone()));
+        // To the end, since requests end until then.
+        let (exporter, mut ended) = (parts.exporter, end.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = exporter.run() => {}
+                () = requested(&mut ended) => {}
+            }
+        });
         let (sites, stopping) = (Arc::clone(&parts.sites), self.stopping.clone());
         tasks.spawn(proxy::resolve_loop(sites, stopping.clone()));
         tasks.spawn(proxy::token_key_loop(

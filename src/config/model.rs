@@ -32,6 +32,7 @@ mod site;
 mod sticky;
 mod template;
 mod tls_policy;
+mod tracing;
 mod tunnel;
 mod upstream;
 mod validity;
@@ -75,6 +76,7 @@ pub use site::*;
 pub use sticky::*;
 pub use template::*;
 pub use tls_policy::*;
+pub use tracing::*;
 pub use tunnel::*;
 pub use upstream::*;
 pub use validity::*;
@@ -108,6 +110,8 @@ pub struct Config {
     /// Who is asked before CAs are, and may object.
     pub vetoes: Vec<Arc<Hook>>,
     pub log: Log,
+    /// Where spans of requests go; `None` if there are none.
+    pub tracing: Option<Tracing>,
     pub places: Places,
 }
 

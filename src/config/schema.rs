@@ -27,6 +27,7 @@ mod site_tls;
 mod sticky;
 mod text;
 mod tls;
+mod tracing;
 mod tunnel;
 mod upstream;
 mod validity;
@@ -63,6 +64,7 @@ pub(crate) use site_tls::*;
 pub(crate) use sticky::*;
 pub(crate) use text::*;
 pub(crate) use tls::*;
+pub(crate) use tracing::*;
 pub(crate) use tunnel::*;
 pub(crate) use upstream::*;
 pub(crate) use validity::*;
@@ -114,6 +116,8 @@ pub(crate) struct Root {
     pub(crate) events: Vec<Hook>,
     /// What is logged, and where.
     pub(crate) log: Log,
+    /// Where spans of requests go. Without it there are none.
+    pub(crate) tracing: Option<Tracing>,
     /// Whether a program embeds the engine and serves requests itself: no file can say so.
     #[serde(skip)]
     pub(crate) is_embedded: bool,

@@ -49,6 +49,7 @@ mod slow_start;
 mod sticky;
 mod template;
 mod tls_options;
+mod tracing;
 mod trusted_proxies;
 mod tunnel;
 mod tunnel_upstream;
@@ -146,6 +147,7 @@ pub(super) fn validate(
         events,
         vetoes,
         log,
+        tracing: tracing::tracing(ctx, root),
         places: Places {
             default_certificate: ctx.origin(&root.key("tls").key("default_certificate")),
             on_demand: ctx.origin(&root.key("on_demand")),

@@ -36,6 +36,7 @@ use crate::clock::UnixTime;
 use crate::config::model::{Access, Compression, ErrorPages, Files};
 use crate::host::{Host, NameBuffer};
 use crate::tls::GlobalCertificate;
+use crate::trace::{RequestTrace, TRACEPARENT, Tracer};
 
 /// Where CAs look for the response to an HTTP-01 challenge (RFC 8555, section 8.3).
 const CHALLENGES: &[u8] = b"/.well-known/acme-challenge/";
@@ -47,6 +48,7 @@ pub(super) struct Router {
     certificates: GlobalCertificate,
     /// Certificates that had expired by then do not count.
     started: UnixTime,
+    tracer: Option<Tracer>,
 }
 
 /// What to do with a request. It keeps the request's site alive, not the whole configuration.
@@ -56,6 +58,8 @@ pub struct Decision {
     outcome: Outcome,
     /// What trusted proxies say of the request, if one has relayed it.
     pub(super) relayed: Option<Arc<Relayed>>,
+    /// The trace of the request; `None` if there are no traces.
+    pub(super) trace: Option<Box<RequestTrace>>,
     /// Who sends the request, where that has been found out.
     pub(super) identity: Option<Arc<Identity>>,
     /// What limits have made of the request, if they keep anything of it.
@@ -102,12 +106,23 @@ impl Router {
             sites,
             certificates,
             started: UnixTime::MIN,
+            tracer: None,
         }
     }
 
     /// Ignores certificates that had expired at `started`.
     pub(super) fn with_start_time(self, started: UnixTime) -> Self {
         Self { started, ..self }
+    }
+
+    /// Begins traces of requests with `tracer`.
+    pub(super) fn with_tracer(self, tracer: Tracer) -> Self {
+        let tracer = Some(tracer);
+        Self { tracer, ..self }
+    }
+
+    pub(super) fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.as_ref()
     }
 
     /// Decides what to do with a request.
@@ -140,6 +155,10 @@ impl Router {
             (site, outcome) => Decision::new(&sites, site, outcome),
         };
         apply_limits(&mut decision, &request.through(relayed.as_deref()));
+        decision.trace = self.tracer.as_ref().and_then(|tracer| {
+            let trace = tracer.begin(request.fields.get(&TRACEPARENT), relayed.is_some());
+            trace.map(Box::new)
+        });
         (decision.relayed, decision.is_traced) = (relayed, is_traced);
         if let (Some(authority), Some(_)) = (authority, decision.proxy()) {
             decision.host = authority.to_field(request.authority);
@@ -290,6 +309,7 @@ impl Decision {
             site,
             outcome,
             relayed: None,
+            trace: None,
             identity: None,
             passed: None,
             host: None,

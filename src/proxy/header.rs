@@ -11,6 +11,7 @@ use pingora_http::RequestHeader;
 use super::refusal::Refusal;
 use super::request::{Fields, Request};
 use crate::field::{is_claim, is_token};
+use crate::trace::{RequestTrace, TRACEPARENT, TRACESTATE};
 
 /// The field that carries the id of a request through gateway, upstream and logs.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -29,6 +30,8 @@ pub(crate) struct Forwarded<'a> {
     /// The port that the client connected to.
     pub(crate) port: Option<u16>,
     pub(crate) request_id: &'a HeaderValue,
+    /// The trace of the request, if there are traces.
+    pub(crate) trace: Option<&'a RequestTrace>,
 }
 
 impl Forwarded<'_> {
@@ -41,7 +44,7 @@ impl Forwarded<'_> {
         let dropped: Vec<HeaderName> = request
             .headers
             .keys()
-            .filter(|name| is_claim(name.as_str().as_bytes()))
+            .filter(|name| self.replaces(name.as_str().as_bytes()))
             .cloned()
             .collect();
         for name in dropped {
@@ -54,6 +57,16 @@ impl Forwarded<'_> {
             }
         });
         written
+    }
+
+    /// Whether the server does not get this field of the client's.
+    pub(crate) fn replaces(&self, name: &[u8]) -> bool {
+        is_claim(name)
+            || self.trace.is_some_and(|trace| {
+                let is = |other: HeaderName| name.eq_ignore_ascii_case(other.as_str().as_bytes());
+                // What vendors add belongs to a trace that the client has named.
+                is(TRACEPARENT) || trace.parent.is_none() && is(TRACESTATE)
+            })
     }
 
     /// Passes each of the fields to `put`.
@@ -84,6 +97,11 @@ impl Forwarded<'_> {
         put("Forwarded", forwarded.as_bytes());
         put("X-Forwarded-Host", host);
         put("X-Request-Id", self.request_id.as_bytes());
+        if let Some(trace) = self.trace {
+            text = Text::default();
+            _ = write!(text, "{}", trace.passed_on());
+            put("traceparent", text.as_bytes());
+        }
     }
 }
 
@@ -311,6 +329,7 @@ mod tests {
             server_host: None,
             port: Some(443),
             request_id: &id,
+            trace: None,
         }
         .write_fields(&mut request)
         .expect("written");
@@ -332,6 +351,7 @@ mod tests {
             server_host: None,
             port: Some(443),
             request_id: &id,
+            trace: None,
         };
         let mut count = 0;
         forwarded.for_each(|name, _| {

@@ -212,6 +212,7 @@ impl ProxyHttp for Gateway {
             server_host: changes.host,
             port: head.port,
             request_id: ctx.request.request_id_value(),
+            trace: ctx.request.trace_for_server(&changes),
         }
         .write_fields(request)?;
         // A route may set what a client may not.

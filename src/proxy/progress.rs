@@ -7,6 +7,8 @@ use std::time::Duration;
 pub(super) struct Progress {
     /// How often a server was tried.
     pub(super) attempts: u32,
+    /// When the last attempt began.
+    pub(super) began: Duration,
     /// When a new connection to the server was there.
     pub(super) connected: Option<Duration>,
     /// When the head of the response had arrived.
@@ -19,7 +21,8 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Records that another attempt begins.
-    pub(super) fn begin_attempt(&mut self) {
+    pub(super) fn begin_attempt(&mut self, now: Duration) {
+        self.began = now;
         self.attempts = self.attempts.saturating_add(1);
         (self.connected, self.first_byte) = (None, None);
     }

@@ -3,6 +3,7 @@
 mod changes;
 mod record;
 mod report;
+mod spans;
 
 use std::mem;
 use std::net::IpAddr;
@@ -33,6 +34,8 @@ use crate::config::model::RetryCause;
 use crate::metrics::{Ended, Traced};
 
 pub(crate) use self::record::RequestRecord;
+
+pub(crate) use self::spans::record_spans;
 
 /// The context of one request.
 pub(crate) struct RequestCtx {
@@ -194,7 +197,7 @@ impl RequestCtx {
             }
             self.session = Some(session);
         }
-        self.progress.begin_attempt();
+        self.progress.begin_attempt(self.started.elapsed());
         self.choice.insert(choice)
     }
 

@@ -150,6 +150,7 @@ impl GatewayState {
             settings,
             listeners,
             access,
+            trace_target,
         } = next;
         let sites = self.replace_sites(&loaded.config);
         manager.publish_config(&loaded.config, Some(sites), &report);
@@ -158,6 +159,7 @@ impl GatewayState {
             access.show_depth(&self.metrics.depths);
             self.access.store(Arc::new(access));
         }
+        self.tracer.set_target(trace_target);
         self.listeners.commit(listeners);
         self.notifier.apply(&loaded.config);
         let hook = self.notifier.obtaining_hook(&loaded.config);

@@ -12,6 +12,7 @@ use crate::metrics::Metrics;
 use crate::printable::Printable as _;
 use crate::tls::GlobalCertificate;
 use crate::tls::key_log::KeyLog;
+use crate::trace::Target;
 
 /// A configuration that was read, or why it is invalid.
 pub(super) type LoadOutcome = Result<Loaded, Diagnostics>;
@@ -36,6 +37,8 @@ pub(super) struct PreparedConfig {
     pub(super) listeners: ListenerPlan,
     /// `None` if the one in use stays.
     pub(super) access: Option<AccessLog>,
+    /// Where spans go, if there are traces.
+    pub(super) trace_target: Option<Target>,
 }
 
 impl PreparedConfig {
@@ -58,6 +61,7 @@ impl PreparedConfig {
             let lost = metrics.access_lines_lost.clone();
             Some(access.succeed(&config.log, lost).map_err(unopened)?)
         };
+        let trace_target = trace_target(config)?;
         let listeners = bind(config).map_err(|error| ReloadError::Unable(error.to_string()))?;
         // The last step, since it is in force at once.
         own_log.apply(&config.log).map_err(ReloadError::Unable)?;
@@ -66,6 +70,7 @@ impl PreparedConfig {
             settings,
             listeners,
             access,
+            trace_target,
         })
     }
 }
@@ -110,4 +115,13 @@ pub fn access_log(config: &Config, metrics: &Metrics) -> Result<AccessLog, Reloa
 
 fn unopened(error: io::Error) -> ReloadError {
     ReloadError::Unable(format!("log.access: cannot open the log: {error}"))
+}
+
+/// Where spans go under a configuration, if there are traces.
+///
+/// # Errors
+/// Where the roots to trust cannot be read.
+pub fn trace_target(config: &Config) -> Result<Option<Target>, ReloadError> {
+    let target = config.tracing.as_ref().map(Target::new).transpose();
+    target.map_err(|error| ReloadError::Unable(error.to_string()))
 }

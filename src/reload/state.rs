@@ -17,6 +17,7 @@ use crate::lock::MutexExt as _;
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::proxy::{ProxyApp, SiteTable};
+use crate::trace::Tracer;
 
 /// The edge in front of our proxy.
 pub type GatewayEdge = Edge<ProxyApp>;
@@ -35,6 +36,7 @@ pub struct GatewayState {
     pub(super) listeners: Arc<GatewayListeners>,
     pub(super) log: Arc<dyn ProgramLog>,
     pub(super) notifier: Arc<Notifier>,
+    pub(super) tracer: Tracer,
     /// The configuration's files as they were when they were read. Locked after the engine.
     versions: Mutex<FileVersions>,
     /// The configuration at the start: some keys wait for the next one.
@@ -57,6 +59,7 @@ pub struct StateDeps {
     pub log: Arc<dyn ProgramLog>,
     /// Who is notified of events.
     pub notifier: Arc<Notifier>,
+    pub tracer: Tracer,
 }
 
 impl GatewayState {
@@ -73,6 +76,7 @@ impl GatewayState {
             listeners,
             log,
             notifier,
+            tracer,
         } = deps;
         let now = engine.clock().now();
         let versions = FileVersions::read_from(&loaded.files, now);
@@ -86,6 +90,7 @@ impl GatewayState {
             listeners,
             log,
             notifier,
+            tracer,
             versions: Mutex::new(versions),
             at_start: loaded.config.clone(),
             current: ArcSwap::from_pointee(loaded),

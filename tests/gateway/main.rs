@@ -42,5 +42,6 @@ mod site_listeners;
 mod smuggling;
 mod support;
 mod tls;
+mod traces;
 mod tunnels;
 mod validity;

@@ -47,6 +47,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "schedule",
             "certificate",
             "storage",
+            "trace",
         ],
     ),
     (

@@ -44,6 +44,7 @@ impl Config {
             key_servers: Vec::new(),
             events: Vec::new(),
             vetoes: Vec::new(),
+            tracing: None,
             places: Places::default(),
             log: Log {
                 access: LogTarget::Off,

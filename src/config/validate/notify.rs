@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use indexmap::IndexMap;
 use openssl::sha::sha256;
 
 use super::client::{roots_for, secret_url};
@@ -259,7 +260,7 @@ fn recipient(ctx: &mut Context<'_>, raw: &schema::Hook, at: &At<'_>) -> Option<R
 }
 
 fn webhook(ctx: &mut Context<'_>, raw: &schema::Webhook, at: &At<'_>) -> Option<Webhook> {
-    let headers = headers(ctx, raw, &at.key("headers"));
+    let headers = headers(ctx, &raw.headers, &at.key("headers"));
     let timeout = ctx.duration(&at.key("timeout"), &raw.timeout, SECOND, LONGEST_REQUEST);
     let secret_at = at.key("secret");
     if raw
@@ -282,13 +283,14 @@ fn webhook(ctx: &mut Context<'_>, raw: &schema::Webhook, at: &At<'_>) -> Option<
     })
 }
 
-fn headers(
+/// More fields for requests to a server of the operator's.
+pub(super) fn headers(
     ctx: &mut Context<'_>,
-    raw: &schema::Webhook,
+    raw: &IndexMap<String, schema::SecretText>,
     at: &At<'_>,
 ) -> Vec<(HeaderName, crate::secret::Secret)> {
-    let mut headers = Vec::with_capacity(raw.headers.len());
-    for (name, value) in &raw.headers {
+    let mut headers = Vec::with_capacity(raw.len());
+    for (name, value) in raw {
         let at = at.key(name);
         let is_value = HeaderValue::from_str(value.0.expose()).is_ok();
         match HeaderName::from_bytes(name.as_bytes()) {

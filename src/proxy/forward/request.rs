@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use pingora_core::{Error, ErrorType, OrErr as _, Result};
 
-use crate::field::{is_claim, is_hop_by_hop};
+use crate::field::is_hop_by_hop;
 use crate::proxy::header::{Forwarded, connection_names};
 use crate::proxy::request::Request;
 use crate::proxy::request_ctx::RequestCtx;
@@ -71,6 +71,7 @@ fn changes_of<'a>(
         server_host: changes.host,
         port: request.port,
         request_id: ctx.request_id_value(),
+        trace: ctx.trace_for_server(&changes),
     };
     Ok((changes, forwarded))
 }
@@ -91,7 +92,7 @@ fn write_lines(
         head.extend_from_slice(part);
     }
     head.extend_from_slice(b" HTTP/1.1\r\n");
-    let takes_trailers = for_each_field(request, changes, |name, value| {
+    let takes_trailers = for_each_field(request, changes, forwarded, |name, value| {
         put_field(&mut head, name, value);
     });
     match body {
@@ -134,7 +135,7 @@ fn build_parts(
         (Err(error), _) => unfit = Some(http::Error::from(error)),
         (_, Err(error)) => unfit = Some(http::Error::from(error)),
     };
-    if for_each_field(request, changes, &mut put) {
+    if for_each_field(request, changes, forwarded, &mut put) {
         put(b"te", b"trailers");
     }
     if let Body::Length(length) = body {
@@ -168,6 +169,7 @@ fn build_parts(
 fn for_each_field(
     request: &Request<'_>,
     changes: RequestChanges<'_>,
+    forwarded: &Forwarded<'_>,
     mut put: impl FnMut(&[u8], &[u8]),
 ) -> bool {
     let fields = || request.fields.iter();
@@ -181,7 +183,8 @@ fn for_each_field(
     let mut has_cookie = false;
     let mut takes_trailers = false;
     for (name, value) in fields() {
-        if is_framing(name) || is_hop_by_hop(name) || is_claim(name) || is_nominated(name) {
+        if is_framing(name) || is_hop_by_hop(name) || forwarded.replaces(name) || is_nominated(name)
+        {
             // It belongs to its connection, and over HTTP/1 must say so.
             takes_trailers |= name.eq_ignore_ascii_case(b"te")
                 && value.eq_ignore_ascii_case(b"trailers")
@@ -269,6 +272,7 @@ mod tests {
             server_host: None,
             port: Some(443),
             request_id: &request_id,
+            trace: None,
         };
         let changes = RequestChanges::default();
         let head = write_lines(request, changes, &forwarded, body, is_websocket);
@@ -381,6 +385,7 @@ mod tests {
             server_host: None,
             port: Some(443),
             request_id: &request_id,
+            trace: None,
         };
         build_parts(request, RequestChanges::default(), &forwarded, body, false).expect("valid")
     }

@@ -19,6 +19,7 @@ use crate::proxy::response_fields::ResponseFields;
 use crate::proxy::rewriting::{FieldChanges, RequestChanges, Rewriting, Rewritten};
 use crate::proxy::route::Site;
 use crate::proxy::template::Values;
+use crate::trace::{RequestTrace, TRACEPARENT, TraceContext};
 
 impl RequestCtx {
     /// Takes up what was decided for a request, and fills in what its route makes of it.
@@ -166,6 +167,25 @@ impl RequestCtx {
             hsts: decision.filter(|_| self.is_tls).and_then(Decision::hsts),
             rate: decision.and_then(rate_fields),
             ..ResponseFields::of_request(&self.request_id)
+        }
+    }
+
+    /// The trace that the server gets to know of, unless the route has a say in that.
+    pub(crate) fn trace_for_server(&self, changes: &RequestChanges<'_>) -> Option<&RequestTrace> {
+        let trace = self.decision.as_ref()?.trace.as_deref();
+        trace.filter(|_| !changes.fields.drops(TRACEPARENT.as_str().as_bytes()))
+    }
+
+    /// The id of the trace of the request, if somebody records it.
+    pub(crate) fn trace_id(&self, request: &Request<'_>) -> Option<u128> {
+        let decision = self.decision.as_ref()?;
+        match decision.trace.as_deref() {
+            Some(trace) => trace.is_sampled.then_some(trace.trace_id.0),
+            None if decision.is_traced => {
+                let context = TraceContext::parse(request.fields.get(&TRACEPARENT))?;
+                Some(context.trace_id.0)
+            }
+            None => None,
         }
     }
 

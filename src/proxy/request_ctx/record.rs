@@ -12,9 +12,7 @@ use crate::proxy::path;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::request::Request;
 use crate::tls::TlsInfo;
-
-/// The field that a trace is passed on in (W3C Trace Context).
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+use crate::trace::{TRACEPARENT, TraceContext};
 
 /// A request that has ended.
 pub(crate) struct RequestRecord<'a> {
@@ -52,7 +50,10 @@ impl Record for RequestRecord<'_> {
             LogField::FirstByteTime => ctx.progress.first_byte.into(),
             LogField::WaitTime => ctx.progress.waited.into(),
             LogField::RequestId => Value::Word(ctx.request_id()),
-            LogField::TraceId => trace_id(request.fields.get(&TRACEPARENT)).into(),
+            LogField::TraceId => match decision.and_then(|one| one.trace.as_deref()) {
+                Some(trace) => Value::Shown(&trace.trace_id),
+                None => trace_id(request.fields.get(&TRACEPARENT)).into(),
+            },
             LogField::Referer => Value::Text(request.fields.get(&REFERER)),
             LogField::UserAgent => Value::Text(request.fields.get(&USER_AGENT)),
             LogField::User => match decision.and_then(Decision::user) {
@@ -122,24 +123,8 @@ impl RequestRecord<'_> {
 
 /// The trace that a `traceparent` names, if it is valid.
 fn trace_id(traceparent: &[u8]) -> Option<&str> {
-    let is_hex = |octet: &u8| octet.is_ascii_digit() || matches!(octet, b'a'..=b'f');
-    let mut parts = traceparent.splitn(4, |octet| *octet == b'-');
-    let [version, trace, parent] = [parts.next()?, parts.next()?, parts.next()?];
-    let rest = parts.next()?;
-    let (flags, more) = rest.split_at_checked(2)?;
-    let may_continue = version != b"00" && more.starts_with(b"-");
-    let is_valid = version.len() == 2
-        && version != b"ff"
-        && trace.len() == 32
-        && parent.len() == 16
-        && (more.is_empty() || may_continue)
-        && [version, trace, parent, flags]
-            .iter()
-            .all(|part| part.iter().all(is_hex))
-        && [trace, parent]
-            .iter()
-            .all(|part| part.iter().any(|octet| *octet != b'0'));
-    std::str::from_utf8(trace).ok().filter(|_| is_valid)
+    TraceContext::parse(traceparent)?;
+    std::str::from_utf8(traceparent.get(3..35)?).ok()
 }
 
 #[cfg(test)]

@@ -1,0 +1,314 @@
+//! Spans of requests, as a collector gets them.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message as _;
+
+use crate::support::{Act, Builder, Curl, Gateway, Origin, Received, serving, wait_for};
+
+/// The file with the configuration.
+const CONFIG: &str = "snigate.yaml";
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// A collector that takes everything.
+fn collector() -> Origin {
+    Origin::start(|_| vec![taken()])
+}
+
+fn taken() -> Act {
+    Act::send(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n",
+    )
+}
+
+/// A gateway before `app` that exports to `collector`, with more keys of `tracing`.
+fn traced(app: &Origin, collector: &Origin, keys: &str) -> Builder {
+    let address = collector.address();
+    let tracing = format!("tracing: {{ endpoint: \"http://{address}\", {keys} }}\n");
+    serving(&[&["a.test"]], tracing + &sites(app))
+}
+
+fn sites(app: &Origin) -> String {
+    format!(
+        "upstreams: {{ app: {{ servers: [\"{}\"] }}, gone: {{ servers: [\"127.0.0.1:1\"] }} }}\n\
+             sites:\n\
+             - hosts: [a.test]\n  \
+               routes:\n  \
+               - {{ path: /own, respond: {{ body: own }} }}\n  \
+               - {{ path: /gone, upstream: gone }}\n  \
+               - {{ path: /set, upstream: app, request_headers: {{ set: {{ traceparent: mine }} }} }}\n  \
+               - {{ upstream: app }}\n\
+             log: {{ access: access.log, format: json }}\n",
+        app.address(),
+    )
+}
+
+fn get(gateway: &Gateway, path: &str) -> Curl {
+    let root = gateway.dir().join("root.pem");
+    gateway.curl("a.test", path).cacert(&root)
+}
+
+/// The spans of a request to a collector, which the official schema has to read without a rest.
+fn decode(request: &Received) -> Vec<Span> {
+    assert_eq!(
+        request.header("content-type"),
+        Some("application/x-protobuf")
+    );
+    let decoded = ExportTraceServiceRequest::decode(&*request.body).expect("a message of OTLP");
+    assert_eq!(decoded.encode_to_vec(), request.body, "{decoded:?}");
+    let scopes = decoded
+        .resource_spans
+        .into_iter()
+        .flat_map(|one| one.scope_spans);
+    scopes.flat_map(|scope| scope.spans).collect()
+}
+
+/// All spans that have come, once there are as many.
+fn spans(collector: &Origin, count: usize) -> Vec<Span> {
+    let mut found = Vec::new();
+    wait_for("the spans", || {
+        found = collector.requests().iter().flat_map(decode).collect();
+        (found.len() >= count).then_some(())
+    });
+    assert_eq!(found.len(), count, "{found:#?}");
+    found
+}
+
+fn text(attributes: &[KeyValue]) -> HashMap<&str, String> {
+    let value = |one: &KeyValue| match one.value.as_ref()?.value.as_ref()? {
+        Value::StringValue(text) => Some(text.clone()),
+        Value::IntValue(number) => Some(number.to_string()),
+        Value::DoubleValue(number) => Some(number.to_string()),
+        other => panic!("{other:?}"),
+    };
+    let pairs = attributes.iter();
+    pairs
+        .filter_map(|one| Some((&*one.key, value(one)?)))
+        .collect()
+}
+
+fn hexadecimal(octets: &[u8]) -> String {
+    octets.iter().fold(String::new(), |mut text, octet| {
+        write!(text, "{octet:02x}").expect("written");
+        text
+    })
+}
+
+#[test]
+fn a_request_is_a_span_and_so_is_the_attempt_at_its_server() {
+    let (app, collector) = (Origin::named("app"), collector());
+    let gateway = traced(
+        &app,
+        &collector,
+        "sample: 1, service: edge, headers: { X-Key: secret }",
+    )
+    .start();
+    let parent = format!("traceparent: 00-{TRACE}-00f067aa0ba902b7-00");
+    let reply = get(&gateway, "/x?secret=1")
+        .args(["-H", &parent, "-H", "tracestate: v=1"])
+        .send();
+    assert_eq!(reply.status, 200);
+
+    let found = spans(&collector, 2);
+    let server = found
+        .iter()
+        .find(|span| span.kind == 2)
+        .expect("of the gateway");
+    let client = found
+        .iter()
+        .find(|span| span.kind == 3)
+        .expect("of the attempt");
+    for span in [server, client] {
+        assert_eq!(hexadecimal(&span.trace_id), TRACE);
+        assert!(span.start_time_unix_nano < span.end_time_unix_nano);
+        assert!(span.status.is_none(), "{span:?}");
+    }
+    assert_eq!(hexadecimal(&server.parent_span_id), "00f067aa0ba902b7");
+    assert_eq!(client.parent_span_id, server.span_id);
+    assert!(server.start_time_unix_nano <= client.start_time_unix_nano);
+    assert!(client.end_time_unix_nano <= server.end_time_unix_nano);
+    let attributes = text(&server.attributes);
+    for (name, value) in [
+        ("http.request.method", "GET"),
+        ("http.response.status_code", "200"),
+        ("url.scheme", "https"),
+        ("url.path", "/x"),
+        ("server.address", "a.test"),
+        ("client.address", "127.0.0.1"),
+        ("network.protocol.name", "http"),
+    ] {
+        assert_eq!(
+            attributes.get(name).map(String::as_str),
+            Some(value),
+            "{attributes:?}"
+        );
+    }
+    assert!(!format!("{found:?}").contains("secret"), "{found:?}");
+    let attributes = text(&client.attributes);
+    assert_eq!(attributes["server.address"], "127.0.0.1");
+    assert_eq!(attributes["server.port"], app.address().port().to_string());
+
+    // The server continues below the attempt, with the decision to record.
+    let asked = app.requests();
+    let told = format!("00-{TRACE}-{}-01", hexadecimal(&client.span_id));
+    assert_eq!(asked[0].header("traceparent"), Some(&*told));
+    assert_eq!(asked[0].head.matches("traceparent").count(), 1);
+    assert_eq!(asked[0].header("tracestate"), Some("v=1"));
+    let export = &collector.requests()[0];
+    assert_eq!(export.line(), "POST /v1/traces HTTP/1.1");
+    assert_eq!(export.header("x-key"), Some("secret"));
+}
+
+#[test]
+fn what_is_not_recorded_is_passed_on_as_decided() {
+    let (app, collector) = (Origin::named("app"), collector());
+    let gateway = traced(&app, &collector, "sample: 0").start();
+    let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    for field in [
+        format!("traceparent: {parent}"),
+        "traceparent: nonsense".to_owned(),
+    ] {
+        let state = ["-H", &*field, "-H", "tracestate: v=1"];
+        assert_eq!(get(&gateway, "/").args(state).send().status, 200);
+    }
+    assert_eq!(get(&gateway, "/set").send().status, 200);
+    let asked = app.requests();
+    // A client that nobody trusts has asked for it to be recorded.
+    let told = format!("00-{TRACE}-00f067aa0ba902b7-00");
+    assert_eq!(asked[0].header("traceparent"), Some(&*told));
+    assert_eq!(asked[0].header("tracestate"), Some("v=1"));
+    let begun = asked[1].header("traceparent").expect("a trace of its own");
+    assert!(
+        begun.starts_with("00-") && begun.ends_with("-00"),
+        "{begun}"
+    );
+    assert!(!begun.contains(TRACE), "{begun}");
+    assert_eq!(asked[1].header("tracestate"), None);
+    assert_eq!(asked[2].header("traceparent"), Some("mine"));
+    assert!(!asked[2].head.contains("00-"), "{}", asked[2].head);
+    assert_eq!(collector.requests(), []);
+}
+
+#[test]
+fn trusted_proxies_decide_what_is_recorded() {
+    let (app, collector) = (Origin::named("app"), collector());
+    let gateway = traced(&app, &collector, "sample: 0").server("trusted_proxies: [127.0.0.0/8]");
+    let gateway = gateway.start();
+    for (path, flags) in [("/a", "00"), ("/b", "01")] {
+        let parent = format!("traceparent: 00-{TRACE}-00f067aa0ba902b7-{flags}");
+        assert_eq!(get(&gateway, path).args(["-H", &parent]).send().status, 200);
+    }
+    for span in spans(&collector, 2) {
+        if span.kind == 2 {
+            assert_eq!(text(&span.attributes)["url.path"], "/b");
+        }
+    }
+}
+
+#[test]
+fn failures_and_responses_of_the_gateway_are_spans() {
+    let (app, collector) = (Origin::named("app"), collector());
+    let gateway = traced(&app, &collector, "sample: 1").start();
+    assert_eq!(get(&gateway, "/own").send().status, 200);
+    assert_eq!(get(&gateway, "/gone").send().status, 502);
+    let found = spans(&collector, 3);
+    let of = |path: &str, kind: i32| {
+        let mut found = found.iter().filter(|span| span.kind == kind);
+        found.find(|span| kind == 3 || text(&span.attributes)["url.path"] == path)
+    };
+    assert!(of("/own", 2).expect("a span").status.is_none());
+    let failed = of("/gone", 2).expect("a span");
+    assert_eq!(failed.status.as_ref().expect("an error").code, 2);
+    let attributes = text(&failed.attributes);
+    assert_eq!(attributes["http.response.status_code"], "502");
+    assert_eq!(attributes["error.type"], "502");
+    let attempt = of("/gone", 3).expect("a span");
+    assert_eq!(attempt.status.as_ref().expect("an error").code, 2);
+}
+
+#[test]
+fn a_collector_that_fails_gets_the_spans_later() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counting = Arc::clone(&asked);
+    let collector = Origin::start(move |_| match counting.fetch_add(1, Ordering::Relaxed) {
+        0 => vec![Act::send(
+            "HTTP/1.1 503 Busy\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n",
+        )],
+        1 => vec![Act::Reset],
+        _ => vec![taken()],
+    });
+    let app = Origin::named("app");
+    let gateway = traced(&app, &collector, "sample: 1").start();
+    assert_eq!(get(&gateway, "/").send().status, 200);
+    wait_for("the third attempt", || {
+        (asked.load(Ordering::Relaxed) == 3).then_some(())
+    });
+    let bodies: Vec<_> = collector
+        .requests()
+        .into_iter()
+        .map(|one| one.body)
+        .collect();
+    assert!(
+        bodies.iter().all(|body| *body == bodies[0]),
+        "the same spans"
+    );
+    let exported = "snigate_trace_spans_total{result=\"exported\"}";
+    wait_for("the count", || {
+        (gateway.metric(exported) == Some(2.0)).then_some(())
+    });
+}
+
+#[test]
+fn a_collector_that_hangs_holds_up_nobody() {
+    let collector = Origin::start(|_| vec![Act::Hold]);
+    let app = Origin::named("app");
+    let mut gateway = traced(&app, &collector, "sample: 1").start();
+    assert_eq!(get(&gateway, "/").send().status, 200);
+    wait_for("the attempt", || {
+        (!collector.requests().is_empty()).then_some(())
+    });
+    for _ in 0..20 {
+        let reply = get(&gateway, "/").args(["--max-time", "5"]).send();
+        assert_eq!(reply.status, 200);
+    }
+    assert!(gateway.stop().success());
+}
+
+#[test]
+fn the_last_spans_are_exported_at_the_end() {
+    let (app, collector) = (Origin::named("app"), collector());
+    let mut gateway = traced(&app, &collector, "sample: 1").start();
+    assert_eq!(get(&gateway, "/last").send().status, 200);
+    assert!(gateway.stop().success());
+    spans(&collector, 2);
+}
+
+#[test]
+fn traces_begin_and_end_with_a_reload() {
+    let (app, collector) = (Origin::named("app"), collector());
+    let gateway = traced(&app, &collector, "sample: 1").start();
+    let with_traces = fs::read_to_string(gateway.dir().join(CONFIG)).expect("the configuration");
+    let is_other = |line: &&str| !line.starts_with("tracing");
+    let without: Vec<&str> = with_traces.lines().filter(is_other).collect();
+    gateway.write(CONFIG, &(without.join("\n") + "\n"));
+    assert_eq!(gateway.reload().0, 200);
+    let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let field = format!("traceparent: {parent}");
+    assert_eq!(get(&gateway, "/").args(["-H", &field]).send().status, 200);
+    assert_eq!(app.requests()[0].header("traceparent"), Some(&*parent));
+    gateway.write(CONFIG, &with_traces);
+    assert_eq!(gateway.reload().0, 200);
+    assert_eq!(get(&gateway, "/again").send().status, 200);
+    for span in spans(&collector, 2) {
+        assert_ne!(hexadecimal(&span.trace_id), TRACE);
+    }
+}
