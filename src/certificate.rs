@@ -21,13 +21,13 @@ pub mod parsed_cache;
 pub(crate) mod pem;
 mod roots;
 pub mod sni;
+mod source;
 pub(crate) mod status;
 #[cfg(test)]
 pub(crate) mod testing;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -41,6 +41,7 @@ pub use self::file_path::FilePath;
 pub use self::finding::{Finding, Reason, RenewalFacts};
 pub use self::flaws::{Flaw, Flaws};
 pub use self::loader::{Loaded, Loader};
+pub use self::source::Source;
 
 use self::chain::ChainRef;
 use self::material::{AtRest, CertSource, Description, Material, MaterialError, OnDisk};
@@ -364,39 +365,6 @@ pub enum Validity {
     Expired,
     NotYet,
     Valid,
-}
-
-/// Where a certificate comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A file of a configured directory.
-    Directory(FilePath),
-    /// A file named in the configuration.
-    File(FilePath),
-    /// An issuer, by its name in the configuration.
-    Issuer(Arc<str>),
-    /// A program that uses this library.
-    Program,
-}
-
-impl Source {
-    /// A word for metrics and tables: `directory`, `file`, `program` or the issuer's name.
-    pub fn label(&self) -> &str {
-        match self {
-            Self::Directory(_) => "directory",
-            Self::File(_) => "file",
-            Self::Issuer(name) => name,
-            Self::Program => "program",
-        }
-    }
-
-    /// The certificate's file; `None` if it is not in a file.
-    pub fn path(&self) -> Option<PathBuf> {
-        match self {
-            Self::Directory(path) | Self::File(path) => Some(path.to_path()),
-            Self::Issuer(_) | Self::Program => None,
-        }
-    }
 }
 
 /// The SHA-256 digest of a certificate, shown in lower-case hexadecimal digits.

@@ -57,7 +57,7 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 3 invalid configuration,
 
 /// An edge gateway that hosts many TLS sites on one address
 #[derive(Debug, Parser)]
-#[command(name = "snigate", version, after_long_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "snigate", version, after_long_help = EXAMPLES, max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

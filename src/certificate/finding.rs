@@ -137,7 +137,8 @@ pub fn findings(
             severity: alert.severity,
         });
     }
-    if facts.is_revoked {
+    let status = certificate.status();
+    if facts.is_revoked || status.is_some_and(|status| status.known().is_revoked) {
         findings.push(Finding {
             reason: Reason::Revoked,
             kind: EventKind::CertificateRevoked,

@@ -3,6 +3,7 @@
 mod accepted;
 mod acme;
 mod challenges;
+mod collectors;
 mod compress;
 mod dns;
 mod error_pages;

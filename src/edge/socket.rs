@@ -1,6 +1,7 @@
 //! A client's connection as Pingora sees it, with a deadline for blocked writes.
 
-use std::future::poll_fn;
+mod first_record;
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -27,9 +28,6 @@ use crate::tls::Handshake;
 
 /// The header of a record of TLS (RFC 8446, section 5.1).
 const RECORD_HEADER: usize = 5;
-
-/// The type of records of a handshake.
-const HANDSHAKE: u8 = 22;
 
 /// The largest content of a record.
 const RECORD: usize = 16 * 1024;
@@ -180,43 +178,6 @@ impl Socket {
             self.is_held = false;
             self.stream.push();
         }
-    }
-
-    /// Waits until the first record of TLS has come, or what cannot become one, or the client has
-    /// closed the connection.
-    pub(super) async fn receive_first_record(&mut self) -> io::Result<()> {
-        poll_fn(|cx| {
-            while let Some(held) = self.ahead_of_record() {
-                ready!(self.poll_read_ahead(cx))?;
-                if self.ahead.len() == held {
-                    break;
-                }
-            }
-            Poll::Ready(Ok(()))
-        })
-        .await
-    }
-
-    /// How many octets of the first record are held, if some are missing.
-    fn ahead_of_record(&self) -> Option<usize> {
-        let held = self.ahead.len();
-        let missing = match *self.ahead {
-            [] => true,
-            [HANDSHAKE, ref rest @ ..] => match *rest {
-                [_, _, high, low, ..] => {
-                    let content = usize::from(u16::from_be_bytes([high, low]));
-                    content <= RECORD && held < RECORD_HEADER + content
-                }
-                _ => true,
-            },
-            _ => false,
-        };
-        missing.then_some(held)
-    }
-
-    /// Whether the client has sent something that has not been read.
-    pub(super) fn has_ahead(&self) -> bool {
-        !self.ahead.is_empty()
     }
 
     /// Reads some octets in advance: none if the client has closed the connection.

@@ -33,7 +33,7 @@ use super::route::{Action, Admission, Hosts, Proxy, Site, SiteTable};
 use super::tls_policy::{self, may_be_plain};
 use crate::certificate::sni::CertificateSet;
 use crate::clock::UnixTime;
-use crate::config::model::{Access, Compression, ErrorPages, Files};
+use crate::config::model::{ErrorPages, Files};
 use crate::host::{Host, NameBuffer};
 use crate::tls::GlobalCertificate;
 use crate::trace::{RequestTrace, TRACEPARENT, Tracer};
@@ -395,26 +395,5 @@ impl Decision {
             Outcome::Route(index) => self.site()?.rewriting(*index),
             Outcome::Respond(_) | Outcome::Refuse(_) => None,
         }
-    }
-
-    /// Who may have what the route serves, if not everybody.
-    pub(super) fn access(&self) -> Option<&Arc<Access>> {
-        match &self.outcome {
-            Outcome::Route(index) => self.site()?.access(Some(*index)),
-            Outcome::Respond(_) | Outcome::Refuse(_) => None,
-        }
-    }
-
-    /// How the response is compressed, if it is.
-    pub(super) fn compression(&self) -> Option<&Arc<Compression>> {
-        match &self.outcome {
-            Outcome::Route(index) => self.site()?.compression(*index),
-            Outcome::Respond(_) | Outcome::Refuse(_) => None,
-        }
-    }
-
-    /// Whether the request needs what only the gateway's own lane does.
-    pub(super) fn needs_own_lane(&self) -> bool {
-        self.compression().is_some()
     }
 }

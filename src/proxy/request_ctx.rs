@@ -17,7 +17,7 @@ use super::admission::Admission;
 use super::attempts::NoServer;
 use super::connection_limit::{ConnectionLimit, Held, UpstreamPermit};
 use super::decision::Decision;
-use super::failure::{self, CLIENT_GONE, Failure};
+use super::failure::{self, Failure};
 use super::failure_reason::FailureReason;
 use super::progress::Progress;
 use super::refusal::Refusal;
@@ -31,7 +31,6 @@ use super::server_times::ServerTimes;
 use super::sticky::Session;
 use super::upstream::{Choice, Picked};
 use crate::config::model::RetryCause;
-use crate::metrics::{Ended, Traced};
 
 pub(crate) use self::record::RequestRecord;
 
@@ -374,39 +373,6 @@ impl RequestCtx {
         // A page of the gateway gets no cookie.
         self.session = None;
         report::log_failure(self, failure, error);
-    }
-
-    /// The status that the request ends with. `written` is that of the response, if one was begun.
-    pub(crate) fn status(&self, written: Option<StatusCode>) -> u16 {
-        match (written, self.failure) {
-            (Some(status), _) => status.as_u16(),
-            (None, Some(failure)) => failure
-                .response_status()
-                .map_or(CLIENT_GONE, |(status, _)| status.as_u16()),
-            (None, None) => CLIENT_GONE,
-        }
-    }
-
-    /// Why the request has failed, if it has. `status` is the one that it ends with.
-    pub(crate) fn failure_reason(&self, status: u16) -> Option<FailureReason> {
-        let gone = (status == CLIENT_GONE).then_some(FailureReason::ClientGone);
-        self.failure_reason.or(gone)
-    }
-
-    /// Counts the request, of whose response's body so many octets were sent.
-    pub(crate) fn count(&self, status: u16, octets: usize, traced: Option<Traced>) {
-        let now = Instant::now();
-        if let Some(proxy) = self.proxy() {
-            self.times.count_end(now, &proxy.pool.attempts, traced);
-        }
-        if let Some(site) = self.site() {
-            site.metrics.observe(&Ended {
-                status,
-                duration: now - self.started,
-                octets,
-                traced,
-            });
-        }
     }
 
     fn site(&self) -> Option<&Site> {

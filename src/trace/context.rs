@@ -60,11 +60,7 @@ impl TraceContext {
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let flags = u8::from(self.is_sampled);
-        write!(
-            f,
-            "00-{}-{:016x}-{flags:02x}",
-            self.trace_id, self.parent
-        )
+        write!(f, "00-{}-{:016x}-{flags:02x}", self.trace_id, self.parent)
     }
 }
 

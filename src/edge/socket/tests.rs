@@ -1,3 +1,4 @@
+use std::future::poll_fn;
 use std::pin::pin;
 
 use futures::poll;

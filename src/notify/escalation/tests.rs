@@ -176,7 +176,7 @@ fn one_certificate_ends_every_trouble_that_it_resolves() {
     assert_eq!(reaction.over, ["issuance/a.test", "validity/a.test"]);
     assert_eq!(reaction.entries.len(), 2);
     let keys: Vec<&String> = troubles.iter().map(|(key, _)| key).collect();
-    assert_eq!(keys, ["flaw/a.test"]);
+    assert_eq!(keys, ["flaw/a.test/"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::config::model::{Access, Compression};
 use crate::jwt::Token;
 use crate::proxy::authentication::{Authenticator, Denial};
 use crate::proxy::granted::Granted;
@@ -41,6 +42,27 @@ pub(in crate::proxy) fn is_maintained(
 }
 
 impl Decision {
+    /// Who may have what the route serves, if not everybody.
+    pub(in crate::proxy) fn access(&self) -> Option<&Arc<Access>> {
+        match &self.outcome {
+            Outcome::Route(index) => self.site()?.access(Some(*index)),
+            Outcome::Respond(_) | Outcome::Refuse(_) => None,
+        }
+    }
+
+    /// How the response is compressed, if it is.
+    pub(in crate::proxy) fn compression(&self) -> Option<&Arc<Compression>> {
+        match &self.outcome {
+            Outcome::Route(index) => self.site()?.compression(*index),
+            Outcome::Respond(_) | Outcome::Refuse(_) => None,
+        }
+    }
+
+    /// Whether the request needs what only the gateway's own lane does.
+    pub(in crate::proxy) fn needs_own_lane(&self) -> bool {
+        self.compression().is_some()
+    }
+
     /// The index of the request's route.
     pub(in crate::proxy) fn route_index(&self) -> Option<u64> {
         match self.outcome {

@@ -1,6 +1,7 @@
 //! What the route of a request changes in it, and what the gateway responds itself.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
@@ -8,9 +9,12 @@ use http::{HeaderValue, StatusCode};
 use super::RequestCtx;
 use crate::config::model::Files;
 use crate::jwt::Fault;
+use crate::metrics::{Ended, Traced};
 use crate::proxy::connection_limit::{ConnectionLimit, Held};
 use crate::proxy::decision::{Decision, Step, rate_fields};
 use crate::proxy::error_page::{Replacements, error_response, maintenance_response};
+use crate::proxy::failure::CLIENT_GONE;
+use crate::proxy::failure_reason::FailureReason;
 use crate::proxy::rate_limit::{self, Exceeded};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::request::{Relayed, Request};
@@ -186,6 +190,39 @@ impl RequestCtx {
                 Some(context.trace_id.0)
             }
             None => None,
+        }
+    }
+
+    /// The status that the request ends with. `written` is that of the response, if one was begun.
+    pub(crate) fn status(&self, written: Option<StatusCode>) -> u16 {
+        match (written, self.failure) {
+            (Some(status), _) => status.as_u16(),
+            (None, Some(failure)) => failure
+                .response_status()
+                .map_or(CLIENT_GONE, |(status, _)| status.as_u16()),
+            (None, None) => CLIENT_GONE,
+        }
+    }
+
+    /// Why the request has failed, if it has. `status` is the one that it ends with.
+    pub(crate) fn failure_reason(&self, status: u16) -> Option<FailureReason> {
+        let gone = (status == CLIENT_GONE).then_some(FailureReason::ClientGone);
+        self.failure_reason.or(gone)
+    }
+
+    /// Counts the request, of whose response's body so many octets were sent.
+    pub(crate) fn count(&self, status: u16, octets: usize, traced: Option<Traced>) {
+        let now = Instant::now();
+        if let Some(proxy) = self.proxy() {
+            self.times.count_end(now, &proxy.pool.attempts, traced);
+        }
+        if let Some(site) = self.site() {
+            site.metrics.observe(&Ended {
+                status,
+                duration: now - self.started,
+                octets,
+                traced,
+            });
         }
     }
 

@@ -161,7 +161,6 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
         upstreams,
         key_servers: Vec::new(),
         sites,
-        events: Vec::new(),
         tracing: None,
         places: Default::default(),
         log: Log {
