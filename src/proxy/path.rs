@@ -14,45 +14,49 @@ use crate::config::model::decode_escape;
 pub(crate) struct Reading {
     /// Treats `%2f`, `\` and `%5c` as `/`.
     decodes_separators: bool,
-    /// Merges slashes and resolves `.` and `..` (RFC 3986, section 5.2.4).
-    cleans: bool,
-    /// Removes parameters from segments, `/a;x=y/b` becoming `/a/b`, as servlet containers do.
-    cuts_parameters: bool,
+    /// Merges slashes and resolves `.` and `..` (RFC 3986, section 5.2.4), with these parameters of
+    /// segments.
+    cleans: Option<Parameters>,
+}
+
+/// What becomes of parameters of segments, such as `;x=y` in `/a;x=y/b`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parameters {
+    /// They are part of a name, also in `..;x`.
+    Kept,
+    /// They are part of a name, but `..;x` is `..`: some servers remove them before they interpret a
+    /// segment.
+    NotOfDots,
+    /// They are removed, as servlet containers do.
+    Cut,
 }
 
 /// The readings, apart from the plain one, under which a doubtful path is checked.
-const READINGS: [Reading; 5] = [
-    Reading {
-        cleans: true,
-        ..PLAIN
-    },
+const READINGS: [Reading; 7] = [
     Reading {
         decodes_separators: true,
         ..PLAIN
     },
-    Reading {
-        decodes_separators: true,
-        cleans: true,
-        ..PLAIN
-    },
-    Reading {
-        cleans: true,
-        cuts_parameters: true,
-        ..PLAIN
-    },
-    Reading {
-        decodes_separators: true,
-        cleans: true,
-        cuts_parameters: true,
-    },
+    cleaning(false, Parameters::Kept),
+    cleaning(false, Parameters::NotOfDots),
+    cleaning(false, Parameters::Cut),
+    cleaning(true, Parameters::Kept),
+    cleaning(true, Parameters::NotOfDots),
+    cleaning(true, Parameters::Cut),
 ];
 
 /// The reading that decodes every octet and does nothing else.
 const PLAIN: Reading = Reading {
     decodes_separators: false,
-    cleans: false,
-    cuts_parameters: false,
+    cleans: None,
 };
+
+const fn cleaning(decodes_separators: bool, parameters: Parameters) -> Reading {
+    Reading {
+        decodes_separators,
+        cleans: Some(parameters),
+    }
+}
 
 /// Finds where a path leads by asking `route` for each way to read it.
 ///
@@ -148,7 +152,7 @@ fn is_doubtful(path: &[u8]) -> bool {
 impl Reading {
     /// The path under this reading: percent-decoded, except for separators that it keeps.
     fn read(self, path: &[u8]) -> Cow<'_, [u8]> {
-        if !self.cleans && memchr::memchr2(b'%', b'\\', path).is_none() {
+        if self.cleans.is_none() && memchr::memchr2(b'%', b'\\', path).is_none() {
             return Cow::Borrowed(path);
         }
         let mut out = Vec::with_capacity(path.len());
@@ -163,24 +167,26 @@ impl Reading {
                 other => out.push(other),
             }
         }
-        Cow::Owned(if self.cleans {
-            clean(&out, self.cuts_parameters)
-        } else {
-            out
+        Cow::Owned(match self.cleans {
+            Some(parameters) => clean(&out, parameters),
+            None => out,
         })
     }
 }
 
-/// Merges slashes and resolves dot segments. `..;x` counts as `..`: some servers remove parameters
-/// from a segment before they interpret it. `cut` says to remove them from all segments.
-fn clean(path: &[u8], cut: bool) -> Vec<u8> {
+/// Merges slashes and resolves dot segments.
+fn clean(path: &[u8], parameters: Parameters) -> Vec<u8> {
+    let cut = parameters == Parameters::Cut;
     let mut out = Vec::with_capacity(path.len() + 1);
     let mut ends_in_directory = false;
     for segment in path.split(|&octet| octet == b'/') {
-        let name = segment
-            .split(|&octet| octet == b';')
-            .next()
-            .unwrap_or(segment);
+        let name = match parameters {
+            Parameters::Kept => segment,
+            Parameters::NotOfDots | Parameters::Cut => segment
+                .split(|&octet| octet == b';')
+                .next()
+                .unwrap_or(segment),
+        };
         ends_in_directory =
             matches!(name, b"" | b"." | b"..") && (cut || name == segment || !name.is_empty());
         match name {
@@ -270,6 +276,9 @@ mod tests {
             "/admin%3bx/z",
             "/;x/admin",
             "/public;x/../admin",
+            "/admin/../public/..;/admin/x",
+            "/public/../admin/..;/public/x",
+            "/public/%2e%2e/admin/..%3b/public/x",
         ] {
             assert_eq!(route(&routes, path), None, "{path}");
         }
@@ -350,13 +359,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_clean_path_is_absolute_and_has_no_dot_segments(path in "/[a/.;%2ef\\\\]{0,40}") {
-            for cut in [false, true] {
-                let clean = clean(path.as_bytes(), cut);
+            for parameters in [Parameters::Kept, Parameters::NotOfDots, Parameters::Cut] {
+                let clean = clean(path.as_bytes(), parameters);
                 let clean = String::from_utf8(clean).expect("ASCII stays ASCII");
                 prop_assert!(clean.starts_with('/'));
                 prop_assert!(!clean.contains("//"));
                 prop_assert!(clean.split('/').all(|segment| segment != "." && segment != ".."));
-                prop_assert!(!cut || !clean.contains(';'));
+                prop_assert!(parameters != Parameters::Cut || !clean.contains(';'));
             }
         }
 
