@@ -91,8 +91,11 @@ impl Sources {
         let source = self.get(place.file)?;
         let number = usize::try_from(place.line).ok()?.checked_sub(1)?;
         let ends = source.line_ends.get_or_init(|| {
-            let ends = memchr::memchr_iter(b'\n', source.text.as_bytes());
-            ends.chain([source.text.len()]).collect()
+            let octets = source.text.as_bytes();
+            // A carriage return alone is one, too, as in `yaml_tree`.
+            let ends = memchr::memchr2_iter(b'\r', b'\n', octets)
+                .filter(|end| octets.get(*end..end + 2) != Some(b"\r\n"));
+            ends.chain([octets.len()]).collect()
         });
         let start = match number.checked_sub(1) {
             Some(before) => ends.get(before)? + 1,

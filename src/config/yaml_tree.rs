@@ -46,14 +46,14 @@ impl Place {
 
     /// The end of the last line, if the place lies beyond it.
     fn within(self, text: &str) -> Self {
-        let lines = u32::try_from(text.lines().count()).unwrap_or(u32::MAX);
-        if self.line <= lines {
+        let count = u32::try_from(lines(text).count()).unwrap_or(u32::MAX);
+        if self.line <= count {
             return self;
         }
-        let last = text.lines().last().unwrap_or_default().chars().count();
+        let last = lines(text).last().unwrap_or_default().chars().count();
         Self {
             file: self.file,
-            line: lines.max(1),
+            line: count.max(1),
             column: u32::try_from(last + 1).unwrap_or(u32::MAX),
         }
     }
@@ -65,6 +65,17 @@ impl Place {
             column: u32::try_from(marker.col() + 1).unwrap_or(u32::MAX),
         }
     }
+}
+
+/// The lines of a file of YAML, in which a carriage return alone ends a line as well (YAML 1.2,
+/// section 5.4).
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let ends = ["\r\n", "\n", "\r"];
+    let text = ends
+        .iter()
+        .find_map(|end| text.strip_suffix(end))
+        .unwrap_or(text);
+    text.split("\r\n").flat_map(|part| part.split(['\n', '\r']))
 }
 
 /// A value and its place.

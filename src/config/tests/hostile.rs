@@ -212,3 +212,19 @@ proptest! {
         let _ = load_text(&text);
     }
 }
+
+#[test]
+fn lines_end_as_yaml_says() {
+    for end in ["\n", "\r\n", "\r"] {
+        let text = ["# a list", "# of hosts", "usr: here", "sites: []", ""].join(end);
+        let refused = Loader::new().load_str(&text, Path::new("/a.yaml"));
+        let refused = refused.expect_err("there is no such key");
+        let unknown = refused.list.iter().find(|one| one.path == "usr");
+        let shown = unknown.expect("it is reported").render(false);
+        assert!(shown.contains(":3:1"), "{shown}");
+        assert!(
+            shown.contains("usr: here") && !shown.contains("sites"),
+            "{shown}"
+        );
+    }
+}
