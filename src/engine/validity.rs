@@ -118,7 +118,8 @@ async fn emit(
         let events = blocking(move || {
             let found = begun
                 .iter()
-                .filter_map(|topic| Some((&topic.0, pass.found.get(topic)?)));
+                .filter_map(|topic| Some((&topic.0, pass.found.get(topic)?)))
+                .filter(|(_, found)| !found.is_reported_already());
             found
                 .map(|(name, found)| report::begun(name, found, pass.now))
                 .collect::<Vec<Event>>()

@@ -60,6 +60,19 @@ pub(super) enum Subject {
     Host(Arc<str>),
 }
 
+impl Found {
+    /// Whether its event has been emitted: that a certificate is revoked, by whoever has found out.
+    pub(super) fn is_reported_already(&self) -> bool {
+        match &self.subject {
+            Subject::Certificate(one) if self.finding.reason == Reason::Revoked => {
+                let status = one.certificate.status();
+                status.is_some_and(|status| status.known().is_revoked)
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Pass {
     pub(super) fn begin(engine: &Engine) -> Self {
         let begun = Instant::now();
