@@ -8,7 +8,7 @@ use super::error::CertificateWarning;
 use super::flaws::Flaw;
 use crate::clock::UnixTime;
 use crate::event::{EventKind, Severity};
-use crate::schedule::{Alert, RenewedBy, WarnFrom, is_overdue};
+use crate::schedule::{Alert, Lifetime, RenewedBy, WarnFrom, is_overdue};
 
 /// What a finding is about. Of each there is at most one for a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,6 +121,19 @@ impl RenewalFacts {
     };
 }
 
+/// The validity that is watched. A chain that ends sooner than its certificate leaves the time to its
+/// end, of as long a life: what is early is a matter of that.
+fn watched_lifetime(certificate: &TlsCertificate, now: UnixTime) -> Lifetime {
+    let (own, served) = (certificate.lifetime(), certificate.served_lifetime());
+    if served.not_after == own.not_after || !own.has_begun(now) {
+        return served;
+    }
+    Lifetime {
+        not_before: served.not_after - own.length(),
+        ..served
+    }
+}
+
 /// What is wrong with `certificate` at `now`, the gravest first.
 pub fn findings(
     certificate: &TlsCertificate,
@@ -129,7 +142,7 @@ pub fn findings(
     now: UnixTime,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let life = certificate.served_lifetime();
+    let life = watched_lifetime(certificate, now);
     if let Some(alert) = Alert::for_lifetime(&life, facts.renewed_by, warn, now) {
         findings.push(Finding {
             reason: Reason::Validity,

@@ -31,10 +31,9 @@ fn a_good_response_is_stapled_where_the_client_asks_and_survives_a_restart() {
         let unasked = s_client(gateway.https, Some("a.example"), &[version]);
         assert!(!unasked.contains("OCSP Response Status"), "{unasked}");
     }
-    assert_eq!(
-        metric(&gateway, "snigate_ocsp_staples{state=\"good\"}") as i64,
-        1
-    );
+    wait_for("the metric", || {
+        (metric(&gateway, "snigate_ocsp_staples{state=\"good\"}") as i64 == 1).then_some(())
+    });
     assert!(metric(&gateway, "snigate_ocsp_first_next_update_seconds") > 1e9);
     let shown = gateway.ask("GET", "/api/v1/certificates/a.example").text();
     assert!(shown.contains("\"staple\""), "{shown}");

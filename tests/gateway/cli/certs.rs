@@ -61,7 +61,7 @@ fn certificates_are_listed_the_most_urgent_first() {
     assert!(soon.is_some() && soon < late, "{table}");
     assert_eq!(issued.expect("a row")[2], "local", "{table}");
     let soon = &table.lines().nth(soon.expect("a row")).expect("a row");
-    for part in ["+ *.soon.example", "Files CA", "valid"] {
+    for part in ["+ *.soon.example", "Files CA", "expiring"] {
         assert!(soon.contains(part), "{part}: {soon}");
     }
     // Ten days from when it was made, a moment ago.
