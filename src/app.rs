@@ -260,16 +260,17 @@ impl App {
             Some(listener) => {
                 let admin_state = admin::AdminState {
                     place: listener.place().map_err(StartError::Place)?,
-                    control: Arc::new(AppControl::new(
-                        Arc::clone(&self.engine),
-                        Arc::clone(&self.state),
-                        Arc::clone(&self.edge),
-                        Arc::clone(&self.listeners),
-                        Arc::clone(&self.notifier),
-                        self.log.clone(),
+                    control: Arc::new(AppControl {
+                        engine: Arc::clone(&self.engine),
+                        state: Arc::clone(&self.state),
+                        edge: Arc::clone(&self.edge),
+                        listeners: Arc::clone(&self.listeners),
+                        notifier: Arc::clone(&self.notifier),
+                        log: self.log.clone(),
+                        started: self.engine.clock().now(),
                         reloader,
                         stopper,
-                    )),
+                    }),
                     metrics: self.metrics.clone(),
                     readiness: self.readiness.clone(),
                     pulse: pulse.clone(),

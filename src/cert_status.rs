@@ -85,9 +85,12 @@ impl StatusTerms {
     }
 }
 
+/// The proxy that a client uses, and whether it fetches lists.
+type Purpose = (Option<Uri>, bool);
+
 /// The clients of responders and of the servers of lists, one for each proxy.
 #[derive(Default)]
-pub(crate) struct Clients(Mutex<HashMap<(Option<Uri>, bool), Arc<HttpClient>>>);
+pub(crate) struct Clients(Mutex<HashMap<Purpose, Arc<HttpClient>>>);
 
 impl Clients {
     /// The client that asks for the status of `certificate`.

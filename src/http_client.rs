@@ -96,7 +96,7 @@ enum Way {
     /// Through a tunnel, or without one if the URL is one of plain HTTP.
     Proxy(
         Client<HttpsConnector<Tunnel<HttpConnector>>, Body>,
-        ForwardProxy,
+        Box<ForwardProxy>,
     ),
 }
 
@@ -136,7 +136,7 @@ impl HttpClient {
                     tunnel = tunnel.with_auth(credentials);
                 }
                 let tunnel = builder.build(HttpsConnector::with_connector(tunnel, tls)?);
-                Way::Proxy(tunnel, ForwardProxy::new(proxy))
+                Way::Proxy(tunnel, Box::new(ForwardProxy::new(proxy)))
             }
         };
         Ok(Self {

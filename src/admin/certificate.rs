@@ -179,7 +179,7 @@ pub struct LastFailure {
 impl CertificateView {
     /// A loaded certificate that no issuer is asked for.
     pub fn loaded(certificate: &TlsCertificate, now: UnixTime) -> Self {
-        let state = invalid(certificate, now).unwrap_or(match is_revoked(certificate) {
+        let state = invalid(certificate, now).unwrap_or_else(|| match is_revoked(certificate) {
             true => CertificateState::Revoked,
             false => CertificateState::Valid,
         });

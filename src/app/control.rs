@@ -32,41 +32,18 @@ use crate::storage::keys;
 
 /// The gateway as the admin interface sees it.
 pub(super) struct AppControl {
-    engine: Arc<Engine>,
-    state: Arc<GatewayState>,
-    edge: Arc<GatewayEdge>,
-    listeners: Arc<GatewayListeners>,
-    notifier: Arc<Notifier>,
-    log: OwnLog,
-    started: UnixTime,
-    reloader: Reloader,
-    stopper: Stopper,
+    pub(super) engine: Arc<Engine>,
+    pub(super) state: Arc<GatewayState>,
+    pub(super) edge: Arc<GatewayEdge>,
+    pub(super) listeners: Arc<GatewayListeners>,
+    pub(super) notifier: Arc<Notifier>,
+    pub(super) log: OwnLog,
+    pub(super) started: UnixTime,
+    pub(super) reloader: Reloader,
+    pub(super) stopper: Stopper,
 }
 
 impl AppControl {
-    pub(super) fn new(
-        engine: Arc<Engine>,
-        state: Arc<GatewayState>,
-        edge: Arc<GatewayEdge>,
-        listeners: Arc<GatewayListeners>,
-        notifier: Arc<Notifier>,
-        log: OwnLog,
-        reloader: Reloader,
-        stopper: Stopper,
-    ) -> Self {
-        Self {
-            started: engine.clock().now(),
-            engine,
-            state,
-            edge,
-            listeners,
-            notifier,
-            log,
-            reloader,
-            stopper,
-        }
-    }
-
     /// Requests the certificate of `subject` from its issuers now: with `force` in any case, else only
     /// if there is no valid one.
     fn request_from_issuers(&self, subject: &str, force: bool) -> Result<(), RenewError> {

@@ -177,7 +177,7 @@ fn weakness<T: HasPublic>(key: &PKeyRef<T>) -> Option<String> {
             if bits < MIN_RSA_BITS {
                 return Some(format!("is RSA of only {bits} bits"));
             }
-            if bits % 8 != 0 {
+            if !bits.is_multiple_of(8) {
                 return Some(format!("is RSA of {bits} bits, which is no multiple of 8"));
             }
             let exponent = key.rsa().ok()?.e().to_owned().ok()?;

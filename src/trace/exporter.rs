@@ -218,7 +218,7 @@ async fn export(tracer: &Tracer, failures: &Throttle, batch: &[Span]) {
             Err(error) => (error.to_string(), None),
         };
         pause = (pause * 2).min(Duration::from_secs(20));
-        let wait = asked.unwrap_or(pause.mul_f64(0.75 + fastrand::f64() / 2.0));
+        let wait = asked.unwrap_or_else(|| pause.mul_f64(0.75 + fastrand::f64() / 2.0));
         if Instant::now() + wait >= until || !tracer.is_target(&target) {
             break why;
         }

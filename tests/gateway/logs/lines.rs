@@ -88,7 +88,7 @@ fn a_format_of_ones_own_is_followed_and_reloaded() {
         .and_then(|rest| rest.find(" }"))
         .expect("there")
         + start;
-    let mut next = text.clone();
+    let mut next = text;
     next.replace_range(
         start..end,
         "access_format: json, access_fields: { remove: [query], request_headers: [X-Id] }",
