@@ -30,7 +30,9 @@ fn gateway(origin: &Origin, format: &str) -> Gateway {
 fn lines(gateway: &Gateway, count: usize) -> Vec<String> {
     wait_for(&format!("{count} lines in the access log"), || {
         let log = fs::read_to_string(gateway.dir().join("access.log")).unwrap_or_default();
-        let lines: Vec<String> = log.lines().map(str::to_owned).collect();
+        // The last one may be half written.
+        let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let lines: Vec<String> = whole.lines().map(str::to_owned).collect();
         (lines.len() >= count).then_some(lines)
     })
 }
