@@ -54,7 +54,7 @@
 //! | 4 | `reload`, `service`, `admin`, `edge`, `proxy`, `engine`, `tls` | what runs: reloads, the process, the admin interface, connections, requests, certificates, handshakes |
 //! | 3 | `notify`, `manager`, `on_demand`, `renewal`, `cert_files`, `cert_status`, `cert_store`, `local_ca`, `acme`, `challenge`, `dns`, `issuer` | which certificates are served, and where they come from |
 //! | 2 | `storage`, `certificate`, `schedule`, `access_log`, `line_queue`, `problem`, `config` | what is kept, parsed, decided, written, configured |
-//! | 1 | `jwt`, `http_client`, `base64url`, `throttle`, `token_bucket`, `event`, `stamp`, `shutdown`, `readiness`, `pulse`, `metrics`, `secret`, `host`, `clock`, `memory`, `printable`, `parallel`, `program`, `unix_socket` | the words that all others speak |
+//! | 1 | `jwt`, `http_client`, `base64url`, `throttle`, `token_bucket`, `event`, `stamp`, `shutdown`, `readiness`, `pulse`, `metrics`, `secret`, `host`, `clock`, `machine`, `memory`, `printable`, `parallel`, `program`, `unix_socket` | the words that all others speak |
 
 #![warn(missing_docs)]
 
@@ -101,6 +101,7 @@ pub mod line_queue;
 #[doc(hidden)]
 pub mod local_ca;
 mod lock;
+mod machine;
 #[doc(hidden)]
 pub mod manager;
 #[doc(hidden)]

@@ -1,12 +1,9 @@
 //! Messages of syslog (RFC 5424).
 
-use std::fs;
 use std::io::Write as _;
 
 use super::frame::Frame;
-
-/// Where the kernel has the name of this machine.
-const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+use crate::machine::host_name;
 
 /// The maximum length of the name of a machine in a message.
 const LONGEST_NAME: usize = 255;
@@ -22,9 +19,8 @@ pub(super) struct Header {
 impl Header {
     /// What messages of this kind have in common.
     pub(super) fn new(facility: u8, kind: &str) -> Self {
-        let host = fs::read_to_string(HOST_NAME).unwrap_or_default();
+        let host = host_name().unwrap_or_default();
         let host: String = host
-            .trim()
             .chars()
             .filter(char::is_ascii_graphic)
             .take(LONGEST_NAME)

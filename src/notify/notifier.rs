@@ -1,6 +1,5 @@
 //! All recipients of a gateway: one worker for each hook of the configuration.
 
-use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,15 +19,13 @@ use crate::clock::Clock;
 use crate::config::model::{Config, Hook};
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::lock::MutexExt as _;
+use crate::machine::host_name;
 use crate::metrics::NotifyMetrics;
 use crate::renewal::ObtainingHook;
 use crate::shutdown::{ShutdownWatch, requested};
 
 /// How long a test waits for a recipient.
 const TEST_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Where Linux has the name of the machine.
-const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// What a [`Notifier`] is made of.
 pub struct NotifierSetup<'a> {
@@ -72,7 +69,7 @@ pub struct TestOutcome {
 impl Notifier {
     /// A notifier without recipients.
     pub fn new(setup: NotifierSetup<'_>) -> Arc<Self> {
-        let gateway = host_name();
+        let gateway = host_name().unwrap_or_else(|| "localhost".to_owned());
         let spool = setup
             .directory
             .map(|directory| Arc::new(Spool::new(directory, &gateway, setup.config)));
@@ -237,13 +234,5 @@ impl Notifier {
                 "events waited for recipients that are no longer configured, and are dropped"
             );
         }
-    }
-}
-
-fn host_name() -> String {
-    let name = fs::read_to_string(HOST_NAME).unwrap_or_default();
-    match name.trim() {
-        "" => "localhost".to_owned(),
-        name => name.to_owned(),
     }
 }

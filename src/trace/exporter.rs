@@ -14,6 +14,7 @@ use super::span::{Span, Value};
 use super::{LOST, Tracer};
 use crate::config::model::Tracing;
 use crate::http_client::{Body, HttpClient, HttpError, Options, Patience};
+use crate::machine::host_name;
 use crate::throttle::Throttle;
 
 /// How many spans are sent at once.
@@ -112,12 +113,6 @@ impl Target {
         };
         Self::new(&settings).expect("no roots are needed")
     }
-}
-
-/// This machine's name.
-fn host_name() -> Option<String> {
-    let name = nix::unistd::gethostname().ok()?;
-    name.into_string().ok()
 }
 
 /// Exports the spans of a [`Tracer`].

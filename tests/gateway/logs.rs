@@ -8,20 +8,7 @@ mod syslog;
 
 use std::fs;
 
-use crate::support::{Builder, Gateway, Origin, serving, wait_for};
-
-/// A gateway that passes `a.test` to this origin, with these keys under `log`.
-fn logging(origin: &Origin, log: &str) -> Builder {
-    serving(
-        &[&["a.test"]],
-        format!(
-            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
-             sites: [{{ hosts: [a.test], upstream: app }}]\n\
-             log: {{ {log} }}\n",
-            origin.address()
-        ),
-    )
-}
+use crate::support::{Gateway, logging, wait_for};
 
 /// The lines of a file in the gateway's directory, once one has this.
 fn lines_with(gateway: &Gateway, file: &str, what: &str) -> Vec<String> {

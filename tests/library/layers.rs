@@ -16,6 +16,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
         &[
             "clock",
             "lock",
+            "machine",
             "memory",
             "parallel",
             "printable",

@@ -5,22 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::{VERSIONS, over};
-use crate::support::{
-    Builder, Gateway, H2, Origin, TlsClient, connect, exchange, serving, wait_for,
-};
-
-/// A gateway that passes `a.test` to this origin, with these keys under `log`.
-fn logging(origin: &Origin, log: &str) -> Builder {
-    serving(
-        &[&["a.test"]],
-        format!(
-            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
-             sites: [{{ hosts: [a.test], upstream: app }}]\n\
-             log: {{ {log} }}\n",
-            origin.address()
-        ),
-    )
-}
+use crate::support::{Gateway, H2, Origin, TlsClient, connect, exchange, logging, wait_for};
 
 fn gateway(origin: &Origin, format: &str) -> Gateway {
     logging(origin, &format!("format: {format}, access: access.log")).start()

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 
-use super::{Builder, Ca, Gateway};
+use super::{Builder, Ca, Gateway, Origin};
 
 /// The root of every certificate that [`serving`] makes.
 pub static ROOT: LazyLock<Ca> = LazyLock::new(|| Ca::new("Snigate Test Root"));
@@ -35,6 +35,19 @@ pub fn serving_app(address: SocketAddr) -> Builder {
              - {{ hosts: [a.test], upstream: app }}\n\
              - {{ hosts: [plain.test], tls: off, upstream: app }}\n\
              log: {{ access: off }}\n"
+        ),
+    )
+}
+
+/// A gateway that passes `a.test` to this origin, with these keys under `log`.
+pub fn logging(origin: &Origin, log: &str) -> Builder {
+    serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
+             sites: [{{ hosts: [a.test], upstream: app }}]\n\
+             log: {{ {log} }}\n",
+            origin.address()
         ),
     )
 }
