@@ -228,7 +228,7 @@ where
         let mut has_begun = false;
         let accept = async {
             // Before OpenSSL's objects exist, which are many times as large as a ClientHello.
-            let received = socket.receive_first_record().await;
+            let received = socket.receive_client_hello().await;
             received.or_err(ErrorType::TLSHandshakeFailure, "receiving the ClientHello")?;
             has_begun = socket.has_ahead();
             let accept = handshake_with_callback(&settings.acceptor, socket, &self.certificates);

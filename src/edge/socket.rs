@@ -1,6 +1,6 @@
 //! A client's connection as Pingora sees it, with a deadline for blocked writes.
 
-mod first_record;
+mod client_hello;
 
 use std::io;
 use std::mem::MaybeUninit;

@@ -54,12 +54,28 @@ pub enum ClientHello<'a> {
 /// Reads a hello as it arrives, each octet once.
 #[derive(Debug, Default)]
 pub struct ClientHelloReader {
+    records: Records,
+    /// The message, whose parts may be in several records.
+    message: Vec<u8>,
+}
+
+/// Finds the end of a hello as it arrives, and keeps nothing of it.
+#[derive(Debug, Default)]
+pub struct ClientHelloEnd {
+    records: Records,
+    /// What the message begins with, and how much of that has arrived.
+    header: [u8; MESSAGE_HEADER],
+    /// How many octets of the message have arrived.
+    received: usize,
+}
+
+/// The records that a message is in.
+#[derive(Debug, Default)]
+struct Records {
     /// How many octets have been read.
     read: usize,
     /// How many octets are left of the current record.
     left: usize,
-    /// The message, whose parts may be in several records.
-    message: Vec<u8>,
 }
 
 /// Not a hello that a server accepts.
@@ -98,49 +114,83 @@ impl ClientHelloReader {
 
     /// Collects the message from its records, and returns whether it is complete.
     fn collect(&mut self, octets: &[u8]) -> Result<bool, Malformed> {
-        loop {
-            if self.is_complete()? {
-                return Ok(true);
-            }
-            let rest = octets.get(self.read..).unwrap_or_default();
-            if self.left == 0 {
-                let Some(length) = content_length(rest)? else {
-                    return Ok(false);
-                };
-                self.read += RECORD_HEADER;
-                self.left = length;
-                continue;
-            }
-            let part = rest.get(..self.left).unwrap_or(rest);
-            if part.is_empty() {
+        while !is_complete(&self.message, self.message.len(), &self.records)? {
+            let Some(part) = self.records.next_part(octets)? else {
                 return Ok(false);
-            }
+            };
             self.message.extend_from_slice(part);
-            self.read += part.len();
-            self.left -= part.len();
         }
+        Ok(true)
+    }
+}
+
+impl ClientHelloEnd {
+    /// Whether there has to be more of a hello whose first octets are `octets`, which are all that
+    /// has arrived: those of the call before, and more. False as well for what is no hello.
+    pub fn is_awaited(&mut self, octets: &[u8]) -> bool {
+        self.find(octets) == Ok(false) && octets.len() < LONGEST_HELLO
     }
 
-    /// Whether the message is complete. It ends together with a record.
-    fn is_complete(&self) -> Result<bool, Malformed> {
-        let Some(&kind) = self.message.first() else {
-            return Ok(false);
-        };
-        if kind != CLIENT_HELLO {
-            return Err(Malformed);
+    fn find(&mut self, octets: &[u8]) -> Result<bool, Malformed> {
+        loop {
+            let header = self.header.get(..self.received).unwrap_or(&self.header);
+            if is_complete(header, self.received, &self.records)? {
+                return Ok(true);
+            }
+            let Some(part) = self.records.next_part(octets)? else {
+                return Ok(false);
+            };
+            let missing = self.header.iter_mut().skip(self.received);
+            for (place, octet) in missing.zip(part) {
+                *place = *octet;
+            }
+            self.received += part.len();
         }
-        let Some([_, length @ ..]) = self.message.first_chunk::<MESSAGE_HEADER>() else {
-            return Ok(false);
-        };
-        let length = MESSAGE_HEADER + number(length);
-        if length > LONGEST_HELLO {
-            return Err(Malformed);
+    }
+}
+
+impl Records {
+    /// The next part of the message in `octets`, which are all that has arrived, if there is one.
+    fn next_part<'a>(&mut self, octets: &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
+        let mut rest = octets.get(self.read..).unwrap_or_default();
+        if self.left == 0 {
+            let Some(length) = content_length(rest)? else {
+                return Ok(None);
+            };
+            self.read += RECORD_HEADER;
+            self.left = length;
+            rest = rest.get(RECORD_HEADER..).unwrap_or_default();
         }
-        match self.message.len() {
-            len if len < length => Ok(false),
-            len if len == length && self.left == 0 => Ok(true),
-            _ => Err(Malformed),
-        }
+        let part = rest.get(..self.left).unwrap_or(rest);
+        self.read += part.len();
+        self.left -= part.len();
+        Ok(Some(part).filter(|part| !part.is_empty()))
+    }
+}
+
+/// Whether a message that begins with `first` is complete once so many octets of it have been
+/// received. It ends together with a record.
+fn is_complete(first: &[u8], received: usize, records: &Records) -> Result<bool, Malformed> {
+    let Some(&kind) = first.first() else {
+        return Ok(false);
+    };
+    if kind != CLIENT_HELLO {
+        return Err(Malformed);
+    }
+    let Some([_, length @ ..]) = first.first_chunk::<MESSAGE_HEADER>() else {
+        return Ok(false);
+    };
+    let length = MESSAGE_HEADER + number(length);
+    if length > LONGEST_HELLO {
+        return Err(Malformed);
+    }
+    if received < length {
+        return Ok(false);
+    }
+    if received == length && records.left == 0 {
+        Ok(true)
+    } else {
+        Err(Malformed)
     }
 }
 

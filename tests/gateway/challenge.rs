@@ -12,7 +12,7 @@ use openssl::x509::X509;
 use snigate::challenge::{Challenge, ChallengeSolver, ChallengeType, Challenges, Http01Solver};
 use snigate::clock::SystemClock;
 
-use crate::support::{H2, TlsClient};
+use crate::support::{Ca, H2, TlsClient, TlsOrigin};
 use fixture::Fixture;
 
 const ACME: &str = "acme-tls/1";
@@ -113,6 +113,39 @@ fn everyone_else_on_a_name_is_served_as_always_while_it_is_validated() {
     fixture.end(&challenge);
     let error = validating("a.example").try_connect(fixture.https).err();
     assert!(error.expect("refused").contains("no application protocol"));
+}
+
+#[test]
+fn a_name_that_is_passed_through_is_validated_here_only_if_the_gateway_asked() {
+    let ca = Ca::new("Behind");
+    let origin = TlsOrigin::start(&ca.leaf(&["a.behind", "b.behind"]).make());
+    let fixture = Fixture::with_site(
+        "- { hosts: [\"*.behind\"], pass_through: app }",
+        &format!(
+            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}",
+            origin.address()
+        ),
+    );
+    let challenge = fixture.begin(ChallengeType::TlsAlpn01, "a.behind");
+    for version in VERSIONS {
+        let seen = validating("A.behind")
+            .version(version)
+            .connect(fixture.https);
+        assert!(has_digest(&seen.certificate()));
+        assert_eq!(seen.names(), ["a.behind"]);
+    }
+    assert_eq!(origin.names().len(), 0);
+    // Whoever is no CA, and other names.
+    let behind = |client: TlsClient| {
+        let client = client.trusting(ca.certificate());
+        let seen = client.connect(fixture.https);
+        seen.names() == ["a.behind", "b.behind"]
+    };
+    assert!(behind(TlsClient::named("a.behind")));
+    assert!(behind(TlsClient::named("a.behind").alpn(&[ACME, "h2"])));
+    assert!(behind(validating("b.behind")));
+    fixture.end(&challenge);
+    assert!(behind(validating("a.behind")));
 }
 
 #[test]

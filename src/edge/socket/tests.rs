@@ -96,12 +96,20 @@ async fn a_handshake_that_fails_leaves_its_alert() {
 }
 
 #[tokio::test]
-async fn the_first_record_is_waited_for_and_kept() {
+async fn the_client_hello_is_waited_for_and_kept() {
     let (mut socket, mut client) = pair().await;
-    for part in [&[22][..], &[3, 1, 0], &[4, 1, 2, 3]] {
+    // A message of nine octets in two records, and another record.
+    let parts = [
+        &[22][..],
+        &[3, 1, 0],
+        &[3, 1, 0],
+        &[0, 22, 3, 1, 0],
+        &[6, 5, 11, 12],
+    ];
+    for part in parts {
         {
-            let mut first = pin!(socket.receive_first_record());
-            assert!(poll!(first.as_mut()).is_pending());
+            let mut hello = pin!(socket.receive_client_hello());
+            assert!(poll!(hello.as_mut()).is_pending());
         }
         client.write_all(part).await.expect("sent");
         let held = socket.ahead.len();
@@ -110,23 +118,27 @@ async fn the_first_record_is_waited_for_and_kept() {
             come.expect("octets");
         }
     }
-    client.write_all(&[4, 99]).await.expect("sent");
-    socket.receive_first_record().await.expect("a record");
-    socket.receive_first_record().await.expect("it is there");
+    client.write_all(&[13, 14, 15, 99]).await.expect("sent");
+    socket.receive_client_hello().await.expect("a hello");
+    socket.receive_client_hello().await.expect("it is there");
     let mut read = [0; 64];
-    assert_eq!(socket.read(&mut read).await.expect("octets"), 10);
-    assert_eq!(&read[..10], &[22, 3, 1, 0, 4, 1, 2, 3, 4, 99]);
+    assert_eq!(socket.read(&mut read).await.expect("octets"), 20);
+    let sent = [
+        22, 3, 1, 0, 3, 1, 0, 0, 22, 3, 1, 0, 6, 5, 11, 12, 13, 14, 15, 99,
+    ];
+    assert_eq!(&read[..20], &sent);
 }
 
 #[tokio::test]
-async fn what_is_no_record_is_not_waited_for() {
-    for sent in [&b"GET / HTTP/1.1"[..], &[22, 3, 1, 255, 255], b""] {
+async fn what_is_no_client_hello_is_not_waited_for() {
+    let no_hello = &[22, 3, 1, 0, 9, 2][..];
+    for sent in [&b"GET / HTTP/1.1"[..], &[22, 3, 1, 255, 255], no_hello, b""] {
         let (mut socket, mut client) = pair().await;
         client.write_all(sent).await.expect("sent");
         if sent.is_empty() {
             drop(client);
         }
-        socket.receive_first_record().await.expect("an end");
+        socket.receive_client_hello().await.expect("an end");
         assert_eq!(&*socket.ahead, sent);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use openssl::ssl::{ClientHelloResponse, Ssl, SslAcceptor, SslMethod};
 
 use super::super::ffi;
-use super::{ClientHello, ClientHelloReader, LONGEST_HELLO};
+use super::{ClientHello, ClientHelloEnd, ClientHelloReader, LONGEST_HELLO};
 use crate::lock::MutexExt as _;
 
 /// What a hello says.
@@ -31,13 +31,18 @@ impl Said {
 /// The first octets of a TLS connection.
 ///
 /// # Panics
-/// If the name depends on how the octets arrive, or if OpenSSL finds another one.
+/// If the name or the end depends on how the octets arrive, or if OpenSSL finds another name.
 pub(crate) fn client_hello(octets: &[u8]) {
     let octets = octets.get(..LONGEST_HELLO - 1).unwrap_or(octets);
     let whole = Said::of(ClientHelloReader::default().read(octets));
-    let mut reader = ClientHelloReader::default();
+    let is_awaited = ClientHelloEnd::default().is_awaited(octets);
+    assert_eq!(is_awaited, whole == Said::Incomplete);
+    let (mut reader, mut hello_end) = (ClientHelloReader::default(), ClientHelloEnd::default());
     for end in 0..octets.len() {
-        let said = Said::of(reader.read(octets.get(..end).unwrap_or_default()));
+        let arrived = octets.get(..end).unwrap_or_default();
+        let said = Said::of(reader.read(arrived));
+        let is_awaited = hello_end.is_awaited(arrived);
+        assert_eq!(is_awaited, said == Said::Incomplete, "after {end} octets");
         if said != Said::Incomplete {
             assert_eq!(said, whole, "after {end} octets");
             break;

@@ -42,6 +42,11 @@ pub(super) struct Fixture {
 impl Fixture {
     /// One for `a.example` and `b.example`, and for `plain.example` without TLS.
     pub(super) fn start(rest: &str) -> Self {
+        Self::with_site("", rest)
+    }
+
+    /// One with another site.
+    pub(super) fn with_site(site: &str, rest: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("snigate.yaml");
         let log = dir.path().join("access.log");
@@ -50,6 +55,7 @@ impl Fixture {
              - {{ hosts: [a.example], routes: [{{ respond: {{ body: the site }} }}] }}\n\
              - {{ hosts: [b.example], routes: [{{ respond: {{ body: another }} }}] }}\n\
              - {{ hosts: [plain.example], tls: off, routes: [{{ respond: {{ body: backend }} }}] }}\n\
+             {site}\n\
              log: {{ access: {} }}\n\
              {rest}\n",
             log.display()

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use openssl::pkey::PKey;
 use openssl::ssl::{
     Ssl, SslConnector, SslConnectorBuilder, SslMethod, SslSession, SslSessionCacheMode,
     SslSessionRef, SslStream, SslVerifyMode, SslVersion,
@@ -15,6 +16,7 @@ use openssl::ssl::{
 use openssl::x509::X509;
 use openssl::x509::verify::X509VerifyParam;
 
+use super::certs::Pair;
 use super::http1::{Response, connect, exchange, header, read_response};
 
 /// A run of curl.
@@ -221,6 +223,19 @@ impl TlsClient {
     pub fn session(mut self, session: &SslSessionRef) -> Self {
         self.session = Some(copy(session));
         self
+    }
+
+    /// Shows this certificate with its chain if the server requests one.
+    pub fn showing(self, pair: &Pair) -> Self {
+        self.with(|builder| {
+            let key = PKey::private_key_from_pem(pair.key.as_bytes()).expect("a key");
+            let chain = X509::stack_from_pem(pair.chain.as_bytes()).expect("a chain");
+            builder.set_certificate(&chain[0]).expect("taken");
+            builder.set_private_key(&key).expect("taken");
+            for one in &chain[1..] {
+                builder.add_extra_chain_cert(one.clone()).expect("taken");
+            }
+        })
     }
 
     /// Anything else that the library can be told.

@@ -95,18 +95,10 @@ fn presenting(host: &str, pair: Option<&Pair>) -> TlsClient {
 }
 
 fn with_certificate(client: TlsClient, pair: Option<&Pair>) -> TlsClient {
-    let Some(pair) = pair else {
-        return client;
-    };
-    client.with(|builder| {
-        let key = PKey::private_key_from_pem(pair.key.as_bytes()).expect("a key");
-        let chain = X509::stack_from_pem(pair.chain.as_bytes()).expect("a chain");
-        builder.set_certificate(&chain[0]).expect("taken");
-        builder.set_private_key(&key).expect("taken");
-        for one in &chain[1..] {
-            builder.add_extra_chain_cert(one.clone()).expect("taken");
-        }
-    })
+    match pair {
+        Some(pair) => client.showing(pair),
+        None => client,
+    }
 }
 
 /// The status of a request for `host`, 0 if the handshake or the connection fails.

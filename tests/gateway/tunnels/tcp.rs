@@ -1,15 +1,17 @@
 //! Sites whose servers get what is within TLS.
 
 use std::io::{ErrorKind, Read, Write};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use openssl::pkey::PKey;
-use openssl::ssl::{SslSession, SslVersion};
+use openssl::ssl::{AlpnError, SslAcceptor, SslMethod, SslSession, SslVersion, select_next_proto};
 use openssl::x509::X509;
 
 use super::{OctetServer, in_front_of, lines, noise};
-use crate::support::{Ca, Port, TlsClient, TlsOrigin};
+use crate::support::{
+    Ca, PATIENCE, Pair, Port, TlsClient, TlsOrigin, TlsStream, revocation_list, wait_for,
+};
 
 const TCP: &str = "- { hosts: [tcp.test], tcp: app }";
 
@@ -149,15 +151,9 @@ fn clients_show_certificates_where_the_site_demands_them() {
     std::fs::write(builder.dir().join("clients.pem"), clients.pem()).expect("written");
     let gateway = builder.start();
     let pair = clients.leaf(&["device-7"]).for_client().make();
-    let with_pair = |client: TlsClient| {
-        client.with(|builder| {
-            let chain = X509::stack_from_pem(pair.chain.as_bytes()).expect("PEM");
-            builder.set_certificate(&chain[0]).expect("set");
-            let key = PKey::private_key_from_pem(pair.key.as_bytes()).expect("PEM");
-            builder.set_private_key(&key).expect("set");
-        })
-    };
-    let mut known = with_pair(TlsClient::named("tcp.test")).connect(gateway.https);
+    let mut known = TlsClient::named("tcp.test")
+        .showing(&pair)
+        .connect(gateway.https);
     known.write_all(b"hello").expect("open");
     known.read_exact(&mut [0; 5]).expect("an echo");
     known.end_sending();
@@ -186,6 +182,88 @@ fn servers_may_speak_tls_themselves() {
     assert_eq!(client.get("tcp.test", "/").text(), "nobody");
     assert_eq!(client.get("tcp.test", "/").text(), "nobody");
     assert_eq!(origin.names(), [Some("inner.test".to_owned())]);
+}
+
+#[test]
+fn a_server_is_offered_the_protocol_that_the_client_speaks() {
+    let ca = Ca::new("Behind");
+    let pair = ca.leaf(&["inner.test"]).make();
+    let (offers, offered) = mpsc::channel();
+    let mut acceptor =
+        SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("OpenSSL");
+    let chain = X509::stack_from_pem(pair.chain.as_bytes()).expect("PEM");
+    acceptor.set_certificate(&chain[0]).expect("set");
+    let key = PKey::private_key_from_pem(pair.key.as_bytes()).expect("PEM");
+    acceptor.set_private_key(&key).expect("set");
+    let offers = Mutex::new(offers);
+    acceptor.set_alpn_select_callback(move |_, protocols| {
+        let all = protocols.to_vec();
+        offers.lock().expect("no panic").send(all).expect("awaited");
+        select_next_proto(b"\x04mqtt", protocols).ok_or(AlpnError::NOACK)
+    });
+    let acceptor = acceptor.build();
+    let server = OctetServer::start(move |stream| {
+        let Ok(mut stream) = acceptor.accept(stream) else {
+            return;
+        };
+        let mut octet = [0];
+        while stream.read_exact(&mut octet).is_ok() {
+            stream.write_all(&octet).expect("open");
+        }
+    });
+    let tls = ", tls: { ca_file: behind.pem, server_name: inner.test }";
+    let site = "- { hosts: [tcp.test], tcp: app, tls: { alpn: [x-amqp, mqtt] } }";
+    let builder = in_front_of(server.address, tls, site);
+    std::fs::write(builder.dir().join("behind.pem"), ca.pem()).expect("written");
+    let gateway = builder.start();
+    let passes = |client: TlsClient| {
+        let mut client = client.connect(gateway.https);
+        client.write_all(b"x").expect("open");
+        client.read_exact(&mut [0; 1]).expect("an echo");
+    };
+    passes(TlsClient::named("tcp.test").alpn(&["mqtt", "other"]));
+    assert_eq!(
+        offered.recv_timeout(PATIENCE).expect("an offer"),
+        b"\x04mqtt"
+    );
+    // Nothing was negotiated, so nothing is offered.
+    passes(TlsClient::named("tcp.test"));
+    assert_eq!(offered.try_recv(), Err(mpsc::TryRecvError::Empty));
+}
+
+#[test]
+fn a_client_whose_certificate_is_revoked_loses_its_connection() {
+    let echo = OctetServer::echo();
+    let clients = Ca::new("Clients");
+    let site =
+        "- { hosts: [tcp.test], tcp: app, client_auth: { ca: clients.pem, crl: clients.crl } }";
+    let builder = in_front_of(echo.address, "", site);
+    let dir = builder.dir().to_owned();
+    let revoke = |pairs: &[&Pair]| {
+        let list = revocation_list(&clients, pairs, 30).to_pem().expect("PEM");
+        std::fs::write(dir.join("new.crl"), list).expect("written");
+        std::fs::rename(dir.join("new.crl"), dir.join("clients.crl")).expect("renamed");
+    };
+    std::fs::write(dir.join("clients.pem"), clients.pem()).expect("written");
+    revoke(&[]);
+    let gateway = builder.start();
+    let pairs = ["device-1", "device-2"].map(|name| clients.leaf(&[name]).for_client().make());
+    let open = |pair: &Pair| {
+        TlsClient::named("tcp.test")
+            .showing(pair)
+            .connect(gateway.https)
+    };
+    let [mut good, mut bad] = [open(&pairs[0]), open(&pairs[1])];
+    let passes = |client: &mut TlsStream| {
+        client.write_all(b"x").is_ok() && matches!(client.read(&mut [0; 1]), Ok(1))
+    };
+    assert!(passes(&mut good) && passes(&mut bad));
+    revoke(&[&pairs[1]]);
+    wait_for("the end", || (!passes(&mut bad)).then_some(()));
+    let line = lines(&gateway, 1).remove(0);
+    assert_eq!(line["ended"], "outdated");
+    assert_eq!(line["client_cert_fingerprint"], pairs[1].fingerprint());
+    assert!(passes(&mut good));
 }
 
 #[test]
