@@ -42,6 +42,7 @@ use crate::clock::{Clock, UnixTime};
 use crate::config::model::{CertificateSource, InMemory};
 use crate::host::Identifier;
 use crate::problem::Problem;
+use crate::schedule::WarnFrom;
 
 /// Every configured file and directory, with what was loaded from it.
 pub(crate) struct CertFiles {
@@ -234,6 +235,11 @@ impl CertFiles {
         warnings: &mut Vec<Problem>,
     ) {
         problems::report(&self.sources, &self.table, now, problems, warnings);
+    }
+
+    /// Of which certificates the end is near at `now`, or that of their chain.
+    pub(crate) fn near_ends(&self, warn: WarnFrom, now: UnixTime) -> Vec<Problem> {
+        problems::near_ends(&self.table, warn, now)
     }
 
     pub(crate) fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {

@@ -223,6 +223,9 @@ struct CheckArgs {
     /// A header field of the request to explain; may be repeated
     #[arg(long, short = 'H', value_name = "NAME: VALUE", requires = "explain")]
     header: Vec<Field>,
+    /// The listener at which the request to explain arrives, if sites have their own
+    #[arg(long, value_name = "ADDRESS", requires = "explain")]
+    at: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -294,8 +297,9 @@ fn perform(output: &Output, verb: Verb, blocked: Blocked) -> Result<(), Failure>
             strict,
             explain,
             header,
+            at,
         }) => match explain {
-            Some(request) => check::explain(output, &config, json, &request, header),
+            Some(request) => check::explain(output, &config, json, &request, header, at.as_deref()),
             None => check::check(output, &config, json, strict),
         },
         Verb::Reload(remote) => remote::reload(output, &connect(output, remote)?),

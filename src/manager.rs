@@ -53,6 +53,7 @@ use crate::renewal::{
     ActionError, CurrentHook, Deps, Job, LastCheck, MakeIssuer, RenewalPolicy, Renewals,
     RevocationJob,
 };
+use crate::schedule::WarnFrom;
 use crate::storage::{Key, PendingWrites, Storage};
 
 /// What a [`TlsManager`] is made of.
@@ -96,6 +97,14 @@ pub struct TlsManager {
     is_new: bool,
 }
 
+/// From when on the end of a certificate is reported.
+pub(crate) fn warn_from(config: &Config) -> WarnFrom {
+    WarnFrom {
+        before: config.validity.warn_before,
+        fraction: config.validity.warn_fraction,
+    }
+}
+
 impl TlsManager {
     /// A manager with nothing to serve yet.
     ///
@@ -114,6 +123,7 @@ impl TlsManager {
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
     ) -> Result<Report, ErrorStack> {
+        let now = clock.now();
         let setup = Setup {
             published: Arc::default(),
             storage,
@@ -127,7 +137,11 @@ impl TlsManager {
             dns: None,
             decider: None,
         };
-        Ok(Self::with_setup(setup, true)?.apply(config))
+        let mut manager = Self::with_setup(setup, true)?;
+        let mut report = manager.apply(config);
+        let near = manager.cert_files.near_ends(warn_from(config), now);
+        report.warnings.extend(near);
+        Ok(report)
     }
 
     fn with_setup(setup: Setup, is_dry: bool) -> Result<Self, ErrorStack> {

@@ -43,7 +43,7 @@ pub struct CertificateView {
     pub not_before: Option<UnixTime>,
     #[serde(with = "rfc3339::option")]
     pub not_after: Option<UnixTime>,
-    /// Whole days until it expires, negative afterwards.
+    /// Whole days until clients refuse it: to its end or that of its chain. Negative afterwards.
     pub days_left: Option<i64>,
     /// The kind of its key: `ecdsa`, `ed25519`, `rsa`.
     pub key: Option<String>,
@@ -197,7 +197,7 @@ impl CertificateView {
             issuer: Some(issuer),
             not_before: Some(certificate.not_before()),
             not_after: Some(certificate.not_after()),
-            days_left: Some((certificate.not_after() - now).div_euclid(DAY)),
+            days_left: Some((certificate.served_until() - now).div_euclid(DAY)),
             key: Some(certificate.kind().to_string()),
             serial: Some(serial),
             fingerprint: Some(certificate.fingerprint().to_string()),

@@ -5,9 +5,13 @@ use std::path::Path;
 use super::entry_table::EntryTable;
 use super::naming;
 use super::sources::Sources;
+use crate::certificate::finding::{describe, findings};
+use crate::certificate::{Finding, RenewalFacts};
 use crate::clock::UnixTime;
+use crate::event::EventKind;
 use crate::printable::Printable as _;
 use crate::problem::Problem;
+use crate::schedule::WarnFrom;
 
 /// How many problems, and how many warnings, are listed one by one.
 const LISTED: usize = 1_000;
@@ -57,15 +61,45 @@ pub(super) fn report(
             odd.push(Problem::new(&entry.origin, Some(entry.id.chain()), warning));
         }
     }
-    for (listed, more) in [(&mut wrong, more_wrong), (&mut odd, more_odd)] {
-        if let (Some(last), 1..) = (listed.last(), more) {
-            let message = format!("and {more} more files, not listed here");
-            let origin = last.origin.clone();
-            listed.push(Problem::new(&origin, None, message));
-        }
-    }
+    add_rest(&mut wrong, more_wrong);
+    add_rest(&mut odd, more_odd);
     problems.append(&mut wrong);
     warnings.append(&mut odd);
+}
+
+/// Of which certificates the end is near at `now`, or that of their chain.
+pub(super) fn near_ends(table: &EntryTable, warn: WarnFrom, now: UnixTime) -> Vec<Problem> {
+    let mut listed = Vec::new();
+    let mut more = 0_usize;
+    for entry in table.entries().iter() {
+        let Some(certificate) = entry.certificate.as_deref() else {
+            continue;
+        };
+        let facts = RenewalFacts::BY_HAND;
+        let found = findings(certificate, &facts, warn, now);
+        let is_near = |one: &&Finding| one.kind == EventKind::CertificateExpiring;
+        let Some(near) = found.iter().find(is_near) else {
+            continue;
+        };
+        if listed.len() >= LISTED {
+            more += 1;
+            continue;
+        }
+        let message = format!("the certificate {}", describe(near, certificate, &facts));
+        let file = Some(entry.id.chain());
+        listed.push(Problem::new(&entry.origin, file, message));
+    }
+    add_rest(&mut listed, more);
+    listed
+}
+
+/// Says how many more there are than are listed.
+fn add_rest(listed: &mut Vec<Problem>, more: usize) {
+    if let (Some(last), 1..) = (listed.last(), more) {
+        let message = format!("and {more} more files, not listed here");
+        let origin = last.origin.clone();
+        listed.push(Problem::new(&origin, None, message));
+    }
 }
 
 fn lone(key: &Path) -> String {

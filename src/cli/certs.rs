@@ -44,7 +44,7 @@ fn list(output: &Output, arguments: ListArgs, now: UnixTime) -> Result<(), Failu
     let client = super::connect(output, arguments.remote)?;
     let mut views: Vec<CertificateView> = client.get(PATH)?.decode()?;
     // A missing certificate is most urgent.
-    views.sort_by(|a, b| (a.not_after, &a.name).cmp(&(b.not_after, &b.name)));
+    views.sort_by(|a, b| (a.served_until(), &a.name).cmp(&(b.served_until(), &b.name)));
     if arguments.json {
         output.data(json(&views)?)?;
     } else if views.is_empty() {
@@ -69,7 +69,7 @@ fn alarm(
     let found: Vec<String> = views
         .iter()
         .filter(|view| is_alarming(view, within, now))
-        .map(|view| format!("{} ({})", view.name, view.state.as_str().replace('_', " ")))
+        .map(|view| format!("{} ({})", view.name, table::state(view)))
         .collect();
     if found.is_empty() {
         return Ok(());

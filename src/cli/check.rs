@@ -55,15 +55,16 @@ pub(super) fn check(
     if valid { Ok(()) } else { Err(Failure::Invalid) }
 }
 
-/// Explains where a request would lead. Of an invalid configuration, reports the mistakes instead.
+/// Explains where a request would lead that arrives at the listener `at`. Of an invalid configuration, reports the mistakes instead.
 pub(super) fn explain(
     output: &Output,
     config: &Path,
     json: bool,
     request: &RequestLine,
     fields: Vec<Field>,
+    at: Option<&str>,
 ) -> Result<(), Failure> {
-    match explain::explain(config, &request.question(fields))? {
+    match explain::explain(config, request, fields, at)? {
         Some(explained) => explain::print(output, request, &explained, json),
         None => check(output, config, json, false),
     }

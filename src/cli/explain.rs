@@ -3,6 +3,7 @@
 mod effects;
 mod guards;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::str::FromStr;
@@ -16,9 +17,9 @@ use self::effects::Effects;
 use super::failure::Failure;
 use super::output::Output;
 use crate::config;
-use crate::config::model::{Action, Origin, Route, Site, TunnelKind};
+use crate::config::model::{Action, Config, ListenAddress, Origin, Route, Site, TunnelKind};
 use crate::metrics::Metrics;
-use crate::printable::Printable as _;
+use crate::printable::{self, Printable as _};
 use crate::proxy::{Answer, Explanation, Question, Reason, SiteTable};
 
 /// A request on the command line: `METHOD URL`, or a URL for GET.
@@ -83,7 +84,7 @@ impl FromStr for Field {
 
 impl RequestLine {
     /// The request with these fields.
-    pub(super) fn question(&self, fields: Vec<Field>) -> Question {
+    pub(super) fn question(&self, fields: Vec<Field>, place: Option<ListenAddress>) -> Question {
         let mut map = HeaderMap::new();
         for Field(name, value) in fields {
             map.append(name, value);
@@ -94,6 +95,7 @@ impl RequestLine {
             authority: self.authority.clone(),
             target: self.target.clone(),
             fields: map,
+            place,
         }
     }
 }
@@ -128,13 +130,20 @@ impl Explained {
     }
 }
 
-/// Routes a request as the gateway with this configuration would; `None` if the configuration is
-/// invalid.
-pub(super) fn explain(config: &Path, question: &Question) -> Result<Option<Explained>, Failure> {
+/// Routes a request that arrives at the listener `at` as the gateway with this configuration would;
+/// `None` if the configuration is invalid.
+pub(super) fn explain(
+    config: &Path,
+    request: &RequestLine,
+    fields: Vec<Field>,
+    at: Option<&str>,
+) -> Result<Option<Explained>, Failure> {
     let Ok((loaded, places)) = config::load_with_places(config) else {
         return Ok(None);
     };
     let config = &loaded.config;
+    let place = at.map(|text| find_place(config, text)).transpose()?;
+    let question = &request.question(fields, place);
     let metrics = Metrics::new().context("cannot set up the metrics")?;
     let table = SiteTable::build(config, &metrics, None);
     let find = |host: &str| {
@@ -142,9 +151,13 @@ pub(super) fn explain(config: &Path, question: &Question) -> Result<Option<Expla
             let first = site.hosts.first();
             first.is_some_and(|first| first.to_string() == host)
         };
+        let is_here = |site: &Arc<Site>| {
+            let mut places = site.listen.iter().map(ListenAddress::place);
+            is_it(site) && places.any(|place| Some(&place) == question.place.as_ref())
+        };
         let is_general = |site: &Arc<Site>| is_it(site) && site.listen.is_empty();
-        let general = config.sites.iter().position(is_general);
-        general.or_else(|| config.sites.iter().position(is_it))
+        let position = |wanted: &dyn Fn(&Arc<Site>) -> bool| config.sites.iter().position(wanted);
+        position(&is_here).or_else(|| position(&is_general))
     };
     let explanation = table.explain(question, |host| {
         let site = find(host).and_then(|index| config.sites.get(index));
@@ -175,6 +188,32 @@ pub(super) fn explain(config: &Path, question: &Question) -> Result<Option<Expla
             .collect();
     }
     Ok(Some(explained))
+}
+
+/// The place of the listener that `text` names.
+fn find_place(config: &Config, text: &str) -> Result<ListenAddress, Failure> {
+    let server = &config.server;
+    let general = server.https.iter().chain(&server.http);
+    let all = general.chain(config.sites.iter().flat_map(|site| &site.listen));
+    let mut shown = BTreeSet::new();
+    for place in all.map(ListenAddress::place) {
+        let name = place.to_string();
+        // `:443` is all addresses at the port.
+        let is_any = place
+            .ip()
+            .is_some_and(|address| address.ip().is_unspecified());
+        let short = name.rsplit_once(':').filter(|_| is_any);
+        if name == text || short.is_some_and(|(_, port)| text.strip_prefix(':') == Some(port)) {
+            return Ok(place);
+        }
+        shown.insert(name);
+    }
+    let shown = Vec::from_iter(shown).join(", ");
+    let why = format!(
+        "the configuration has no listener at {}; it has {shown}",
+        printable::line(text)
+    );
+    Err(Failure::Usage(why))
 }
 
 /// Prints where a request leads.

@@ -18,7 +18,7 @@ use crate::cert_status::StatusTerms;
 use crate::certificate::sni::SniMap;
 use crate::config::model::{Config, UnknownSni};
 use crate::host::Pattern;
-use crate::manager::{Report, TlsManager, UncoveredHost};
+use crate::manager::{Report, TlsManager, UncoveredHost, warn_from};
 use crate::readiness::Readiness;
 use crate::schedule::WarnFrom;
 use crate::tls::{GlobalCertificate, Policies, Snapshot};
@@ -184,10 +184,7 @@ impl<'a> ManagerGuard<'a> {
             check_every: config.renewal.check_every,
             judgement: Judgement {
                 window: config.renewal.window,
-                warn: WarnFrom {
-                    before: config.validity.warn_before,
-                    fraction: config.validity.warn_fraction,
-                },
+                warn: warn_from(config),
             },
             attachment,
             policies: Arc::new(Policies::of(config)),

@@ -15,7 +15,7 @@ use super::path::Ambiguous;
 use super::refusal::Refusal;
 use super::request::{Fields, Request};
 use super::route::{Site, SiteTable};
-use crate::config::model::{PathMatch, Route, TunnelKind, decode_path};
+use crate::config::model::{ListenAddress, PathMatch, Route, TunnelKind, decode_path};
 use crate::host::NameBuffer;
 
 /// A request whose way is to be explained.
@@ -28,6 +28,9 @@ pub struct Question {
     /// Path and query.
     pub target: String,
     pub fields: HeaderMap,
+    /// The place of the listener that it arrives at; any that serves the sites without `listen` if
+    /// `None`.
+    pub place: Option<ListenAddress>,
 }
 
 /// Where a request leads.
@@ -91,7 +94,9 @@ impl SiteTable {
             let why = "The host is not valid.";
             return unrouted(None, Answer::Error(StatusCode::BAD_REQUEST, why, None));
         };
-        let site = self.hosts_for(&request).find_site(authority.host);
+        let site = self
+            .hosts_at(question.place.as_ref())
+            .find_site(authority.host);
         let answer = match (header::check_request(&request), site) {
             (Err(refusal), _) => Some(error(refusal, None)),
             (Ok(_), None) if !question.is_tls => Some(error(Refusal::UnknownHost, None)),
@@ -103,16 +108,18 @@ impl SiteTable {
             (Ok(_), Some(site)) if !site.may_have(Channel::Plain) => {
                 Some(error(Refusal::Misdirected, None))
             }
-            (Ok(_), Some(site)) if site.tls && !question.is_tls => match self.https_port {
-                Some(port) => {
-                    let port = (port != 443).then_some(port);
-                    let host = Authority { port, ..authority };
-                    let url = format!("https://{host}{}", question.target);
-                    let is_optional = self.https_optional && site.tunnel.is_none();
-                    Some(Answer::RedirectToTls { url, is_optional })
+            (Ok(_), Some(site)) if site.tls && !question.is_tls => {
+                match site.https_port.or(self.https_port) {
+                    Some(port) => {
+                        let port = (port != 443).then_some(port);
+                        let host = Authority { port, ..authority };
+                        let url = format!("https://{host}{}", question.target);
+                        let is_optional = self.https_optional && site.tunnel.is_none();
+                        Some(Answer::RedirectToTls { url, is_optional })
+                    }
+                    None => Some(error(Refusal::Misdirected, None)),
                 }
-                None => Some(error(Refusal::Misdirected, None)),
-            },
+            }
             (Ok(_), Some(site)) if site.tls == question.is_tls => None,
             (Ok(_), _) => Some(error(Refusal::Misdirected, None)),
         };

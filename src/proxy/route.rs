@@ -81,7 +81,7 @@ pub struct Site {
     /// What it demands of connections, if anything beyond what all sites do.
     pub(crate) tls_policy: Option<Arc<model::TlsPolicy>>,
     /// The port that it is served at by TLS, if it says where it is served.
-    https_port: Option<u16>,
+    pub(crate) https_port: Option<u16>,
     /// Shared by all sites with the same routes.
     routes: Arc<[Route]>,
     /// How its connections are passed on, instead of requests.

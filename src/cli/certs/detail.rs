@@ -1,6 +1,6 @@
 //! Everything known of one certificate, for people.
 
-use super::table::{left_paint, state_paint};
+use super::table::{left_paint, shown_paint, state};
 use super::time::{span, until};
 use crate::admin::{
     AdviceView, CertificateState, CertificateView, FailureView, HeldView, RenewalView, StapleView,
@@ -14,7 +14,6 @@ use crate::schedule::FailureClass;
 /// A paragraph of facts, each on its own lines.
 pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> String {
     let mut fields = Fields::default();
-    let state = view.state.as_str().replace('_', " ");
     let chain_end = view.chain_end.as_ref();
     let meaning = match chain_end.filter(|end| view.is_usable() && end.not_after < now) {
         Some(_) => "clients refuse it because a certificate in its chain has expired",
@@ -23,7 +22,7 @@ pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> Str
         }
         None => meaning(view.state),
     };
-    let state = state_paint(view.state)(style, &state);
+    let state = shown_paint(view)(style, &state(view));
     fields.add("state", format!("{state}: {meaning}"));
     for finding in &view.findings {
         let (state, message) = (finding.state.replace('_', " "), clean(&finding.message));

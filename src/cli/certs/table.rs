@@ -71,7 +71,8 @@ pub(super) fn table(
 }
 
 fn row(view: &CertificateView, now: UnixTime) -> [Cell; 7] {
-    let left = view.not_after.map(|end| end - now);
+    let end = view.served_until();
+    let left = end.map(|end| end - now);
     let none = || "-".to_owned();
     [
         Cell::plain(&view.name),
@@ -81,7 +82,7 @@ fn row(view: &CertificateView, now: UnixTime) -> [Cell; 7] {
             text: state(view),
             paint: shown_paint(view),
         },
-        Cell::plain(view.not_after.map_or_else(none, date)),
+        Cell::plain(end.map_or_else(none, date)),
         Cell {
             text: left.map_or_else(none, span),
             paint: left.map_or(Style::red, |left| left_paint(view, left)),
@@ -91,7 +92,7 @@ fn row(view: &CertificateView, now: UnixTime) -> [Cell; 7] {
 }
 
 /// Its state; if that is well, what is wrong with it all the same.
-fn state(view: &CertificateView) -> String {
+pub(super) fn state(view: &CertificateView) -> String {
     let finding = worst_finding(view);
     let state = finding.map_or(view.state.as_str(), |finding| finding.state.as_str());
     clean(&state.replace('_', " "))
@@ -106,7 +107,8 @@ fn worst_finding(view: &CertificateView) -> Option<&FindingView> {
     view.findings.first().filter(|_| is_well)
 }
 
-fn shown_paint(view: &CertificateView) -> Paint {
+/// How that is coloured.
+pub(super) fn shown_paint(view: &CertificateView) -> Paint {
     match worst_finding(view) {
         Some(finding) if finding.severity > Severity::Warning => Style::red,
         Some(_) => Style::yellow,
@@ -173,7 +175,7 @@ fn next(renewal: &RenewalView, now: UnixTime) -> String {
     }
 }
 
-pub(super) fn state_paint(state: CertificateState) -> Paint {
+fn state_paint(state: CertificateState) -> Paint {
     match state {
         CertificateState::Valid => Style::green,
         CertificateState::Due | CertificateState::Obtaining => Style::cyan,
@@ -238,7 +240,7 @@ fn length(text: &str) -> usize {
 mod tests {
     use super::super::testing::{NOW, issued};
     use super::*;
-    use crate::admin::HeldView;
+    use crate::admin::{ChainEnd, HeldView};
     use crate::cli::output::Output;
 
     fn plain(views: &[CertificateView], width: Option<usize>) -> Vec<String> {
@@ -276,6 +278,22 @@ mod tests {
                 "file.example     + www.file.example  R11          valid    2026-07-12  300 d  -",
             ]
         );
+    }
+
+    #[test]
+    fn a_chain_that_ends_sooner_leaves_the_time_to_its_end() {
+        let mut view = issued("a.example", 60);
+        view.chain_end = Some(ChainEnd {
+            subject: "CN=Short CA".to_owned(),
+            not_after: NOW + 4 * DAY,
+        });
+        view.findings = vec![FindingView {
+            state: "expiring".to_owned(),
+            severity: Severity::Error,
+            message: "ends".to_owned(),
+        }];
+        let line = plain(&[view], None).remove(1);
+        assert!(line.contains("expiring  2025-09-19  4 d"), "{line}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::{SERVER, configured, refused};
-use crate::support::{Ca, KeyType, check, check_json, snigate};
+use crate::support::{Ca, KeyType, Pair, check, check_json, snigate};
 
 #[test]
 fn certificates_by_acme_are_judged_without_asking_the_ca() {
@@ -215,4 +215,58 @@ fn a_directory_that_yields_nothing_is_told() {
     ] {
         assert!(told[0].contains(part), "{part}: {told:?}");
     }
+}
+
+#[test]
+fn ends_that_are_near_are_warned_of() {
+    let (root, ca) = (Ca::new("Root"), Ca::new("Other"));
+    let short = root.intermediate("Short CA");
+    let pair = short.leaf(&["chain.example"]).make();
+    let own = String::from_utf8(pair.certificate.to_pem().expect("PEM")).expect("text");
+    let chain = Pair {
+        chain: own + &short.again_by(&root, 4),
+        ..pair
+    };
+    let (dir, path) = configured(&format!(
+        "{SERVER}certificates: [{{ directory: certs }}]\n\
+         sites: [{{ hosts: [long.example], routes: [{{ respond: {{}} }}] }}]\n"
+    ));
+    let certs = dir.path().join("certs");
+    fs::create_dir(&certs).expect("created");
+    chain.write(&certs, "chain.example");
+    ca.leaf(&["long.example"])
+        .make()
+        .write(&certs, "long.example");
+    ca.leaf(&["soon.example"])
+        .valid(-80, 10)
+        .make()
+        .write(&certs, "soon.example");
+    let printed = check(&path);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    let lines: Vec<&str> = printed.stderr.lines().collect();
+    let about = |name: &str| {
+        let mut lines = lines.iter().filter(|line| line.contains(name));
+        lines
+            .next()
+            .unwrap_or_else(|| panic!("{name}: {printed:?}"))
+    };
+    let chain = about("chain.example.pem");
+    assert!(chain.contains("intermediate certificate"), "{chain}");
+    assert!(chain.contains("Short CA) that expires at"), "{chain}");
+    let soon = about("soon.example.pem");
+    assert!(soon.contains("the certificate expires at"), "{soon}");
+    assert_eq!(
+        lines
+            .iter()
+            .filter(|line| line.contains("long.example"))
+            .count(),
+        0
+    );
+
+    let config = fs::read_to_string(&path).expect("readable");
+    let later = "validity: { warn_before: 5d }\n";
+    fs::write(&path, format!("{config}{later}")).expect("written");
+    let printed = check(&path);
+    assert!(printed.stderr.contains("chain.example.pem"), "{printed:?}");
+    assert!(!printed.stderr.contains("soon.example"), "{printed:?}");
 }

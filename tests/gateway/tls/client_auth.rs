@@ -6,9 +6,7 @@ mod upstream;
 use std::fs;
 use std::net::SocketAddr;
 
-use openssl::pkey::PKey;
 use openssl::ssl::SslVersion;
-use openssl::x509::X509;
 
 use super::metric_sum;
 use crate::support::{Ca, Gateway, Pair, TlsClient, revocation_list, wait_for};
