@@ -6,7 +6,7 @@
 mod http2;
 mod probe;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +70,8 @@ pub async fn health_loop(
 struct Watchdog {
     /// By the address of the endpoint in memory.
     watches: HashMap<usize, Watch>,
+    /// The addresses that were reported as unhealthy, each with the name of its upstream.
+    reported: HashSet<Server>,
     /// The number of the last look at the table of sites.
     look: u64,
     slots: Slots,
@@ -79,6 +81,9 @@ struct Watchdog {
     metrics: Metrics,
     events: EventBus,
 }
+
+/// An upstream and an address of its servers, by their names.
+type Server = (Arc<str>, Box<str>);
 
 /// What the loop knows of one address of a server.
 struct Watch {
@@ -112,6 +117,7 @@ impl Watchdog {
     fn new(metrics: Metrics, events: EventBus) -> Self {
         Self {
             watches: HashMap::new(),
+            reported: HashSet::new(),
             look: 0,
             slots: Slots::default(),
             has_held_back: false,
@@ -204,6 +210,28 @@ impl Watchdog {
             for watch in self.watches.values() {
                 watch.show(&self.metrics);
             }
+            self.report_gone();
+        }
+    }
+
+    /// Reports that addresses are over that were unhealthy and are no longer checked. Nothing else
+    /// would ever say so.
+    fn report_gone(&mut self) {
+        if self.reported.is_empty() {
+            return;
+        }
+        let there: HashSet<Server> = self.watches.values().map(Watch::server).collect();
+        for (upstream, server) in self.reported.extract_if(|server| !there.contains(server)) {
+            let message = format!(
+                "the server {server} of the upstream {upstream} is no longer checked: it, or its \
+                 health check, is no longer configured"
+            );
+            let (kind, severity) = (EventKind::UpstreamUp, Severity::Info);
+            self.events.emit(Event {
+                upstream: Some(upstream),
+                server: Some(server),
+                ..Event::new(SystemClock.now(), kind, severity, "", message)
+            });
         }
     }
 
@@ -223,7 +251,14 @@ impl Watchdog {
                 watch.pool.begin_warm_up(&watch.endpoint);
             }
             watch.show(&self.metrics);
+            match is_down {
+                true => drop(self.reported.insert(watch.server())),
+                false => drop(self.reported.remove(&watch.server())),
+            }
             self.events.emit(watch.event(finished.result.err()));
+        } else if is_good && !is_down && self.reported.remove(&watch.server()) {
+            // Its upstream has changed since: what is new begins as healthy.
+            self.events.emit(watch.event(None));
         }
         Some(watch.due)
     }
@@ -279,6 +314,10 @@ impl Watch {
             contradictions: 0,
             look: 0,
         }
+    }
+
+    fn server(&self) -> Server {
+        (Arc::clone(self.pool.name()), self.endpoint.text.clone())
     }
 
     fn show(&self, metrics: &Metrics) {

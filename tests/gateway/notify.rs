@@ -3,6 +3,7 @@
 mod digest;
 mod exec;
 mod restart;
+mod troubles;
 mod webhook;
 
 use serde_json::Value;
