@@ -5,6 +5,7 @@
 
 mod kinds;
 mod sink;
+mod survey;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,6 +19,8 @@ use crate::lock::MutexExt;
 
 pub use self::kinds::KindSet;
 pub use self::sink::EventSink;
+pub use self::survey::Survey;
+use self::survey::Surveys;
 
 /// How many events are kept for late subscribers.
 const KEPT: usize = 1000;
@@ -254,6 +257,7 @@ struct Shared {
     kept: Mutex<VecDeque<Arc<Event>>>,
     sender: broadcast::Sender<Arc<Event>>,
     sinks: Mutex<Vec<Weak<sink::Shared>>>,
+    surveys: Arc<Surveys>,
 }
 
 impl Default for EventBus {
@@ -262,6 +266,7 @@ impl Default for EventBus {
             kept: Mutex::default(),
             sender: broadcast::Sender::new(BEHIND),
             sinks: Mutex::default(),
+            surveys: Arc::default(),
         }))
     }
 }
@@ -291,9 +296,18 @@ impl EventBus {
 
     /// Collects the events of these kinds from now on, for a reader that may be slow.
     pub fn open_sink(&self, kinds: KindSet) -> EventSink {
-        let sink = EventSink::new(kinds);
+        let sink = EventSink::new(kinds, Arc::clone(&self.0.surveys));
         self.0.sinks.lock_unpoisoned().push(sink.downgrade());
         sink
+    }
+
+    /// Notes that a survey is complete: what it has found has been emitted.
+    pub fn complete(&self, survey: Survey) {
+        if self.0.surveys.complete(survey) {
+            let sinks = self.0.sinks.lock_unpoisoned();
+            let sinks = sinks.iter().filter_map(Weak::upgrade);
+            sinks.for_each(|sink| sink.wake());
+        }
     }
 
     /// The last events, oldest first.

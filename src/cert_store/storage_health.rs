@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::clock::{Clock, UnixTime};
-use crate::event::{Event, EventBus, EventKind, Severity};
+use crate::event::{Event, EventBus, EventKind, Severity, Survey};
 use crate::storage::StorageError;
 
 /// After how long a storage that could not be read is read again.
@@ -67,6 +67,9 @@ impl StorageHealth {
         if before == of as u8 {
             let message = "the storage works again".to_owned();
             self.emit_event(EventKind::StorageRecovered, Severity::Info, message);
+        }
+        if matches!(of, Use::Writing) {
+            self.events.complete(Survey::Storage);
         }
     }
 

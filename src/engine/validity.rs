@@ -15,7 +15,7 @@ use std::time::Duration;
 use self::pass::Pass;
 use self::watch::{News, Watch};
 use super::{Engine, LoadPhase, blocking};
-use crate::event::Event;
+use crate::event::{Event, Survey};
 use crate::shutdown::{ShutdownWatch, requested};
 
 /// How often certificates are checked if the life of one is counted in minutes.
@@ -52,6 +52,7 @@ pub(super) async fn run(engine: Arc<Engine>) {
         if !emit(&engine, Arc::new(pass), news, &mut stopping).await {
             return;
         }
+        engine.events().complete(Survey::Certificates);
         let every = engine.publication.check_every();
         // Often enough for the certificate with the shortest life.
         let pause = shortest.map_or(every, |life| every.min(life / 20).max(OFTEN.min(every)));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::Notify;
 
-use super::{Event, KindSet, Severity};
+use super::{Event, KindSet, Severity, Survey, Surveys};
 use crate::lock::MutexExt as _;
 
 /// How many events wait at most: more than a gateway with very many certificates emits in the time
@@ -21,6 +21,7 @@ pub struct EventSink(Arc<Shared>);
 pub(super) struct Shared {
     waiting: Mutex<Waiting>,
     arrived: Notify,
+    surveys: Arc<Surveys>,
 }
 
 struct Waiting {
@@ -32,7 +33,7 @@ struct Waiting {
 }
 
 impl EventSink {
-    pub(super) fn new(kinds: KindSet) -> Self {
+    pub(super) fn new(kinds: KindSet, surveys: Arc<Surveys>) -> Self {
         Self(Arc::new(Shared {
             waiting: Mutex::new(Waiting {
                 kinds,
@@ -41,6 +42,7 @@ impl EventSink {
                 lost: 0,
             }),
             arrived: Notify::new(),
+            surveys,
         }))
     }
 
@@ -65,13 +67,23 @@ impl EventSink {
         (events.into_iter().map(|(_, event)| event).collect(), lost)
     }
 
-    /// Waits until there may be something to take.
+    /// Returns true if a survey is complete. What it has found can be taken then.
+    pub fn is_complete(&self, survey: Survey) -> bool {
+        self.0.surveys.is_complete(survey)
+    }
+
+    /// Waits until there may be something to take, or a survey is complete.
     pub async fn wait(&self) {
         self.0.arrived.notified().await;
     }
 }
 
 impl Shared {
+    /// Has the reader look again.
+    pub(super) fn wake(&self) {
+        self.arrived.notify_one();
+    }
+
     pub(super) fn push(&self, event: &Arc<Event>) {
         let mut waiting = self.waiting.lock_unpoisoned();
         if !waiting.kinds.contains(event.kind) {

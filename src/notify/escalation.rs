@@ -3,24 +3,17 @@
 //!
 //! The time is an argument, and nothing here reads or writes: the outbox keeps the troubles.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod lasting;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::trouble::{self, Ended};
+use self::lasting::Trouble;
+use super::trouble::{self, Confirmation, Ended};
 use super::{Entry, EntryState};
 use crate::clock::UnixTime;
-use crate::event::{Event, EventKind, Severity};
-
-/// The longest time between two reports.
-const LONGEST_GAP: Duration = Duration::from_secs(24 * 3600);
-
-/// How long after its last event a trouble is forgotten, in case its end is never reported.
-const FORGOTTEN: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// How long after a start a trouble is emitted again that lasts silently.
-const CONFIRMED: Duration = Duration::from_secs(120);
+use crate::event::{Event, Severity, Survey};
 
 /// How many troubles are known at most.
 const MAX_TROUBLES: usize = 20_000;
@@ -28,34 +21,24 @@ const MAX_TROUBLES: usize = 20_000;
 /// From which report on the severity of a trouble that lasts is raised by one.
 const RAISED_AFTER: u32 = 3;
 
-/// A trouble that lasts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Trouble {
-    /// The last event about it.
-    event: Event,
-    since: UnixTime,
-    /// When it was last emitted.
-    seen: UnixTime,
-    /// The severity that was reported last.
-    severity: Severity,
-    /// When it was last reported; `None` if that came to nothing.
-    reported: Option<UnixTime>,
-    /// How many times it was reported.
-    reports: u32,
-    /// Whether the recipient may know of it, and so wants to know its end.
-    is_known: bool,
-    /// When it is taken to be over, unless an event says otherwise: an earlier process has reported
-    /// it, and the one that runs now may begin without it.
-    #[serde(skip)]
-    unconfirmed_until: Option<UnixTime>,
-}
-
 /// The troubles that last.
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
     troubles: BTreeMap<String, Trouble>,
     /// The keys of those that have changed since they were last saved.
     changed: BTreeSet<String>,
+    /// The keys of those that an earlier process has reported, and this one has not found yet. They
+    /// may be over.
+    unconfirmed: BTreeSet<String>,
+}
+
+/// How far this process has come with what it finds after its start.
+pub(super) struct Progress<'a> {
+    /// How long it has been running, by a clock that nobody sets.
+    pub(super) uptime: Duration,
+    pub(super) is_complete: &'a dyn Fn(Survey) -> bool,
+    /// How long the health checks of each upstream need to find that a server is down.
+    pub(super) checks: &'a HashMap<Arc<str>, Duration>,
 }
 
 /// What an event leads to.
@@ -92,10 +75,20 @@ impl Troubles {
                 reaction.over.push(key);
             }
         }
+        let key = trouble::key(event);
         if !is_wanted {
+            let lesser = key.filter(|key| {
+                let one = self.troubles.get(key);
+                one.is_some_and(|one| one.is_more_than(event))
+            });
+            if let Some(key) = lesser {
+                let event = at_end(event, "it is no longer as grave", now);
+                reaction.entries.extend(self.end(&key, &event).flatten());
+                reaction.over.push(key);
+            }
             return reaction;
         }
-        match trouble::key(event) {
+        match key {
             Some(key) => reaction
                 .entries
                 .extend(self.report(key, event, repeat, now)),
@@ -116,28 +109,50 @@ impl Troubles {
     /// limits.
     pub(super) fn pass_time(&mut self, repeat: Option<Duration>, now: UnixTime) -> Reaction {
         let mut reaction = Reaction::default();
-        let due: Vec<String> = self
-            .troubles
-            .iter()
-            .filter(|(key, one)| one.next_step(key, repeat).is_some_and(|at| at <= now))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let mut due = Vec::new();
+        for (key, one) in &mut self.troubles {
+            one.set_back(now);
+            let is_confirmed = !self.unconfirmed.contains(key);
+            let step = one.next_step(key, is_confirmed, repeat);
+            if step.is_some_and(|at| at <= now) {
+                due.push(key.clone());
+            }
+        }
         for key in due {
             let Some(one) = self.troubles.get(&key) else {
                 continue;
             };
-            if one.seen + FORGOTTEN <= now {
+            if one.is_forgotten(&key, now) {
                 self.remove(&key);
                 reaction.over.push(key);
-            } else if let Some(why) = one.over_by(now) {
-                let mut event = one.event.clone();
-                (event.at, event.severity) = (now, Severity::Info);
-                event.message = format!("{why}: {}", event.message);
-                reaction.entries.extend(self.end(&key, &event).flatten());
-                reaction.over.push(key);
+            } else if one.limit_end().is_some_and(|end| end <= now) {
+                self.end_by_time(key, "the limit has ended", now, &mut reaction);
             } else {
                 reaction.entries.extend(self.add_report(&key, now));
             }
+        }
+        reaction
+    }
+
+    /// Ends what an earlier process has reported, and this one would have found by now.
+    pub(super) fn end_unconfirmed(&mut self, progress: &Progress<'_>, now: UnixTime) -> Reaction {
+        let mut reaction = Reaction::default();
+        if self.unconfirmed.is_empty() {
+            return reaction;
+        }
+        let over: Vec<String> = self
+            .unconfirmed
+            .iter()
+            .filter(|key| {
+                let one = self.troubles.get(*key);
+                one.is_none_or(|one| !may_last(key, &one.event, progress))
+            })
+            .cloned()
+            .collect();
+        let why = "not found again since the gateway was restarted";
+        for key in over {
+            self.unconfirmed.remove(&key);
+            self.end_by_time(key, why, now, &mut reaction);
         }
         reaction
     }
@@ -146,11 +161,14 @@ impl Troubles {
     pub(super) fn next_step(&self, repeat: Option<Duration>) -> Option<UnixTime> {
         let troubles = self.troubles.iter();
         troubles
-            .filter_map(|(key, one)| one.next_step(key, repeat))
+            .filter_map(|(key, one)| {
+                let is_confirmed = !self.unconfirmed.contains(key);
+                one.next_step(key, is_confirmed, repeat)
+            })
             .min()
     }
 
-    /// A report was not kept until it could be sent: the next event leads to another.
+    /// A report was not kept until it could be sent: the next event leads to another, or time does.
     pub(super) fn take_back(&mut self, key: &str) {
         if let Some(one) = self.troubles.get_mut(key) {
             one.reported = None;
@@ -167,27 +185,26 @@ impl Troubles {
         }
     }
 
-    /// Ends troubles of upstreams that are no longer configured. Nobody wants to know.
-    pub(super) fn retain_upstreams(&mut self, is_configured: impl Fn(&str) -> bool) -> Vec<String> {
-        let gone: Vec<String> = self
-            .troubles
-            .iter()
-            .filter(|(_, one)| {
-                let upstream = one.event.upstream.as_deref();
-                upstream.is_some_and(|upstream| !is_configured(upstream))
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in &gone {
+    /// Forgets troubles that the recipient no longer wants to know of. Returns their keys.
+    pub(super) fn retain(&mut self, is_wanted: impl Fn(&Event) -> bool) -> Vec<String> {
+        let troubles = self.troubles.iter();
+        let unwanted = troubles.filter(|(_, one)| !is_wanted(&one.event));
+        let unwanted: Vec<String> = unwanted.map(|(key, _)| key.clone()).collect();
+        for key in &unwanted {
             self.remove(key);
         }
-        gone
+        unwanted
     }
 
     /// Adds what an earlier process knew, unless more is known already.
-    pub(super) fn restore(&mut self, key: String, mut trouble: Trouble, now: UnixTime) {
-        trouble.unconfirmed_until = trouble::is_found_again(&key).then(|| now + CONFIRMED);
-        self.troubles.entry(key).or_insert(trouble);
+    pub(super) fn restore(&mut self, key: String, trouble: Trouble) {
+        if self.troubles.contains_key(&key) {
+            return;
+        }
+        if trouble::confirmation(&key) != Confirmation::Emission {
+            self.unconfirmed.insert(key.clone());
+        }
+        self.troubles.insert(key, trouble);
     }
 
     /// All troubles by their keys.
@@ -217,7 +234,18 @@ impl Troubles {
         }))
     }
 
+    /// Ends a trouble because of what has, or has not, happened by now.
+    fn end_by_time(&mut self, key: String, why: &str, now: UnixTime, reaction: &mut Reaction) {
+        let Some(one) = self.troubles.get(&key) else {
+            return;
+        };
+        let event = at_end(&one.event, why, now);
+        reaction.entries.extend(self.end(&key, &event).flatten());
+        reaction.over.push(key);
+    }
+
     fn remove(&mut self, key: &str) -> Option<Trouble> {
+        self.unconfirmed.remove(key);
         let one = self.troubles.remove(key)?;
         self.changed.insert(key.to_owned());
         Some(one)
@@ -232,9 +260,12 @@ impl Troubles {
         now: UnixTime,
     ) -> Option<Entry> {
         self.changed.insert(key.clone());
+        self.unconfirmed.remove(&key);
         if !self.troubles.contains_key(&key) && self.troubles.len() >= MAX_TROUBLES {
-            let first = self.troubles.keys().next().cloned();
-            first.and_then(|first| self.remove(&first));
+            let troubles = self.troubles.iter();
+            let least = troubles.min_by_key(|(_, one)| (one.severity, one.seen));
+            let least = least.map(|(key, _)| key.clone());
+            least.and_then(|least| self.remove(&least));
         }
         let one = self.troubles.entry(key.clone()).or_insert_with(|| Trouble {
             event: event.clone(),
@@ -244,9 +275,8 @@ impl Troubles {
             reported: None,
             reports: 0,
             is_known: false,
-            unconfirmed_until: None,
         });
-        one.unconfirmed_until = None;
+        one.set_back(now);
         one.event = event.clone();
         one.seen = now;
         let is_graver = event.severity > one.severity;
@@ -284,41 +314,30 @@ impl Troubles {
     }
 }
 
-impl Trouble {
-    /// The time from the last report to the next one.
-    fn gap(&self, repeat: Option<Duration>) -> Option<Duration> {
-        let doublings = self.reports.saturating_sub(1).min(16);
-        Some((repeat? * (1 << doublings)).min(LONGEST_GAP))
+/// An event that ends the trouble of another one.
+fn at_end(event: &Event, why: &str, now: UnixTime) -> Event {
+    Event {
+        at: now,
+        severity: Severity::Info,
+        message: format!("{why}: {}", event.message),
+        ..event.clone()
     }
+}
 
-    /// When a limit of a CA ends by itself.
-    fn limit_end(&self) -> Option<UnixTime> {
-        let is_limit = self.event.kind == EventKind::CaLimited;
-        self.event.next.filter(|_| is_limit)
-    }
-
-    /// Why it is over by this time, if it is.
-    fn over_by(&self, now: UnixTime) -> Option<&'static str> {
-        if self.limit_end().is_some_and(|end| end <= now) {
-            Some("the limit has ended")
-        } else if self.unconfirmed_until.is_some_and(|until| until <= now) {
-            Some("not found again since the gateway was restarted")
-        } else {
-            None
+/// Returns true if a trouble that an earlier process has reported may last, though this one has not
+/// found it yet.
+fn may_last(key: &str, event: &Event, progress: &Progress<'_>) -> bool {
+    match trouble::confirmation(key) {
+        Confirmation::Emission => true,
+        Confirmation::Survey(survey) => {
+            !(progress.is_complete)(survey) && progress.uptime < trouble::DAY
         }
-    }
-
-    /// When time alone leads to something.
-    fn next_step(&self, key: &str, repeat: Option<Duration>) -> Option<UnixTime> {
-        let again = match self.reported {
-            Some(at) if trouble::is_silent(key) => self.gap(repeat).map(|gap| at + gap),
-            _ => None,
-        };
-        let forgotten = Some(self.seen + FORGOTTEN);
-        [again, self.limit_end(), self.unconfirmed_until, forgotten]
-            .into_iter()
-            .flatten()
-            .min()
+        Confirmation::Within(time) => progress.uptime < time,
+        Confirmation::HealthChecks => {
+            let needed = event.upstream.as_ref();
+            let needed = needed.and_then(|upstream| progress.checks.get(upstream));
+            needed.is_some_and(|needed| progress.uptime < *needed)
+        }
     }
 }
 

@@ -13,12 +13,19 @@ const STEPS: [EventKind; 4] = [
     EventKind::CertificateDropped,
 ];
 
-/// The kinds of events that concern a hook: those that it wants, and those that end their troubles.
+/// The kinds of events that concern a hook: those that it wants, and those that end their troubles or
+/// report them in another degree.
 pub(super) fn kinds(hook: &Hook) -> KindSet {
     let all = EventKind::ALL.iter().copied();
     let wanted = all.filter(|kind| hook.on.contains(*kind));
     wanted
-        .flat_map(|kind| trouble::enders(kind).into_iter().chain([kind]))
+        .flat_map(|kind| {
+            let others = trouble::degrees(kind).iter().copied();
+            trouble::enders(kind)
+                .into_iter()
+                .chain(others)
+                .chain([kind])
+        })
         .collect()
 }
 

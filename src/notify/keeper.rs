@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::journal::Journal;
 use super::outbox::Outbox;
 use super::spool::Spool;
-use crate::clock::UnixTime;
 
 /// How long after a failure the next attempt is made.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -54,14 +53,14 @@ impl Keeper {
 
     /// Keeps what has changed in an outbox. At the first time, adds to it what an earlier process has
     /// kept.
-    pub(super) async fn keep(&mut self, outbox: &mut Outbox, now: UnixTime) {
+    pub(super) async fn keep(&mut self, outbox: &mut Outbox) {
         let Some(spool) = self.spool.clone() else {
             return;
         };
         if self.retry_at.is_some_and(|at| at > Instant::now()) {
             return;
         }
-        let result = self.try_keep(&spool, outbox, now).await;
+        let result = self.try_keep(&spool, outbox).await;
         self.retry_at = match &result {
             Ok(()) => None,
             Err(_) => {
@@ -82,16 +81,11 @@ impl Keeper {
         let _ = tokio::task::spawn_blocking(move || spool.delete(&id)).await;
     }
 
-    async fn try_keep(
-        &mut self,
-        spool: &Arc<Spool>,
-        outbox: &mut Outbox,
-        now: UnixTime,
-    ) -> io::Result<()> {
+    async fn try_keep(&mut self, spool: &Arc<Spool>, outbox: &mut Outbox) -> io::Result<()> {
         if !self.is_loaded {
             let (spool, id) = (Arc::clone(spool), Arc::clone(&self.id));
             let kept = blocking(move || spool.load(&id)).await?;
-            outbox.restore(kept, now);
+            outbox.restore(kept);
             self.is_loaded = true;
         }
         let journal = self.journal.take().filter(|journal| !journal.is_long());

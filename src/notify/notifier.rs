@@ -27,6 +27,9 @@ use crate::shutdown::{ShutdownWatch, requested};
 /// How long a test waits for a recipient.
 const TEST_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How much longer than their time health checks may take after a start, since many are made at once.
+const SLACK: Duration = Duration::from_secs(120);
+
 /// What a [`Notifier`] is made of.
 pub struct NotifierSetup<'a> {
     pub events: EventBus,
@@ -90,13 +93,18 @@ impl Notifier {
 
     /// Notifies the recipients of this configuration from now on. Those that stay lose nothing.
     pub fn apply(&self, config: &Config) {
-        let upstreams: Arc<[Arc<str>]> = config.upstreams.keys().cloned().collect();
+        let checked = config.upstreams.iter();
+        let checked = checked.filter_map(|(name, upstream)| {
+            let needed = upstream.health.as_ref()?.time_to_find_down();
+            Some((Arc::clone(name), needed.saturating_add(SLACK)))
+        });
+        let checks = Arc::new(checked.collect());
         let mut running = self.running.lock_unpoisoned();
         let mut before = std::mem::take(&mut *running);
         for hook in &config.events {
             let config = HookConfig {
                 hook: Arc::clone(hook),
-                upstreams: Arc::clone(&upstreams),
+                checks: Arc::clone(&checks),
             };
             let same = before.iter().position(|one| one.id == hook.id);
             running.push(match same {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::escalation::{Reaction, Troubles};
+use super::escalation::{Progress, Reaction, Troubles};
 use super::{Entry, EntryState, Notification};
 use crate::clock::UnixTime;
 use crate::event::{Event, Severity};
@@ -65,7 +65,9 @@ impl Outbox {
     ) -> u64 {
         let reaction = self.troubles.observe(event, is_wanted, repeat, now);
         let lost = self.react(reaction);
-        self.update_waiting(event);
+        if is_wanted {
+            self.update_waiting(event);
+        }
         lost
     }
 
@@ -76,14 +78,21 @@ impl Outbox {
         self.react(reaction)
     }
 
+    /// Ends what an earlier process has reported, see [`Troubles::end_unconfirmed`]. Returns how many
+    /// entries were lost.
+    pub(super) fn end_unconfirmed(&mut self, progress: &Progress<'_>, now: UnixTime) -> u64 {
+        let reaction = self.troubles.end_unconfirmed(progress, now);
+        self.react(reaction)
+    }
+
     /// When [`Self::pass_time`] has something to do next.
     pub(super) fn next_step(&self, repeat: Option<Duration>) -> Option<UnixTime> {
         self.troubles.next_step(repeat)
     }
 
-    /// Forgets troubles of upstreams that are no longer configured.
-    pub(super) fn retain_upstreams(&mut self, is_configured: impl Fn(&str) -> bool) {
-        for key in self.troubles.retain_upstreams(is_configured) {
+    /// Forgets troubles that the recipient no longer wants to know of, and what waits about them.
+    pub(super) fn retain(&mut self, is_wanted: impl Fn(&Event) -> bool) {
+        for key in self.troubles.retain(is_wanted) {
             self.drop_waiting(&key);
         }
     }
@@ -111,7 +120,8 @@ impl Outbox {
     }
 
     /// Composes the next notification from what waits, unless there is one: from all of it, or with
-    /// `is_single` from the entry that came first.
+    /// `is_single` from the entry that came first. Ends of troubles for which there is no room wait
+    /// for the next one: the recipient would take the troubles to last.
     pub(super) fn compose(
         &mut self,
         (gateway, now): (&str, UnixTime),
@@ -131,7 +141,13 @@ impl Outbox {
         // The order of arrival remains among equals.
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.event.severity));
         let cut = entries.split_off(max_entries.max(1).min(entries.len()));
-        let omitted = cut.len() as u64 + std::mem::take(&mut self.omitted);
+        let mut omitted = std::mem::take(&mut self.omitted);
+        for entry in cut {
+            match entry.state {
+                EntryState::Recovered => self.insert(entry),
+                EntryState::Happened | EntryState::Ongoing => omitted += 1,
+            }
+        }
         self.is_omitted_changed = true;
         for key in entries.iter().filter_map(|entry| entry.trouble.as_deref()) {
             self.troubles.set_known(key, true);
@@ -211,7 +227,7 @@ impl Outbox {
 
     /// Adds what an earlier process has kept, before what is there already. What cannot be understood
     /// is left out.
-    pub(super) fn restore(&mut self, kept: BTreeMap<String, Value>, now: UnixTime) {
+    pub(super) fn restore(&mut self, kept: BTreeMap<String, Value>) {
         let mut entries: Vec<Entry> = Vec::new();
         for (key, value) in kept {
             if key == CURRENT {
@@ -226,7 +242,7 @@ impl Outbox {
                 self.omitted = self.omitted.saturating_add(value.as_u64().unwrap_or(0));
             } else if let Some(key) = key.strip_prefix("t/") {
                 if let Ok(trouble) = serde_json::from_value(value) {
-                    self.troubles.restore(key.to_owned(), trouble, now);
+                    self.troubles.restore(key.to_owned(), trouble);
                 }
             } else if key.starts_with("p/") {
                 entries.extend(serde_json::from_value::<Entry>(value));
@@ -258,19 +274,11 @@ impl Outbox {
                 self.troubles.set_known(key, true);
             }
         }
-        let octets = serde_json::to_vec(&entry).map_or(0, |json| json.len());
-        let number = self.arrived;
-        self.arrived += 1;
-        if let Some(key) = &entry.trouble {
-            self.by_trouble.insert(key.clone(), number);
-        }
-        self.octets += octets;
-        self.waiting.insert(number, Waiting { entry, octets });
-        self.changed.insert(number);
+        self.insert(entry);
         let mut lost = 0;
         while self.waiting.len() > MAX_WAITING || self.octets > MAX_OCTETS {
             let waiting = self.waiting.iter();
-            let least = waiting.min_by_key(|(number, one)| (one.entry.event.severity, **number));
+            let least = waiting.min_by_key(|(number, one)| (weight(&one.entry), **number));
             let Some(number) = least.map(|(number, _)| *number) else {
                 break;
             };
@@ -284,6 +292,19 @@ impl Outbox {
         lost
     }
 
+    /// Has an entry wait after all others.
+    fn insert(&mut self, entry: Entry) {
+        let octets = serde_json::to_vec(&entry).map_or(0, |json| json.len());
+        let number = self.arrived;
+        self.arrived += 1;
+        if let Some(key) = &entry.trouble {
+            self.by_trouble.insert(key.clone(), number);
+        }
+        self.octets += octets;
+        self.waiting.insert(number, Waiting { entry, octets });
+        self.changed.insert(number);
+    }
+
     /// What waits to be reported about a trouble becomes what was emitted last.
     fn update_waiting(&mut self, event: &Event) {
         let key = super::trouble::key(event);
@@ -292,7 +313,8 @@ impl Outbox {
         let Some(one) = self.waiting.get_mut(&number) else {
             return;
         };
-        if one.entry.event != *event && one.entry.event.severity <= event.severity {
+        let is_end = one.entry.state == EntryState::Recovered;
+        if !is_end && one.entry.event != *event && one.entry.event.severity <= event.severity {
             one.entry.event = event.clone();
             let octets = serde_json::to_vec(&one.entry).map_or(0, |json| json.len());
             self.octets = self.octets - one.octets + octets;
@@ -315,6 +337,15 @@ impl Outbox {
         }
         self.changed.insert(number);
         Some(entry)
+    }
+}
+
+/// How late an entry makes room. The end of a trouble is as important as an error: without it, an
+/// alert that was raised for the trouble stays open.
+fn weight(entry: &Entry) -> Severity {
+    match entry.state {
+        EntryState::Recovered => Severity::Error,
+        EntryState::Happened | EntryState::Ongoing => entry.event.severity,
     }
 }
 

@@ -21,7 +21,6 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::journal::{self, Journal};
 use super::outbox::Outbox;
-use crate::clock::UnixTime;
 use crate::lock::MutexExt as _;
 use crate::printable::Printable as _;
 
@@ -115,7 +114,7 @@ impl Spool {
             let id = path.file_stem().and_then(|stem| stem.to_str());
             if is_journal && id.is_some_and(|id| !is_wanted(id)) {
                 let mut outbox = Outbox::default();
-                outbox.restore(journal::load(&path).unwrap_or_default(), UnixTime::MIN);
+                outbox.restore(journal::load(&path).unwrap_or_default());
                 lost += outbox.depth();
                 let _ = fs::remove_file(&path);
             }

@@ -3,7 +3,15 @@
 //! A trouble has a key: the same for all events about it, whatever their kind. `validity/a.example` is
 //! that of a certificate that expires soon and of one that has expired.
 
-use crate::event::{Event, EventKind, Severity};
+use std::time::Duration;
+
+use crate::event::{Event, EventKind, Severity, Survey};
+
+/// How long after a start it is clear that a configuration is in use again.
+const CONFIRMED: Duration = Duration::from_secs(120);
+
+/// How long after a start a trouble is kept at most that has not been found again.
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Kinds of events that report that a certificate was issued.
 const ISSUED: [EventKind; 2] = [
@@ -11,8 +19,16 @@ const ISSUED: [EventKind; 2] = [
     EventKind::CertificateRenewed,
 ];
 
-/// Troubles of a certificate that end with another one.
-const ENDED_BY_ISSUANCE: [&str; 4] = ["issuance", "overdue", "validity", "revoked"];
+/// Troubles of a certificate that end with another one. The others end when all certificates that
+/// are served have been checked: another one of the same name may still be in trouble.
+const ENDED_BY_ISSUANCE: [&str; 2] = ["issuance", "revoked"];
+
+/// Kinds of events that report the same trouble in different degrees.
+const VALIDITY: [EventKind; 3] = [
+    EventKind::CertificateExpiring,
+    EventKind::CertificateExpired,
+    EventKind::CertificateNotYetValid,
+];
 
 /// The key of the trouble that an event reports; `None` if it reports none.
 pub(super) fn key(event: &Event) -> Option<String> {
@@ -34,7 +50,8 @@ pub(super) fn key(event: &Event) -> Option<String> {
             let issuer = event.issuer.as_deref().unwrap_or_default();
             format!("ca_limited/{issuer}/{domain}")
         }
-        EventKind::StorageFailed => format!("storage/{domain}"),
+        // Otherwise it is about one value, and over at once.
+        EventKind::StorageFailed if event.severity == Severity::Critical => "storage/".to_owned(),
         EventKind::UpstreamDown => upstream(event),
         EventKind::ConfigRejected => "config/".to_owned(),
         EventKind::CertificateLoaded
@@ -44,6 +61,7 @@ pub(super) fn key(event: &Event) -> Option<String> {
         | EventKind::CertificateObtained
         | EventKind::CertificateRenewed
         | EventKind::CertificateDropped
+        | EventKind::StorageFailed
         | EventKind::StorageRecovered
         | EventKind::UpstreamUp
         | EventKind::CertificateRecovered
@@ -53,14 +71,16 @@ pub(super) fn key(event: &Event) -> Option<String> {
     })
 }
 
-/// The key of what is wrong with a served certificate, by the reason that the event and its end have
-/// in common.
+/// The key of what is wrong with a certificate, by the reason that the event and its end have in
+/// common.
 fn finding(event: &Event) -> String {
     let domain = &event.domain;
     match event.reason.as_deref().unwrap_or_default() {
         "validity" => format!("validity/{domain}"),
         "revoked" => format!("revoked/{domain}"),
         "renewal_overdue" => format!("overdue/{domain}"),
+        "issuance" => format!("issuance/{domain}"),
+        "validation" => format!("validation/{domain}"),
         reason => format!("flaw/{domain}/{reason}"),
     }
 }
@@ -102,16 +122,18 @@ pub(super) fn ended(event: &Event) -> Ended {
 /// The kinds of events that end a trouble reported by an event of this kind.
 pub(super) fn enders(kind: EventKind) -> Vec<EventKind> {
     let family: &[EventKind] = match kind {
-        EventKind::CertificateFailed | EventKind::CertificateVetoed => &ISSUED,
-        EventKind::CertificateRenewalOverdue
-        | EventKind::CertificateExpiring
-        | EventKind::CertificateExpired
-        | EventKind::CertificateNotYetValid
+        EventKind::CertificateFailed
+        | EventKind::CertificateVetoed
         | EventKind::CertificateRevoked => {
             let recovered = EventKind::CertificateRecovered;
             return ISSUED.into_iter().chain([recovered]).collect();
         }
-        EventKind::CertificateFlawed => &[EventKind::CertificateRecovered],
+        EventKind::CertificateRenewalOverdue
+        | EventKind::CertificateExpiring
+        | EventKind::CertificateExpired
+        | EventKind::CertificateNotYetValid
+        | EventKind::CertificateFlawed
+        | EventKind::ValidationExpiring => &[EventKind::CertificateRecovered],
         EventKind::StapleFailed => &[EventKind::StapleRecovered],
         EventKind::StorageFailed => &[EventKind::StorageRecovered],
         EventKind::UpstreamDown => &[EventKind::UpstreamUp],
@@ -121,20 +143,46 @@ pub(super) fn enders(kind: EventKind) -> Vec<EventKind> {
     family.to_vec()
 }
 
+/// The other kinds of events that report the same trouble in another degree.
+pub(super) fn degrees(kind: EventKind) -> &'static [EventKind] {
+    match VALIDITY.contains(&kind) {
+        true => &VALIDITY,
+        false => &[],
+    }
+}
+
 /// Returns true if a trouble with this key is emitted once and then lasts, so that the time alone
 /// leads to its next report. Others are emitted again and again while they last.
 pub(super) fn is_silent(key: &str) -> bool {
-    !["issuance/", "ca_limited/"]
-        .iter()
-        .any(|family| key.starts_with(family))
+    confirmation(key) != Confirmation::Emission
 }
 
-/// Returns true if a trouble with this key that lasts is emitted again soon after a restart.
-pub(super) fn is_found_again(key: &str) -> bool {
-    is_silent(key)
-        && !["staple/", "validation/"]
-            .iter()
-            .any(|family| key.starts_with(family))
+/// How it is known after a start that a trouble is over which was reported before it, and which no
+/// event has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Confirmation {
+    /// It is not known: the trouble is emitted again and again, some time.
+    Emission,
+    /// It has not been emitted when this is complete.
+    Survey(Survey),
+    /// It has not been emitted within this time.
+    Within(Duration),
+    /// It has not been emitted within the time that the health checks of its upstream need.
+    HealthChecks,
+}
+
+/// How it is known after a start that a trouble with this key is over.
+pub(super) fn confirmation(key: &str) -> Confirmation {
+    let (family, _) = key.split_once('/').unwrap_or((key, ""));
+    match family {
+        "issuance" | "ca_limited" | "validation" => Confirmation::Emission,
+        "validity" | "flaw" | "overdue" => Confirmation::Survey(Survey::Certificates),
+        "storage" => Confirmation::Survey(Survey::Storage),
+        "upstream" => Confirmation::HealthChecks,
+        // Responders and lists are asked one by one, and may not answer.
+        "revoked" | "staple" => Confirmation::Within(DAY),
+        _ => Confirmation::Within(CONFIRMED),
+    }
 }
 
 /// Returns true if the severity of a trouble with this key does not rise unless it is raised here.
@@ -165,6 +213,8 @@ mod tests {
                 EventKind::CertificateRenewalOverdue => Some("renewal_overdue"),
                 EventKind::CertificateRevoked => Some("revoked"),
                 EventKind::CertificateFlawed => None,
+                EventKind::CertificateFailed | EventKind::CertificateVetoed => Some("issuance"),
+                EventKind::ValidationExpiring => Some("validation"),
                 _ => Some("validity"),
             };
             for ender in EventKind::ALL {
@@ -199,8 +249,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_normal_is_no_trouble() {
+    fn what_is_normal_or_over_at_once_is_no_trouble() {
         let one = event(EventKind::CertificateFailed, Severity::Info, "a.test");
+        assert_eq!(key(&one), None);
+        // One value could not be stored: nothing will say that it is over.
+        let one = event(EventKind::StorageFailed, Severity::Error, "");
         assert_eq!(key(&one), None);
     }
 }

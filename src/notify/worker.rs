@@ -1,6 +1,7 @@
 //! The task of one recipient: collects its events, keeps them, composes notifications and has them
 //! delivered. It waits for no other recipient, and none waits for it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::escalation::Progress;
 use super::keeper::Keeper;
 use super::open::open_sender;
 use super::outbox::Outbox;
@@ -17,7 +19,7 @@ use super::spool::Spool;
 use super::{DeliveryError, Retry, Sender, backoff, filter};
 use crate::clock::Clock;
 use crate::config::model::Hook;
-use crate::event::EventSink;
+use crate::event::{EventSink, Survey};
 use crate::metrics::NotifyMetrics;
 use crate::shutdown::{ShutdownWatch, requested};
 
@@ -26,6 +28,9 @@ const LAST_DELIVERY: Duration = Duration::from_secs(2);
 
 /// The longest sleep, in case the clock is set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// What a start goes through.
+const SURVEYS: [Survey; 2] = [Survey::Certificates, Survey::Storage];
 
 /// What a worker shares with others.
 #[derive(Clone)]
@@ -38,11 +43,12 @@ pub(super) struct Shared {
     pub(super) gateway: Arc<str>,
 }
 
-/// The configuration of a hook, and the names of the upstreams that are configured with it.
+/// The configuration of a hook, and how long the health checks of each upstream that is configured
+/// with it need to find that a server is down.
 #[derive(Clone)]
 pub(super) struct HookConfig {
     pub(super) hook: Arc<Hook>,
-    pub(super) upstreams: Arc<[Arc<str>]>,
+    pub(super) checks: Arc<HashMap<Arc<str>, Duration>>,
 }
 
 /// The task of one recipient.
@@ -61,6 +67,7 @@ pub(super) struct Worker {
     retry_at: Option<Instant>,
     /// When what waits is composed.
     compose_at: Option<Instant>,
+    started: Instant,
 }
 
 impl Worker {
@@ -81,6 +88,7 @@ impl Worker {
             failures: 0,
             retry_at: None,
             compose_at: None,
+            started: Instant::now(),
         }
     }
 
@@ -128,19 +136,26 @@ impl Worker {
     }
 
     async fn keep(&mut self) {
-        let now = self.shared.clock.now();
-        self.keeper.keep(&mut self.outbox, now).await;
+        self.keeper.keep(&mut self.outbox).await;
     }
 
     /// Takes what has happened.
     fn collect(&mut self, hook: &Hook) {
         let now = self.shared.clock.now();
+        // What is complete by now has been emitted before, and is taken here.
+        let complete = SURVEYS.map(|survey| (survey, self.sink.is_complete(survey)));
         let (events, mut lost) = self.sink.take();
         self.outbox.count_lost(lost);
         for event in events {
             let is_wanted = filter::is_wanted(hook, &event);
             lost += self.outbox.observe(&event, is_wanted, hook.repeat, now);
         }
+        let progress = Progress {
+            uptime: self.started.elapsed(),
+            is_complete: &|survey| complete.contains(&(survey, true)),
+            checks: &self.config.borrow().checks.clone(),
+        };
+        lost += self.outbox.end_unconfirmed(&progress, now);
         lost += self.outbox.pass_time(hook.repeat, now);
         if lost > 0 {
             self.shared.metrics.count_dropped(&hook.name, lost);
@@ -263,10 +278,9 @@ impl Worker {
 
     /// Adopts a changed configuration.
     fn configure(&mut self, before: &Hook) -> Arc<Hook> {
-        let HookConfig { hook, upstreams } = self.config.borrow_and_update().clone();
+        let hook = Arc::clone(&self.config.borrow_and_update().hook);
         self.sink.set_kinds(filter::kinds(&hook));
-        self.outbox
-            .retain_upstreams(|name| upstreams.iter().any(|known| **known == *name));
+        self.outbox.retain(|event| filter::is_wanted(&hook, event));
         if before.name != hook.name {
             self.shared.metrics.forget(&before.name);
         }

@@ -145,6 +145,15 @@ pub struct HealthCheck {
     pub unhealthy: u32,
 }
 
+impl HealthCheck {
+    /// How long it takes at most until an address that fails from the start is known to be unhealthy.
+    pub fn time_to_find_down(&self) -> Duration {
+        // Each check may begin a tenth later than planned, and the first one is put off, too.
+        let one = self.every.mul_f64(1.1).saturating_add(self.timeout);
+        one.saturating_mul(self.unhealthy.saturating_add(1))
+    }
+}
+
 /// What a check does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::clock::unix;
+use crate::event::EventKind;
 
 const HOUR: i64 = 3600;
 const REPEAT: Option<Duration> = Some(Duration::from_secs(3600));
@@ -49,9 +50,7 @@ fn a_trouble_is_repeated_with_gaps_that_double_up_to_a_day() {
 #[test]
 fn a_trouble_that_lasts_silently_is_repeated_by_time_and_its_severity_rises_once() {
     let mut troubles = Troubles::default();
-    let mut down = event(EventKind::UpstreamDown, Severity::Warning, 0);
-    down.upstream = Some("app".into());
-    down.server = Some("10.0.0.1:80".into());
+    let down = down("app");
     assert_eq!(
         react(&mut troubles, &down),
         [(EntryState::Happened, Severity::Warning, 0)]
@@ -162,21 +161,28 @@ fn a_trouble_that_ends_before_the_recipient_knows_of_it_ends_quietly() {
 }
 
 #[test]
-fn one_certificate_ends_every_trouble_that_it_resolves() {
+fn one_certificate_ends_what_it_resolves_and_no_trouble_of_another_one() {
     let mut troubles = Troubles::default();
     react(&mut troubles, &failed(0));
+    // It may be that of another certificate with the same first name.
     let expired = event(EventKind::CertificateExpired, Severity::Critical, 1);
-    let flawed = event(EventKind::CertificateFlawed, Severity::Error, 2);
+    let revoked = event(EventKind::CertificateRevoked, Severity::Critical, 2);
     react(&mut troubles, &expired);
-    react(&mut troubles, &flawed);
+    react(&mut troubles, &revoked);
     deliver(&mut troubles);
     let renewed = event(EventKind::CertificateRenewed, Severity::Info, 5);
     let mut reaction = troubles.observe(&renewed, false, REPEAT, unix(5));
     reaction.over.sort();
-    assert_eq!(reaction.over, ["issuance/a.test", "validity/a.test"]);
+    assert_eq!(reaction.over, ["issuance/a.test", "revoked/a.test"]);
     assert_eq!(reaction.entries.len(), 2);
     let keys: Vec<&String> = troubles.iter().map(|(key, _)| key).collect();
-    assert_eq!(keys, ["flaw/a.test/"]);
+    assert_eq!(keys, ["validity/a.test"]);
+    let recovered = Event {
+        reason: Some("validity".to_owned()),
+        ..event(EventKind::CertificateRecovered, Severity::Info, 6)
+    };
+    let reaction = troubles.observe(&recovered, false, REPEAT, unix(6));
+    assert_eq!(reaction.over, ["validity/a.test"]);
 }
 
 #[test]
@@ -207,6 +213,15 @@ fn what_was_not_kept_is_reported_by_the_next_event() {
         react(&mut troubles, &failed(1)),
         [(EntryState::Happened, Severity::Error, 0)]
     );
+    // What is not emitted again is reported by time.
+    let mut troubles = Troubles::default();
+    react(&mut troubles, &down("app"));
+    troubles.take_back("upstream/app/10.0.0.1:80");
+    let entries = troubles.pass_time(REPEAT, unix(HOUR)).entries;
+    assert_eq!(
+        shown(&entries),
+        [(EntryState::Happened, Severity::Warning, 0)]
+    );
 }
 
 #[test]
@@ -229,11 +244,7 @@ fn troubles_survive_as_they_are() {
     let mut after = Troubles::default();
     for (key, trouble) in changes {
         let json = serde_json::to_string(&trouble.expect("it lasts")).expect("JSON");
-        after.restore(
-            key,
-            serde_json::from_str(&json).expect("the same"),
-            unix(30),
-        );
+        after.restore(key, serde_json::from_str(&json).expect("the same"));
     }
     assert_eq!(react(&mut after, &failed(60)), [], "not repeated at once");
     let renewed = event(EventKind::CertificateRenewed, Severity::Info, 70);
@@ -243,38 +254,166 @@ fn troubles_survive_as_they_are() {
     );
 }
 
-#[test]
-fn what_is_not_found_again_after_a_restart_is_over() {
-    let mut before = Troubles::default();
-    let storage = event(EventKind::StorageFailed, Severity::Critical, 0);
-    react(&mut before, &storage);
-    react(&mut before, &failed(0));
-    deliver(&mut before);
-    let mut after = Troubles::default();
-    let mut confirmed = Troubles::default();
-    for (key, trouble) in before.take_changes() {
-        let trouble = trouble.expect("it lasts");
-        after.restore(key.clone(), trouble.clone(), unix(100));
-        confirmed.restore(key, trouble, unix(100));
-    }
-    assert_eq!(after.pass_time(REPEAT, unix(219)).entries, []);
-    let entries = after.pass_time(REPEAT, unix(220)).entries;
-    assert_eq!(
-        shown(&entries),
-        [(EntryState::Recovered, Severity::Info, 1)],
-        "what is emitted again while it lasts is not taken to be over"
+/// What the troubles of an earlier process lead to in one that has run for so long and has completed
+/// these surveys, with an upstream `app` whose health checks need ten minutes.
+fn after_restart(troubles: &mut Troubles, seconds: u64, complete: &[Survey]) -> Vec<String> {
+    let checks = HashMap::from([("app".into(), Duration::from_secs(600))]);
+    let progress = Progress {
+        uptime: Duration::from_secs(seconds),
+        is_complete: &|survey| complete.contains(&survey),
+        checks: &checks,
+    };
+    let reaction = troubles.end_unconfirmed(&progress, unix(0));
+    let entries = reaction.entries.iter();
+    assert!(
+        entries
+            .clone()
+            .all(|entry| entry.state == EntryState::Recovered)
     );
-    assert_eq!(react(&mut confirmed, &storage), []);
-    assert_eq!(confirmed.pass_time(REPEAT, unix(220)).entries, []);
+    entries.filter_map(|entry| entry.trouble.clone()).collect()
+}
+
+fn down(upstream: &str) -> Event {
+    Event {
+        upstream: Some(upstream.into()),
+        server: Some("10.0.0.1:80".into()),
+        ..event(EventKind::UpstreamDown, Severity::Warning, 0)
+    }
 }
 
 #[test]
-fn upstreams_that_are_gone_are_no_trouble() {
+fn what_is_not_found_again_after_a_restart_is_over_when_it_would_have_been_found() {
+    let mut before = Troubles::default();
+    for one in [
+        failed(0),
+        event(EventKind::StorageFailed, Severity::Critical, 0),
+        event(EventKind::CertificateExpired, Severity::Critical, 0),
+        event(EventKind::CertificateRevoked, Severity::Critical, 0),
+        event(EventKind::StapleFailed, Severity::Error, 0),
+        event(EventKind::ConfigRejected, Severity::Error, 0),
+        down("app"),
+        down("gone"),
+    ] {
+        react(&mut before, &one);
+    }
+    deliver(&mut before);
+    let mut after = Troubles::default();
+    for (key, trouble) in before.take_changes() {
+        after.restore(key, trouble.expect("it lasts"));
+    }
+    // Nothing is repeated that may be over.
+    assert_eq!(after.pass_time(REPEAT, unix(2 * HOUR)).entries, []);
+    let mut over = |seconds, complete: &[Survey]| after_restart(&mut after, seconds, complete);
+    assert_eq!(over(0, &[]), ["upstream/gone/10.0.0.1:80"]);
+    assert_eq!(over(119, &[]), [""; 0]);
+    assert_eq!(over(120, &[]), ["config/"]);
+    assert_eq!(over(599, &[Survey::Certificates]), ["validity/a.test"]);
+    assert_eq!(over(599, &[Survey::Storage]), ["storage/"]);
+    assert_eq!(over(600, &[]), ["upstream/app/10.0.0.1:80"]);
+    assert_eq!(over(24 * 3600, &[]), ["revoked/a.test", "staple/a.test"]);
+    let keys: Vec<&String> = after.iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["issuance/a.test"]);
+}
+
+#[test]
+fn what_is_found_again_after_a_restart_lasts() {
+    let mut before = Troubles::default();
+    react(&mut before, &down("app"));
+    deliver(&mut before);
+    let mut after = Troubles::default();
+    for (key, trouble) in before.take_changes() {
+        after.restore(key, trouble.expect("it lasts"));
+    }
+    assert_eq!(react(&mut after, &down("app")), [], "no news");
+    assert_eq!(after_restart(&mut after, 9999, &[]), [""; 0]);
+    let entries = after.pass_time(REPEAT, unix(HOUR)).entries;
+    assert_eq!(
+        shown(&entries),
+        [(EntryState::Ongoing, Severity::Warning, 1)]
+    );
+}
+
+#[test]
+fn a_trouble_that_becomes_less_than_is_wanted_is_over() {
     let mut troubles = Troubles::default();
-    let mut down = event(EventKind::UpstreamDown, Severity::Warning, 0);
-    down.upstream = Some("app".into());
-    react(&mut troubles, &down);
-    assert!(troubles.retain_upstreams(|name| name == "app").is_empty());
-    assert_eq!(troubles.retain_upstreams(|_| false).len(), 1);
+    let expired = event(EventKind::CertificateExpired, Severity::Critical, 0);
+    react(&mut troubles, &expired);
+    deliver(&mut troubles);
+    // The recipient wants what is critical, or only what has expired.
+    let expiring = event(EventKind::CertificateExpiring, Severity::Error, 60);
+    let reaction = troubles.observe(&expiring, false, REPEAT, unix(60));
+    assert_eq!(
+        shown(&reaction.entries),
+        [(EntryState::Recovered, Severity::Info, 1)]
+    );
+    assert_eq!(
+        reaction.entries[0].event.message,
+        "it is no longer as grave: CertificateExpiring"
+    );
     assert_eq!(troubles.next_step(REPEAT), None);
+    // Another event that it does not want says nothing about the trouble.
+    react(&mut troubles, &failed(70));
+    let vetoed = event(EventKind::CertificateVetoed, Severity::Error, 80);
+    let reaction = troubles.observe(&vetoed, false, REPEAT, unix(80));
+    assert_eq!(reaction, Reaction::default());
+}
+
+#[test]
+fn what_the_recipient_no_longer_wants_is_forgotten() {
+    let mut troubles = Troubles::default();
+    react(&mut troubles, &down("app"));
+    assert!(troubles.retain(|_| true).is_empty());
+    assert_eq!(troubles.retain(|_| false).len(), 1);
+    assert_eq!(troubles.next_step(REPEAT), None);
+}
+
+#[test]
+fn a_clock_that_is_set_back_puts_nothing_off() {
+    let mut troubles = Troubles::default();
+    let late = 1_000_000 * HOUR;
+    react(
+        &mut troubles,
+        &Event {
+            at: unix(late),
+            ..down("app")
+        },
+    );
+    assert_eq!(troubles.pass_time(REPEAT, unix(0)).entries, []);
+    let entries = troubles.pass_time(REPEAT, unix(HOUR)).entries;
+    assert_eq!(entries.len(), 1, "an hour later");
+}
+
+#[test]
+fn what_lasts_for_months_is_still_reported_and_its_end_too() {
+    let mut troubles = Troubles::default();
+    react(&mut troubles, &down("app"));
+    deliver(&mut troubles);
+    for day in 1..90 {
+        let entries = troubles.pass_time(REPEAT, unix(day * 24 * HOUR)).entries;
+        assert_eq!(entries.len(), 1, "{day}");
+    }
+    let up = Event {
+        kind: EventKind::UpstreamUp,
+        severity: Severity::Info,
+        ..down("app")
+    };
+    let reaction = troubles.observe(&up, false, REPEAT, unix(91 * 24 * HOUR));
+    assert_eq!(reaction.entries.len(), 1);
+}
+
+#[test]
+fn the_least_severe_trouble_makes_room() {
+    let mut troubles = Troubles::default();
+    let rejected = event(EventKind::ConfigRejected, Severity::Error, 0);
+    react(&mut troubles, &rejected);
+    let of = |number: usize| {
+        let mut one = event(EventKind::CertificateFailed, Severity::Warning, 1);
+        one.domain = format!("{number}.test");
+        one
+    };
+    for number in 0..MAX_TROUBLES {
+        react(&mut troubles, &of(number));
+    }
+    assert_eq!(troubles.iter().count(), MAX_TROUBLES);
+    assert_eq!(react(&mut troubles, &rejected), [], "it is known");
 }

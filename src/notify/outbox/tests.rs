@@ -165,7 +165,7 @@ fn nothing_that_is_kept_is_lost_at_any_step() {
     let (mut outbox, mut kept) = (Outbox::default(), BTreeMap::new());
     let restored = |kept: &BTreeMap<String, Value>| {
         let mut after = Outbox::default();
-        after.restore(kept.clone(), unix(0));
+        after.restore(kept.clone());
         after
     };
     outbox.observe(&failed("a.test", 1), true, REPEAT, unix(1));
@@ -201,8 +201,71 @@ fn what_was_kept_comes_before_what_is_new() {
     apply(&mut kept, before.take_changes());
     let mut after = Outbox::default();
     after.observe(&failed("b.test", 2), true, REPEAT, unix(2));
-    after.restore(kept, unix(2));
+    after.restore(kept);
     let digest = compose(&mut after, 3);
     let domains = digest.entries.iter().map(|entry| &*entry.event.domain);
     assert_eq!(domains.collect::<Vec<_>>(), ["a.test", "b.test"]);
+}
+
+#[test]
+fn ends_for_which_there_is_no_room_come_with_the_next_notification() {
+    let mut outbox = Outbox::default();
+    for number in 0..100 {
+        outbox.observe(&failed(&format!("{number}.test"), 1), true, REPEAT, unix(1));
+    }
+    compose(&mut outbox, 2);
+    outbox.delivered();
+    for number in 0..100 {
+        outbox.observe(
+            &renewed(&format!("{number}.test"), 3),
+            false,
+            REPEAT,
+            unix(3),
+        );
+        outbox.observe(
+            &failed(&format!("{number}.other"), 3),
+            true,
+            REPEAT,
+            unix(3),
+        );
+    }
+    let digest = compose(&mut outbox, 4);
+    let is_end = |entry: &&Entry| entry.state == EntryState::Recovered;
+    assert_eq!(digest.entries.iter().filter(is_end).count(), 0);
+    assert_eq!(digest.omitted, 0, "they are not only counted");
+    outbox.delivered();
+    let digest = compose(&mut outbox, 5);
+    assert_eq!(digest.entries.iter().filter(is_end).count(), 100);
+}
+
+#[test]
+fn the_end_of_a_trouble_makes_no_room_for_warnings() {
+    let mut outbox = Outbox::default();
+    outbox.observe(&failed("a.test", 1), true, REPEAT, unix(1));
+    compose(&mut outbox, 2);
+    outbox.delivered();
+    outbox.observe(&renewed("a.test", 3), false, REPEAT, unix(3));
+    for number in 0..=MAX_WAITING {
+        let domain = format!("{number}.test");
+        let one = event(EventKind::CertificateFailed, Severity::Warning, &domain, 4);
+        outbox.observe(&one, true, REPEAT, unix(4));
+    }
+    outbox.compose(("gw", unix(5)), false, 2 * MAX_WAITING);
+    let current = outbox.current().expect("a notification");
+    let mut ends = current.entries.iter();
+    assert!(ends.any(|entry| entry.state == EntryState::Recovered));
+}
+
+#[test]
+fn an_event_that_is_not_wanted_changes_no_end_that_waits() {
+    let mut outbox = Outbox::default();
+    outbox.observe(&failed("a.test", 1), true, REPEAT, unix(1));
+    compose(&mut outbox, 2);
+    outbox.delivered();
+    outbox.observe(&renewed("a.test", 3), false, REPEAT, unix(3));
+    let warning = event(EventKind::CertificateFailed, Severity::Warning, "a.test", 4);
+    outbox.observe(&warning, false, REPEAT, unix(4));
+    let digest = compose(&mut outbox, 5);
+    assert_eq!(digest.entries[0].state, EntryState::Recovered);
+    assert_eq!(digest.entries[0].event.kind, EventKind::CertificateRenewed);
 }

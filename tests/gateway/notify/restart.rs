@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::support::Act;
+use crate::support::{Act, PATIENCE, Port, serving, within};
 
 /// A receiver that refuses for now until it is told otherwise.
 fn receiver() -> (Origin, Arc<AtomicBool>) {
@@ -112,4 +112,41 @@ fn a_full_disk_is_reported_once_and_delays_nothing() {
     assert_eq!(said("notifications cannot be kept"), 1, "{}", gateway.log());
     gateway.fill_disk(false);
     gateway.wait_for_log("notifications are kept in their directory again");
+}
+
+#[test]
+fn a_kill_with_a_full_queue_loses_nothing_that_was_accepted() {
+    const HOSTS: usize = 2500;
+    let port = Port::take();
+    let address = port.address();
+    let config = |digest: &str| {
+        let hosts: Vec<String> = (0..HOSTS).map(|number| format!("s{number}.test")).collect();
+        format!(
+            "log: {{ level: warn, access: off }}\nsites: [{{ hosts: [{}], routes: [{{ respond: {{ status: \
+             200 }} }}] }}]\nevents:\n- {{ on: [certificate_flawed], digest: {digest}, webhook: {{ url: \
+             \"http://{address}/hook\" }} }}\n",
+            hosts.join(", ")
+        )
+    };
+    // It is not ready without certificates.
+    let mut gateway = serving(&[&["a.test"]], config("1h")).spawn();
+    within(PATIENCE * 2, "a full queue", || {
+        std::net::TcpStream::connect(gateway.admin).ok()?;
+        let is_full = waiting(&gateway, "webhook") >= 2000.0;
+        let dropped = "snigate_notification_events_dropped_total{hook=\"webhook\"}";
+        let dropped = gateway.metric(dropped).unwrap_or_default();
+        (is_full && dropped >= 500.0).then_some(())
+    });
+    gateway.kill();
+    gateway.replace_config(format!(
+        "certificates: [{{ directory: certs }}]\n{}",
+        config("2s")
+    ));
+    gateway.restart_unready();
+    let origin = Origin::start_at(address, |_| vec![Act::respond(200, "")]);
+    let first = notification(&origin.wait_for_requests(1)[0]);
+    let entries = first["entries"].as_array().expect("entries").len();
+    let omitted = first["omitted"].as_u64().expect("some are only counted");
+    assert_eq!(entries, 500);
+    assert!(entries as u64 + omitted >= HOSTS as u64, "{omitted}");
 }
