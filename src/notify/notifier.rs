@@ -27,6 +27,9 @@ use crate::shutdown::{ShutdownWatch, requested};
 /// How long a test waits for a recipient.
 const TEST_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long the disk may take at the start.
+const DISK_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How much longer than their time health checks may take after a start, since many are made at once.
 const SLACK: Duration = Duration::from_secs(120);
 
@@ -235,7 +238,10 @@ impl Notifier {
             running.iter().map(|one| Arc::clone(&one.id)).collect()
         };
         let clean = move || spool.retain(|id| ids.iter().any(|known| **known == *id));
-        let lost = tokio::task::spawn_blocking(clean).await.unwrap_or(0);
+        let cleaned = tokio::task::spawn_blocking(clean);
+        // A disk that does not respond must not keep anybody from being notified.
+        let cleaned = tokio::time::timeout(DISK_PATIENCE, cleaned).await;
+        let lost = cleaned.map_or(0, |cleaned| cleaned.unwrap_or(0));
         if lost > 0 {
             tracing::warn!(
                 lost,

@@ -13,6 +13,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use openssl::sha::sha256;
@@ -33,15 +34,11 @@ type Claims = HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>;
 /// The directory of all outboxes of one gateway.
 pub(super) struct Spool {
     directory: PathBuf,
-    state: Mutex<State>,
+    /// The lock of the directory, held as long as the process lives. Whoever takes it may have to wait
+    /// for the disk.
+    lock: Mutex<Option<File>>,
+    is_failing: AtomicBool,
     claims: Mutex<Claims>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Held as long as the process lives.
-    lock: Option<File>,
-    is_failing: bool,
 }
 
 impl Spool {
@@ -61,7 +58,8 @@ impl Spool {
             .collect();
         Self {
             directory: parent.join(format!("{host}-{digest}")),
-            state: Mutex::default(),
+            lock: Mutex::default(),
+            is_failing: AtomicBool::new(false),
             claims: Mutex::default(),
         }
     }
@@ -124,17 +122,15 @@ impl Spool {
 
     /// Records whether the directory could be used. Says so once if that has changed.
     pub(super) fn record(&self, result: &io::Result<()>) {
-        let mut state = self.state.lock_unpoisoned();
+        let was_failing = self.is_failing.swap(result.is_err(), Ordering::Relaxed);
         match result {
-            Ok(()) if state.is_failing => {
-                state.is_failing = false;
+            Ok(()) if was_failing => {
                 tracing::info!(
                     directory = %self.directory.printable(),
                     "notifications are kept in their directory again"
                 );
             }
-            Err(error) if !state.is_failing => {
-                state.is_failing = true;
+            Err(error) if !was_failing => {
                 tracing::error!(
                     directory = %self.directory.printable(),
                     %error,
@@ -152,8 +148,8 @@ impl Spool {
 
     /// Takes the lock of the directory, which is created if need be.
     fn lock(&self) -> io::Result<()> {
-        let mut state = self.state.lock_unpoisoned();
-        if state.lock.is_some() {
+        let mut lock = self.lock.lock_unpoisoned();
+        if lock.is_some() {
             return Ok(());
         }
         let mut builder = DirBuilder::new();
@@ -171,7 +167,7 @@ impl Spool {
             }
             fs::TryLockError::Error(error) => error,
         })?;
-        state.lock = Some(file);
+        *lock = Some(file);
         Ok(())
     }
 }
