@@ -19,6 +19,8 @@ pub(crate) enum Notice {
     Failed(Arc<TlsCertificate>, Severity),
     /// There is one again, after a report that there was none.
     Recovered(Arc<TlsCertificate>),
+    /// None is needed any more, after a report that there was none.
+    Gone(Arc<TlsCertificate>),
 }
 
 impl Notice {
@@ -28,7 +30,7 @@ impl Notice {
             Self::Failed(certificate, severity) => {
                 (certificate, EventKind::StapleFailed, *severity)
             }
-            Self::Recovered(certificate) => {
+            Self::Recovered(certificate) | Self::Gone(certificate) => {
                 (certificate, EventKind::StapleRecovered, Severity::Info)
             }
         };
@@ -49,6 +51,10 @@ impl Notice {
             (Self::Recovered(_), None) => {
                 format!("the status of the certificate for {domain} is known again")
             }
+            (Self::Gone(_), _) => format!(
+                "no OCSP response is needed any more for the certificate for {domain}: it was \
+                 replaced or is no longer served, or 'revocation.ocsp' is off"
+            ),
             (Self::Failed(..), end) => {
                 let fault = known
                     .fault

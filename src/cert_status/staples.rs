@@ -71,6 +71,7 @@ impl Staples {
         &mut self,
         certificates: &[Arc<TlsCertificate>],
         now: UnixTime,
+        changes: &mut Changes,
     ) -> Vec<Fingerprint> {
         let mut present = HashSet::with_capacity(certificates.len());
         self.required = 0;
@@ -107,17 +108,19 @@ impl Staples {
         let gone = self.entries.keys().filter(|one| !present.contains(one));
         let gone: Vec<_> = gone.copied().collect();
         for fingerprint in &gone {
-            self.entries.remove(fingerprint);
+            let entry = self.entries.remove(fingerprint);
+            changes.notices.extend(entry.and_then(Entry::farewell));
         }
         gone
     }
 
     /// Forgets all certificates, which get no response from now on.
-    pub(crate) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self, changes: &mut Changes) {
         for (_, entry) in self.entries.drain() {
             if let Some(status) = entry.certificate.status() {
                 status.update(|known| known.staple = None);
             }
+            changes.notices.extend(entry.farewell());
         }
     }
 

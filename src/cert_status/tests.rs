@@ -70,8 +70,8 @@ fn good(octets: usize) -> Outcome {
 /// Plans all of these certificates; the storage has nothing.
 fn planned(certificates: &[Arc<TlsCertificate>]) -> Staples {
     let mut staples = Staples::default();
-    assert!(staples.survey(certificates, NOW).is_empty());
     let mut changes = Changes::default();
+    assert!(staples.survey(certificates, NOW, &mut changes).is_empty());
     loop {
         let unread = staples.take_unread(1000);
         if unread.is_empty() {
@@ -151,7 +151,20 @@ fn what_waits_for_a_responder_that_rests_is_reported_too_and_recovers() {
     let told = changes.notices[0].event(now);
     assert_eq!(told.kind, EventKind::StapleRecovered);
     // Certificates that are gone are forgotten.
-    assert_eq!(staples.survey(&all[..2], now).len(), 4);
+    changes = Changes::default();
+    assert_eq!(staples.survey(&all[..2], now, &mut changes).len(), 4);
+    let over: Vec<_> = changes.notices.iter().map(|one| one.event(now)).collect();
+    // Whoever heard that they have no response learns that they need none.
+    assert!(over.len() >= 3, "{}", over.len());
+    assert!(
+        over.iter()
+            .all(|one| one.kind == EventKind::StapleRecovered)
+    );
+    assert!(
+        over[0].message.contains("needed any more"),
+        "{}",
+        over[0].message
+    );
 }
 
 /// Pages in use, in octets.
@@ -178,11 +191,11 @@ fn a_hundred_thousand_certificates_cost_little() {
     let mut time = |what: &'static str, begun: Instant| timed.push((what, begun.elapsed()));
     let begun = Instant::now();
     let mut staples = Staples::default();
-    staples.survey(&all, NOW);
+    let mut changes = Changes::default();
+    staples.survey(&all, NOW, &mut changes);
     time("survey", begun);
     let planned = resident();
     let begun = Instant::now();
-    let mut changes = Changes::default();
     let unread = staples.take_unread(many);
     staples.note_read(&unread, NOW, &mut changes);
     drop(unread);

@@ -170,13 +170,15 @@ impl StatusWatch {
         };
         self.terms = self.engine.publication.status_terms();
         let now = self.engine.clock.now();
+        let mut changes = Changes::default();
         let gone = match self.terms.revocation.ocsp {
-            true => self.staples.survey(&watched, now),
+            true => self.staples.survey(&watched, now, &mut changes),
             false => {
-                self.staples.clear();
+                self.staples.clear(&mut changes);
                 Vec::new()
             }
         };
+        self.tell(changes, now).await;
         match self.terms.revocation.crl {
             // Which certificates name a list is known once all are loaded.
             true if is_loading => {}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::alert::Notice;
 use super::Changes;
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
@@ -64,6 +65,11 @@ impl Entry {
         if let Some(status) = self.certificate.status() {
             status.update(|known| known.fault = Some(fault.into()));
         }
+    }
+
+    /// What is reported when nothing more is asked about the certificate.
+    pub(super) fn farewell(self) -> Option<Notice> {
+        self.told.map(|_| Notice::Gone(self.certificate))
     }
 
     /// Notes whether a certificate that requires a response has one.
