@@ -171,6 +171,9 @@ impl Renewals {
             }
             Outcome::Found(certificate) => {
                 cert_events.emit_loaded(&certificate);
+                if self.queues.retry(&spec).is_some() {
+                    cert_events.emit_recovered("was obtained by another instance");
+                }
                 certificate
             }
             Outcome::Elsewhere => {

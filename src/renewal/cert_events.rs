@@ -1,5 +1,6 @@
 //! The events of certificates that CAs are asked for.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::deps::Deps;
@@ -162,6 +163,15 @@ impl<'a> CertEvents<'a> {
         self.deps.events.emit(event);
     }
 
+    /// What has failed before is over, because of `why`; no issuer has issued the certificate now.
+    pub(super) fn emit_recovered(&self, why: &str) {
+        let message = format!("the certificate for {} {why}", self.spec.domain());
+        let kind = EventKind::CertificateRecovered;
+        let mut event = self.new_event(kind, Severity::Info, message);
+        event.reason = Some("issuance".to_owned());
+        self.deps.events.emit(event);
+    }
+
     /// A certificate that a client has asked for is removed, or will not be renewed after `end`.
     pub(crate) fn emit_dropped(&self, what: &str, end: Option<UnixTime>) {
         let message = format!("the certificate for {} {what}", self.spec.domain());
@@ -178,6 +188,25 @@ impl<'a> CertEvents<'a> {
         if let Some(renewals) = &self.deps.renewals {
             renewals.with_label_values(&[issuer, result]).inc();
         }
+    }
+}
+
+/// Reports that the failures of `failing` are over, which are no longer configured, unless one of
+/// `others` has the same name.
+pub(super) fn emit_unneeded<'a>(
+    failing: &[Arc<CertSpec>],
+    others: impl Iterator<Item = &'a Arc<CertSpec>>,
+    deps: &Deps,
+) {
+    if failing.is_empty() {
+        return;
+    }
+    let others: HashSet<String> = others.map(|spec| spec.domain()).collect();
+    for spec in failing
+        .iter()
+        .filter(|spec| !others.contains(&spec.domain()))
+    {
+        CertEvents::new(deps, spec, deps.clock.now()).emit_recovered("is no longer configured");
     }
 }
 

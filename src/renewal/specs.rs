@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::cert_events::CertEvents;
+use super::cert_events::{CertEvents, emit_unneeded};
 use super::issuers::{is_not_limited, may_be_mended};
 use super::load::{self, StoredState, Unread};
 use super::managed_cert::{ManagedCert, StoredCopy};
@@ -202,17 +202,19 @@ impl Renewals {
 
     /// Forgets what `is_needed` does not ask for any more, of what the configuration asked for.
     pub(crate) fn retain(&mut self, is_needed: impl Fn(&CertSpec) -> bool) -> Vec<Change> {
-        let mut changes = Vec::new();
+        let (mut changes, mut failing) = (Vec::new(), Vec::new());
         let (queues, ari) = (&mut self.queues, &mut self.ari);
         self.certs.retain(|spec, entry| {
             if spec.precedence == Precedence::OnDemand || is_needed(spec) {
                 return true;
             }
+            failing.extend(queues.retry(spec).map(|_| Arc::clone(spec)));
             queues.remove(spec);
             ari.forget_spec(spec);
             changes.extend(entry.uninstall());
             false
         });
+        emit_unneeded(&failing, self.certs.keys(), &self.deps);
         changes
     }
 
@@ -370,11 +372,9 @@ impl Renewals {
 
     /// Whether a certificate is not to be renewed, and none that is valid is left.
     pub(crate) fn is_over(&self, spec: &CertSpec, now: UnixTime) -> bool {
+        let is_expired = |one: &Arc<TlsCertificate>| one.validity(now) == Validity::Expired;
         let entry = self.certs.get(spec).filter(|entry| entry.is_dropped);
-        entry.is_some_and(|entry| {
-            let certificate = entry.certificate();
-            certificate.is_none_or(|one| one.validity(now) == Validity::Expired)
-        })
+        entry.is_some_and(|entry| entry.certificate().is_none_or(is_expired))
     }
 
     /// The segments of storage keys of the certificates that the configuration asks for.

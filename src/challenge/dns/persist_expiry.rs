@@ -95,8 +95,17 @@ impl PersistExpiry {
         let Ok(key) = keys::persistent_proof(&dns.account, domain) else {
             return;
         };
-        if let Some(note) = &note {
-            self.report_expiry(&key, note);
+        let is_soon = note
+            .as_ref()
+            .is_some_and(|note| note.until <= self.now() + NOTICE);
+        match &note {
+            Some(note) if is_soon => self.report_expiry(&key, note),
+            _ => {
+                let reported = self.last_reports.lock_unpoisoned().remove(&key);
+                if reported.is_some() {
+                    self.report_end(domain.as_str(), name.as_str(), until);
+                }
+            }
         }
         self.store_note(key, note).await;
     }
@@ -152,11 +161,18 @@ impl PersistExpiry {
                 .await
                 .map(|values| judge_records(&values, &note.dns(), now));
             match judged {
-                Ok(Ok(None)) => self.store_note(key, None).await,
+                Ok(Ok(None)) => {
+                    self.last_reports.lock_unpoisoned().remove(&key);
+                    self.report_end(&note.domain, &note.name, None);
+                    self.store_note(key, None).await;
+                }
                 Ok(Ok(Some(until))) if until != note.until => {
                     let note = Note { until, ..note };
                     if until <= now + NOTICE {
                         self.report_expiry(&key, &note);
+                    } else {
+                        self.last_reports.lock_unpoisoned().remove(&key);
+                        self.report_end(&note.domain, &note.name, Some(until));
                     }
                     self.store_note(key, Some(note)).await;
                 }
@@ -164,6 +180,19 @@ impl PersistExpiry {
             }
         }
         Ok(())
+    }
+
+    /// Reports that a record no longer expires soon.
+    fn report_end(&self, domain: &str, name: &str, until: Option<UnixTime>) {
+        let until = match until {
+            Some(until) => format!("until {until}"),
+            None => "without an end".to_owned(),
+        };
+        let message = format!("the record {name} proves {domain} to the CA {until}");
+        let (kind, severity) = (EventKind::CertificateRecovered, Severity::Info);
+        let mut event = Event::new(self.now(), kind, severity, domain, message);
+        event.reason = Some("validation".to_owned());
+        self.events.emit(event);
     }
 
     fn report_expiry(&self, key: &Key, note: &Note) {

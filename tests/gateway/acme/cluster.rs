@@ -1,11 +1,14 @@
 //! Gateways that share a storage: whichever the CA happens to reach.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{
-    RETRY, config, issued, orders, pebble_issuer, presented, root, serial, sites, wait_until_served,
+    RETRY, config, fake_issuer, issued, orders, pebble_issuer, presented, press, root, serial,
+    sites, wait_until_served,
 };
-use crate::support::{Builder, Gateway, Pebble, within};
+use crate::support::{Builder, CaReply, FakeCa, Gateway, Pebble, within};
 
 /// A gateway that keeps its data there.
 fn sharing(builder: Builder, data: &std::path::Path, yaml: &str) -> Gateway {
@@ -51,6 +54,61 @@ fn http_01_is_answered_by_another_gateway() {
 #[test]
 fn tls_alpn_01_is_answered_by_another_gateway() {
     answered_by_another("tls-alpn-01");
+}
+
+/// What one gateway has reported is over when another has obtained the certificate.
+#[test]
+fn a_failure_is_over_when_another_gateway_has_the_certificate() {
+    let shared = tempfile::tempdir().expect("a directory");
+    let data = shared.path().join("data");
+    let is_open = Arc::new(AtomicBool::new(false));
+    let open = Arc::clone(&is_open);
+    let fake = FakeCa::start(move |ask| {
+        let is_refused = ask.kind == "order" && !open.load(Ordering::Relaxed);
+        is_refused.then(|| CaReply::problem(403, "rejectedIdentifier", "not now"))
+    });
+    let yaml = config(&fake_issuer(&fake), &["a.test"]);
+    let one = sharing(Gateway::builder(), &data, &yaml);
+    one.wait_for_event("a failure", |event| {
+        event.is("certificate_failed", "a.test")
+    });
+    is_open.store(true, Ordering::Relaxed);
+    let two = sharing(Gateway::builder(), &data, &yaml);
+    within(RETRY, "the other gateway", || {
+        std::net::TcpStream::connect(two.admin).ok()
+    });
+    press(&two, "a.test");
+    wait_until_served(&two, "a.test", fake.root().certificate());
+    press(&one, "a.test");
+    one.wait_for_event("the end", |event| {
+        event.is("certificate_recovered", "a.test") && event.reason.as_deref() == Some("issuance")
+    });
+}
+
+/// A failure of a name that is no longer configured is over.
+#[test]
+fn a_failure_is_over_when_its_name_is_no_longer_configured() {
+    let fake = FakeCa::start(|ask| {
+        let refusal = CaReply::problem(403, "rejectedIdentifier", "not now");
+        (ask.kind == "order" && ask.names == ["a.test"]).then_some(refusal)
+    });
+    let yaml = |hosts: &[&str]| config(&fake_issuer(&fake), hosts);
+    let mut gateway = Gateway::builder()
+        .config(yaml(&["a.test", "b.test"]))
+        .spawn();
+    gateway.wait_for_event("a failure", |event| {
+        event.is("certificate_failed", "a.test")
+    });
+    gateway.replace_config(yaml(&["b.test"]));
+    within(RETRY, "a reload", || {
+        std::net::TcpStream::connect(gateway.admin).ok()?;
+        (gateway.reload().0 == 200).then_some(())
+    });
+    gateway.wait_for_event("the end", |event| {
+        event.is("certificate_recovered", "a.test") && event.reason.as_deref() == Some("issuance")
+    });
+    wait_until_served(&gateway, "b.test", fake.root().certificate());
+    assert_eq!(gateway.count("certificate_recovered", "b.test"), 0);
 }
 
 /// Two gateways with the same sites: each certificate is obtained once, and both serve it; so is

@@ -303,6 +303,18 @@ fn a_lasting_record_is_set_by_hand_and_used() {
     let told = gateway.wait_for_event("the end", |event| event.is("validation_expiring", "a.test"));
     assert_eq!(told.severity, "warning", "{told:?}");
     assert!(told.message.contains("persistUntil"), "{told:?}");
+
+    // So is that it no longer does.
+    gateway.wait_for_event("the renewal", |event| {
+        event.is("certificate_renewed", "*.a.test")
+    });
+    let late = soon + 400 * 86_400;
+    let ends = format!("add {name}. 60 TXT \"{text}; persistUntil={late}\"");
+    knot.update("a.test", &[&format!("del {name}. TXT"), &ends]);
+    press(&gateway, "*.a.test");
+    gateway.wait_for_event("its renewal", |event| {
+        event.is("certificate_recovered", "a.test") && event.reason.as_deref() == Some("validation")
+    });
 }
 
 /// What is wrong with the name server or the key is reported, and mended by a reload.
