@@ -11,6 +11,8 @@ use crate::clock::UnixTime;
 use crate::config::model::SecretUrl;
 use crate::http_client::HttpError;
 use crate::printable::one_line;
+use crate::program::without_secrets;
+use crate::secret::Secret;
 
 /// The most octets of a response that are read.
 pub const MAX_ANSWER: usize = 64 << 10;
@@ -19,12 +21,14 @@ pub const MAX_ANSWER: usize = 64 << 10;
 const MAX_SAID: usize = 200;
 
 /// The outcome of a request to `url`, of which only the host is shown: 2xx is success. Of the others, 408, 425, 429
-/// and 5xx may resolve themselves, at the time that `Retry-After` says.
+/// and 5xx may resolve themselves, at the time that `Retry-After` says. What the server says is shown
+/// without `secrets`, which it may have sent back.
 ///
 /// # Errors
 /// If the response is none of success.
 pub fn outcome(
     url: &SecretUrl,
+    secrets: &[Secret],
     response: Result<Response<Bytes>, HttpError>,
     now: UnixTime,
 ) -> Result<Bytes, DeliveryError> {
@@ -40,7 +44,7 @@ pub fn outcome(
     if status.is_success() {
         return Ok(response.into_body());
     }
-    let said = url.redact(&String::from_utf8_lossy(response.body()));
+    let said = redact(&String::from_utf8_lossy(response.body()), url, secrets);
     let said = one_line(&said, MAX_SAID);
     let said = match said.trim() {
         "" => String::new(),
@@ -58,6 +62,12 @@ pub fn outcome(
     } else {
         Err(DeliveryError::never(message))
     }
+}
+
+/// A server's text without what is secret of its URL, and without `secrets`. To be cut afterwards
+/// only: a part of a secret is not found.
+pub(super) fn redact(text: &str, url: &SecretUrl, secrets: &[Secret]) -> String {
+    without_secrets(&url.redact(text), secrets)
 }
 
 fn is_temporary(status: StatusCode) -> bool {
@@ -95,7 +105,9 @@ mod tests {
         let response = response.body(body).expect("a response");
         let url = Secret::new("https://a.test/path".to_owned());
         let uri = url.expose().parse().expect("a URL");
-        outcome(&SecretUrl::new(&url, uri), Ok(response), unix(784_111_777))
+        let secrets = [Secret::new("thanks".to_owned())];
+        let url = SecretUrl::new(&url, uri);
+        outcome(&url, &secrets, Ok(response), unix(784_111_777))
     }
 
     #[test]
@@ -128,7 +140,7 @@ mod tests {
         let error = answer(400, None).expect_err("refused");
         assert_eq!(
             error.to_string(),
-            "https://a.test responded with 400 Bad Request: no thanks"
+            "https://a.test responded with 400 Bad Request: no [redacted]"
         );
     }
 }

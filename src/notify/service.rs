@@ -28,7 +28,7 @@ use self::slack::Slack;
 use self::teams::Teams;
 use self::telegram::Telegram;
 use super::notification::Notification;
-use super::response::{MAX_ANSWER, outcome};
+use super::response::{MAX_ANSWER, outcome, redact};
 use super::sender::{DeliveryError, Retry, Sender};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{self, SecretUrl};
@@ -60,6 +60,11 @@ trait Service: Send + Sync {
     /// The token for the `Authorization` field, if it expects one.
     fn bearer(&self) -> Option<&Secret> {
         None
+    }
+
+    /// What is not to be shown if the service sends it back, besides its URL.
+    fn secrets(&self) -> Vec<Secret> {
+        self.bearer().cloned().into_iter().collect()
     }
 
     /// The bodies of the calls that report `notification`, in order.
@@ -105,6 +110,7 @@ pub(super) struct ServiceSender {
     service: Box<dyn Service>,
     client: HttpClient,
     url: SecretUrl,
+    secrets: Vec<Secret>,
     clock: Arc<dyn Clock>,
     /// The notification that was delivered in part, and how many of its calls were made. A second
     /// attempt makes the others.
@@ -141,6 +147,7 @@ impl ServiceSender {
             ..Options::default()
         })?;
         Ok(Self {
+            secrets: service.secrets(),
             service,
             client,
             url,
@@ -163,20 +170,22 @@ impl ServiceSender {
         let response = self.client.send(request).await;
         let said = match &response {
             Ok(response) => {
+                let body = String::from_utf8_lossy(response.body());
+                let body = redact(&body, &self.url, &self.secrets);
                 let is_success = response.status().is_success();
-                self.service.read(response.body(), is_success)
+                self.service.read(body.as_bytes(), is_success)
             }
             Err(_) => Said::default(),
         };
         if let Some(retry) = said.failure {
-            let message = format!("{}: {}", self.url, self.url.redact(&said.text));
+            let message = format!("{}: {}", self.url, said.text);
             return Err(DeliveryError { message, retry });
         }
         let response = response.map(|response| {
             let (head, _) = response.into_parts();
             Response::from_parts(head, Bytes::from(said.text))
         });
-        match (outcome(&self.url, response, now), said.wait) {
+        match (outcome(&self.url, &[], response, now), said.wait) {
             (Ok(_), _) => Ok(()),
             (Err(error), Some(wait)) if error.retry != Retry::Never => Err(DeliveryError {
                 retry: Retry::After(wait),
@@ -204,19 +213,26 @@ impl Sender for ServiceSender {
         let now = self.clock.now();
         let bodies = self.service.bodies(notification, now);
         let first = self.made_before(&notification.id);
+        let (mut is_delivered, mut refusal) = (first > 0, None);
         for (index, body) in bodies.iter().enumerate().skip(first) {
             match self.call(body, now).await {
-                Ok(()) => {}
+                Ok(()) => is_delivered = true,
                 // One trouble that is refused must not keep the others from being reported.
-                Err(error) if error.retry == Retry::Never && index + 1 < bodies.len() => {
-                    tracing::error!(%error, "a part of a notification was refused");
+                Err(error) if error.retry == Retry::Never => {
+                    if bodies.len() > 1 {
+                        tracing::error!(%error, "a part of a notification was refused");
+                    }
+                    refusal = Some(error);
                 }
                 Err(error) => return Err(error),
             }
             let made = (notification.id.clone(), index + 1);
             *self.begun.lock_unpoisoned() = Some(made);
         }
-        Ok(())
+        match refusal {
+            Some(error) if !is_delivered => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn max_entries(&self) -> usize {

@@ -161,7 +161,8 @@ async fn ask_server(webhook: &WebhookSender, id: &str, body: Vec<u8>) -> Answer 
         Ok(response) => response,
         Err(why) => return Answer::None(why),
     };
-    let reason = webhook.redact(&first_line(response.body()));
+    let said = webhook.redact(&String::from_utf8_lossy(response.body()));
+    let reason = first_line(&said);
     match response.status() {
         status if status.is_success() => Answer::NoObjection,
         StatusCode::FORBIDDEN => Answer::Objection(reason),
@@ -191,7 +192,8 @@ async fn ask_program(exec: &NotifyExec, env: Vec<(String, String)>, input: &[u8]
         }
     };
     let secrets = exec.env.iter().map(|(_, value)| value);
-    let reason = without_secrets(&first_line(&output), secrets);
+    let said = without_secrets(&String::from_utf8_lossy(&output), secrets);
+    let reason = first_line(&said);
     match status.code() {
         Some(0) => Answer::NoObjection,
         Some(OBJECTION) => Answer::Objection(reason),
@@ -199,9 +201,9 @@ async fn ask_program(exec: &NotifyExec, env: Vec<(String, String)>, input: &[u8]
     }
 }
 
-/// The first line of somebody else's output that says anything.
-fn first_line(output: &[u8]) -> String {
-    let output = String::from_utf8_lossy(output);
+/// The first line of somebody else's output that says anything. Secrets are removed before it is
+/// cut: a part of one is not found.
+fn first_line(output: &str) -> String {
     let mut lines = output.lines().map(str::trim);
     let first = lines.find(|line| !line.is_empty());
     one_line(first.unwrap_or_default(), MAX_REASON)

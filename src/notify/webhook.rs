@@ -7,12 +7,13 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response};
 
-use super::response::{MAX_ANSWER, outcome};
+use super::response::{MAX_ANSWER, outcome, redact};
 use super::signature::sign;
 use super::{DeliveryError, Notification, Sender};
 use crate::clock::Clock;
 use crate::config::model::Webhook;
 use crate::http_client::{Body, HttpClient, HttpError, Options, Patience};
+use crate::secret::Secret;
 
 /// The field with the id of the notification.
 const ID: &str = "snigate-notification-id";
@@ -23,9 +24,14 @@ const SIGNATURE: &str = "snigate-signature";
 /// How many entries a request has at most: a program counts, people read.
 const MAX_ENTRIES: usize = 500;
 
+/// A part of a field's value that is shorter is a word, not a secret.
+const SHORTEST_SECRET: usize = 5;
+
 /// Posts notifications to a server.
 pub(super) struct WebhookSender {
     webhook: Webhook,
+    /// What is not to be shown if the server sends it back.
+    secrets: Vec<Secret>,
     http: HttpClient,
     clock: Arc<dyn Clock>,
 }
@@ -50,6 +56,7 @@ impl WebhookSender {
         });
         Ok(Self {
             http: http.map_err(|error| cannot_reach(webhook, &error))?,
+            secrets: secrets(webhook),
             webhook: webhook.clone(),
             clock,
         })
@@ -64,9 +71,9 @@ impl WebhookSender {
         response.map_err(|error| cannot_reach(&self.webhook, &error))
     }
 
-    /// A text of the server's without the parts of its URL that may be secret.
+    /// A text of the server's without what may be secret of the requests.
     pub(super) fn redact(&self, text: &str) -> String {
-        self.webhook.url.redact(text)
+        redact(text, &self.webhook.url, &self.secrets)
     }
 
     fn request(&self, id: &str, body: Vec<u8>) -> Result<Request<Body>, String> {
@@ -97,12 +104,25 @@ impl Sender for WebhookSender {
         let request = self.request(&notification.id, body);
         let request = request.map_err(DeliveryError::later)?;
         let response = self.http.send(request).await;
-        outcome(&self.webhook.url, response, self.clock.now()).map(|_| ())
+        let now = self.clock.now();
+        outcome(&self.webhook.url, &self.secrets, response, now).map(|_| ())
     }
 
     fn max_entries(&self) -> usize {
         MAX_ENTRIES
     }
+}
+
+/// The values of its fields, their words, such as a token after `Bearer`, and what it signs with.
+fn secrets(webhook: &Webhook) -> Vec<Secret> {
+    let values = webhook.headers.iter().map(|(_, value)| value);
+    let values = values.chain(&webhook.secret);
+    let texts = values.flat_map(|value| {
+        let words = value.expose().split_whitespace();
+        std::iter::once(value.expose()).chain(words)
+    });
+    let texts = texts.filter(|text| text.len() >= SHORTEST_SECRET);
+    texts.map(|text| Secret::new(text.to_owned())).collect()
 }
 
 fn cannot_reach(webhook: &Webhook, error: &HttpError) -> String {

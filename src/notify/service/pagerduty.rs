@@ -117,6 +117,10 @@ impl Service for PagerDuty {
         format!("{}/v2/enqueue", self.server)
     }
 
+    fn secrets(&self) -> Vec<Secret> {
+        vec![self.routing_key.clone()]
+    }
+
     fn bodies(&self, notification: &Notification, _: UnixTime) -> Vec<Value> {
         let (mut alerts, mut rest, mut bodies) = (0, Vec::new(), Vec::new());
         for entry in text::by_gravity(&notification.entries) {
@@ -148,10 +152,7 @@ impl Service for PagerDuty {
         let errors = errors.into_iter().flatten().filter_map(Value::as_str);
         let message = json.get("message").and_then(Value::as_str);
         let said: Vec<_> = message.into_iter().chain(errors).collect();
-        let said = said
-            .join("; ")
-            .replace(self.routing_key.expose(), "[redacted]");
-        Said::new(&said)
+        Said::new(&said.join("; "))
     }
 }
 

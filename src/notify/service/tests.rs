@@ -626,3 +626,29 @@ async fn a_token_is_sent_and_a_server_that_is_away_is_tried_later() {
     assert_eq!(error.retry, Retry::Later);
     assert!(!error.to_string().contains("very-secret"), "{error}");
 }
+
+#[tokio::test]
+async fn a_notification_of_which_a_part_was_taken_is_delivered_and_none_otherwise() {
+    const GOOD: (&str, &str) = ("202 Accepted", "");
+    const BAD: (&str, &str) = ("400 Bad", "no");
+    let mut two = thousand();
+    two.entries.truncate(2);
+    let cases: [(&[_], bool); 3] = [
+        (&[GOOD, BAD], true),
+        (&[BAD, GOOD], true),
+        (&[BAD, BAD], false),
+    ];
+    for (answers, is_delivered) in cases {
+        let (url, _) = server(answers);
+        let result = deliver(&pagerduty(&url), &two).await;
+        assert_eq!(result.is_ok(), is_delivered, "{answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_a_service_sends_back_is_not_shown_not_even_in_part() {
+    let long = format!("{} tk_secret_token", "x".repeat(MAX_SAID - 8)).leak();
+    let (url, _) = server(vec![("403 No", &*long)].leak());
+    let error = deliver(&ntfy(&url), &one()).await.expect_err("refused");
+    assert!(!error.to_string().contains("tk_s"), "{error}");
+}

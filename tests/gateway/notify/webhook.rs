@@ -239,3 +239,29 @@ fn a_test_notification_goes_through_every_recipient() {
         assert!(!text.contains("T0secret"), "{text}");
     }
 }
+
+#[test]
+fn what_a_receiver_sends_back_of_the_request_is_not_shown() {
+    let origin = Origin::start(|request| {
+        let field = request.header("authorization").unwrap_or_default();
+        let signature = "signed with s1gning-key";
+        let long = "x".repeat(170);
+        vec![Act::respond(
+            400,
+            format!("{}: {field}: {signature} {long} {field}", request.line()),
+        )]
+    });
+    let address = origin.address();
+    let events = format!(
+        "- {{ on: [config_reloaded], digest: 0s, webhook: {{ url: \"http://{address}/hook/of-secrets\", \
+         secret: s1gning-key, headers: {{ Authorization: Bearer t0ken-of-ops }} }} }}"
+    );
+    let gateway = Gateway::start(config(&events));
+    gateway.reload();
+    gateway.wait_for_log("notification given up");
+    let log = gateway.log();
+    assert!(log.contains("responded with 400"), "{log}");
+    for secret in ["t0ken", "s1gning", "of-secrets"] {
+        assert!(!log.contains(secret), "{secret}: {log}");
+    }
+}
