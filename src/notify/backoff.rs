@@ -10,6 +10,9 @@ const FIRST: Duration = Duration::from_secs(1);
 /// The longest pause, unless the recipient asks for more.
 const LONGEST: Duration = Duration::from_secs(600);
 
+/// The longest one that a recipient may ask for. It may well be wrong about itself.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+
 /// How long after it was composed a notification is given up.
 const GIVE_UP: Duration = Duration::from_secs(24 * 3600);
 
@@ -23,7 +26,7 @@ pub(super) fn pause(retry: Retry, attempts: u32, age: Duration, random: f64) -> 
     let pause = match retry {
         Retry::Never => return None,
         Retry::Later => own,
-        Retry::After(asked) => asked.max(own),
+        Retry::After(asked) => asked.min(LONGEST_ASKED).max(own),
     };
     (age.saturating_add(pause) < GIVE_UP).then_some(pause)
 }
@@ -47,6 +50,10 @@ mod tests {
         assert_eq!(pause(Retry::Never, 1, Duration::ZERO, 1.0), None);
         let after = Retry::After(hour);
         assert_eq!(pause(after, 1, Duration::ZERO, 1.0), Some(hour));
+        for asked in [hour * 48, Duration::MAX] {
+            let pause = pause(Retry::After(asked), 1, Duration::ZERO, 1.0);
+            assert_eq!(pause, Some(hour), "no reason to give up at once");
+        }
         assert_eq!(pause(after, 1, hour * 23, 1.0), None, "not in time");
         let soon = Retry::After(Duration::ZERO);
         assert_eq!(

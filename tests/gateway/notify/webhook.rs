@@ -265,3 +265,20 @@ fn what_a_receiver_sends_back_of_the_request_is_not_shown() {
         assert!(!log.contains(secret), "{secret}: {log}");
     }
 }
+
+#[test]
+fn a_receiver_that_asks_for_days_is_tried_again_nevertheless() {
+    let origin = Origin::start(|_| {
+        vec![Act::send(
+            "HTTP/1.1 503 Busy\r\nRetry-After: 9999999\r\nContent-Length: 0\r\n\r\n",
+        )]
+    });
+    let gateway = Gateway::start(config(&hook(&origin, "config_reloaded", "")));
+    gateway.reload();
+    wait_for("an attempt", || {
+        (attempts(&gateway, "webhook", "failed") >= 1.0).then_some(())
+    });
+    gateway.wait_for_log("next_in=3600s");
+    assert_eq!(attempts(&gateway, "webhook", "given_up"), 0.0);
+    assert_eq!(waiting(&gateway, "webhook"), 1.0);
+}
