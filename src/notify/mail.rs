@@ -7,6 +7,7 @@ mod connection;
 mod letter;
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +34,9 @@ const MAX_ENTRIES: usize = 1000;
 /// How long the end of a connection may take: the mail is delivered by then.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How long to wait with a mail that the server has got and not confirmed: each attempt may be a copy.
+const UNCONFIRMED: Duration = Duration::from_secs(30 * 60);
+
 /// The mechanisms of authentication, the preferred first.
 const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
 
@@ -47,6 +51,8 @@ pub(super) struct MailSender {
     place: String,
     /// The mail that was delivered to a part of its recipients, and which of them are settled.
     begun: Mutex<Option<(String, Vec<usize>)>>,
+    /// Whether the server may have the mail whose delivery is under way.
+    is_handed_over: AtomicBool,
 }
 
 impl MailSender {
@@ -74,6 +80,7 @@ impl MailSender {
             place: format!("mail server {}:{}", config.host, config.port),
             config: config.clone(),
             begun: Mutex::default(),
+            is_handed_over: AtomicBool::new(false),
         })
     }
 
@@ -147,8 +154,14 @@ impl MailSender {
         }
         let answer = connection.command(Data).await;
         answer.map_err(|error| self.failure("send a mail", &error))?;
+        self.is_handed_over.store(true, Ordering::Relaxed);
         let answer = connection.message(mail).await;
-        answer.map_err(|error| self.failure("send a mail", &error))?;
+        if let Err(error) = answer {
+            let is_answer = error.is_transient() || error.is_permanent();
+            self.is_handed_over.store(!is_answer, Ordering::Relaxed);
+            return Err(self.failure("send a mail", &error));
+        }
+        self.is_handed_over.store(false, Ordering::Relaxed);
         settled.extend(accepted);
         for (index, error) in refused {
             tracing::error!(%error, "one of the recipients of a mail was refused");
@@ -189,10 +202,18 @@ impl Sender for MailSender {
             self.located(DeliveryError::never(format!("cannot write a mail: {why}")))
         })?;
         let patience = self.config.timeout;
+        self.is_handed_over.store(false, Ordering::Relaxed);
         let sent = tokio::time::timeout(patience, self.send(notification, &mail)).await;
-        sent.unwrap_or_else(|_| {
+        let sent = sent.unwrap_or_else(|_| {
             let why = format!("the mail was not taken within {patience:?}");
             Err(self.located(DeliveryError::later(why)))
+        });
+        sent.map_err(|error| match self.is_handed_over.load(Ordering::Relaxed) {
+            true => DeliveryError {
+                message: format!("{}, but may arrive: it was sent whole", error.message),
+                retry: Retry::After(UNCONFIRMED),
+            },
+            false => error,
         })
     }
 

@@ -7,13 +7,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use lettre::transport::smtp::client::AsyncTokioStream;
 use lettre::transport::smtp::extension::ClientId;
 use openssl::ssl::SslConnector;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::io::{BufReader, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
 use tokio_openssl::SslStream;
 
 use super::super::sender::DeliveryError;
@@ -24,6 +26,9 @@ use crate::printable::one_line;
 
 /// The longest answer before TLS, in octets.
 const LONGEST_ANSWER: u64 = 16 << 10;
+
+/// How long a connection to one of the server's addresses may take.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// Stands for the server's greeting, which it sends once and before TLS.
 const GREETING: &[u8] = b"220 TLS\r\n";
@@ -42,7 +47,7 @@ pub(super) async fn open(
     tls: Option<&SslConnector>,
     hello: &ClientId,
 ) -> Result<Stream, DeliveryError> {
-    let connected = TcpStream::connect((&*config.host, config.port)).await;
+    let connected = connect(config).await;
     let mut tcp =
         connected.map_err(|error| DeliveryError::later(format!("cannot connect: {error}")))?;
     let peer = tcp
@@ -69,6 +74,27 @@ pub(super) async fn open(
         greeting,
         peer,
     })
+}
+
+/// Connects to the first of the server's addresses that takes the connection. One that does not
+/// respond leaves time for the others.
+async fn connect(config: &Mail) -> io::Result<TcpStream> {
+    let addresses = lookup_host((&*config.host, config.port)).await?;
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    let parts = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let limit = CONNECT.min(config.timeout / parts.saturating_add(1));
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
+    for address in addresses {
+        match timeout(limit, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => {
+                let why = format!("{address} has not responded within {limit:?}");
+                last = io::Error::new(io::ErrorKind::TimedOut, why);
+            }
+        }
+    }
+    Err(last)
 }
 
 async fn encrypt(

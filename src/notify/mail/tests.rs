@@ -24,7 +24,7 @@ struct Behavior {
     /// What it sends with its answer to STARTTLS.
     injects: &'static str,
     rcpt: fn(&str) -> &'static str,
-    /// The answers to mails, then 250.
+    /// The answers to mails, then 250; none where it is empty.
     data: VecDeque<&'static str>,
     login: &'static str,
     /// It says nothing at all.
@@ -233,6 +233,10 @@ fn converse(
                 let answer = behavior.data.pop_front().unwrap_or("250 queued");
                 if answer.starts_with('2') {
                     mails.lock_unpoisoned().push(mail);
+                }
+                if answer.is_empty() {
+                    let _ = wire.hear();
+                    return;
                 }
                 wire.say(answer);
             }
@@ -522,4 +526,22 @@ async fn a_server_that_hangs_is_given_up() {
         error.to_string().contains("not taken within 300ms"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_mail_that_is_not_confirmed_is_not_sent_again_soon() {
+    let server = Server::start(Behavior {
+        data: ["", "451 try later"].into(),
+        ..Behavior::default()
+    });
+    let mut config = server.config(MailTls::StartTls);
+    config.timeout = Duration::from_secs(2);
+    let sender = MailSender::new(&config).expect("a sender");
+    let error = sender.deliver(&one()).await.expect_err("no answer");
+    assert_eq!(error.retry, Retry::After(UNCONFIRMED));
+    assert!(error.to_string().contains("but may arrive"), "{error}");
+    // An answer says that the server does not have it.
+    let error = sender.deliver(&one()).await.expect_err("not now");
+    assert_eq!(error.retry, Retry::Later);
+    sender.deliver(&one()).await.expect("delivered");
 }
