@@ -2,8 +2,11 @@
 
 mod digest;
 mod exec;
+mod mail;
 mod restart;
+mod services;
 mod troubles;
+mod trust;
 mod webhook;
 
 use serde_json::Value;

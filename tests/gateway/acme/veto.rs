@@ -4,8 +4,8 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{RETRY, command, fake_issuer, press, sites, wait_until_served};
-use crate::support::{Act, FakeCa, Gateway, Origin, within};
+use super::{RETRY, command, fake_issuer, press, sites, try_served, wait_until_served};
+use crate::support::{Act, FakeCa, Gateway, Origin, ROOT, within};
 
 /// A configuration with these entries of `events`.
 fn asking(ca: &FakeCa, hosts: &[&str], hooks: &str) -> String {
@@ -128,4 +128,46 @@ fn a_server_objects_with_403_and_a_reload_asks_another() {
         (!broken.requests().is_empty()).then_some(())
     });
     gateway.wait_for_log("I do not know");
+}
+
+#[test]
+fn a_name_on_demand_that_a_hook_objects_to_is_refused_for_some_minutes() {
+    let fake = FakeCa::start(|_| None);
+    let builder = Gateway::builder();
+    let hold = builder.dir().join("hold");
+    fs::write(&hold, "").expect("ours");
+    let script = format!("if [ -e {hold:?} ]; then echo 'has not paid'; exit 1; fi");
+    let pair = ROOT.leaf(&["default.test"]).make();
+    pair.write(builder.dir(), "default");
+    let yaml = format!(
+        "issuers:\n{}certificates: [{{ files: {{ cert: default.pem, key: default.key }} }}]\n\
+         tls: {{ default_certificate: default.test }}\n\
+         on_demand: {{ issuer: [fake], allow: [\"*.shop.test\"] }}\n\
+         log: {{ format: json, access: off }}\nevents:\n{}\
+         sites: [{{ hosts: [\"*\"], routes: [{{ respond: {{ body: shop }} }}] }}]\n",
+        fake_issuer(&fake),
+        program("paid", &script, "10s"),
+    );
+    let mut gateway = builder.config(yaml).start();
+    let (host, root) = ("a.shop.test", fake.root().certificate());
+    assert!(try_served(&gateway, host, root).is_err());
+    let vetoed = gateway.wait_for_event("veto", |event| event.is("certificate_vetoed", host));
+    assert!(
+        vetoed
+            .message
+            .contains("the hook paid objects: has not paid"),
+        "{vetoed:?}"
+    );
+    assert_eq!(fake.asked("order").len(), 0);
+    // It is no reason to ask at each handshake.
+    assert!(try_served(&gateway, host, root).is_err());
+    assert_eq!(gateway.count("certificate_vetoed", host), 1);
+
+    // A restart asks anew.
+    fs::remove_file(&hold).expect("ours");
+    gateway.restart();
+    within(RETRY, "the name to be served", || {
+        try_served(&gateway, host, root).ok()
+    });
+    assert_eq!(fake.asked("order").len(), 1);
 }
