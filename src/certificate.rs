@@ -103,6 +103,13 @@ impl TlsCertificate {
         Some((end, parse::name_text(first.subject_name())))
     }
 
+    /// When the last certificate above it in its chain becomes valid, and that one's subject; `None` if it
+    /// has no chain.
+    pub fn chain_begin(&self) -> Option<(UnixTime, String)> {
+        let (begin, last) = self.chain.last_begin()?;
+        Some((begin, parse::name_text(last.subject_name())))
+    }
+
     /// The last second at which everything that clients are sent is valid: the end of the
     /// certificate or of one above it in its chain, whichever comes first.
     pub fn served_until(&self) -> UnixTime {
@@ -129,7 +136,9 @@ impl TlsCertificate {
     /// The period in which clients accept it with its chain, for messages about its end; see
     /// [`Self::served_until`].
     pub fn served_lifetime(&self) -> Lifetime {
+        let begin = self.chain.last_begin().map(|(begin, _)| begin);
         Lifetime {
+            not_before: begin.unwrap_or_default().max(self.not_before),
             not_after: self.served_until(),
             ..self.lifetime()
         }
@@ -199,11 +208,10 @@ impl TlsCertificate {
         self.status().is_some_and(|status| status.lacks_staple(now))
     }
 
-    /// The certificate that issued it, if that is part of its chain.
+    /// The certificate that issued it, if that is known.
     pub(crate) fn issuer(&self) -> Option<&Arc<X509>> {
-        self.chain
-            .first()
-            .filter(|_| !self.flaws.has(Flaw::IssuerUnknown))
+        let issuer = self.chain.issuer();
+        issuer.filter(|_| !self.flaws.has(Flaw::IssuerUnknown))
     }
 
     /// How many certificates a client is sent.

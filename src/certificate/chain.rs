@@ -36,14 +36,31 @@ pub(super) struct Links {
     /// When the first of them expires, and its index. Among several with the same name and key, the
     /// one that lasts longest counts: clients find it.
     first_end: Option<(UnixTime, usize)>,
+    /// The same of the one that becomes valid last.
+    last_begin: Option<(UnixTime, usize)>,
+    /// The issuer of the leaf, where that is not the first: a root, which is not sent, or a later one of
+    /// a chain that is not in order.
+    issuer: Option<Arc<X509>>,
 }
 
 impl Links {
-    fn of(certificates: Vec<Arc<X509>>) -> Self {
+    fn of(certificates: Vec<Arc<X509>>, issuer: Option<Arc<X509>>) -> Self {
         Self {
             first_end: path::first_end(&certificates),
+            last_begin: path::last_begin(&certificates),
             certificates: certificates.into(),
+            issuer,
         }
+    }
+
+    /// The certificate that issued the leaf.
+    pub(super) fn issuer(&self) -> Option<&Arc<X509>> {
+        self.issuer.as_ref().or_else(|| self.first())
+    }
+
+    /// The root that has issued the leaf itself, where nothing is sent above it.
+    pub(super) fn root(&self) -> Option<&Arc<X509>> {
+        self.issuer.as_ref().filter(|_| self.is_empty())
     }
 
     /// The last second at which all of them are valid, and the subject of the one that expires
@@ -53,7 +70,14 @@ impl Links {
         Some((end, self.certificates.get(at)?))
     }
 
-    /// The same without the subject.
+    /// The first second at which all of them are valid, and the subject of the one that becomes valid
+    /// then.
+    pub(super) fn last_begin(&self) -> Option<(UnixTime, &X509Ref)> {
+        let (begin, at) = self.last_begin?;
+        Some((begin, self.certificates.get(at)?))
+    }
+
+    /// The end without the subject.
     pub(super) fn not_after(&self) -> Option<UnixTime> {
         self.first_end.map(|(end, _)| end)
     }
@@ -69,8 +93,9 @@ impl Deref for Links {
 
 #[derive(Default)]
 struct Inner {
-    /// Chains in use, by the addresses of their certificates, which live as long as they do.
-    chains: HashMap<Vec<usize>, Weak<Links>>,
+    /// Chains in use, by the addresses of their certificates, which live as long as they do. With `true`
+    /// the last one is the issuer of the leaf.
+    chains: HashMap<(Vec<usize>, bool), Weak<Links>>,
     /// The certificates in use, so that equal ones share their memory.
     interned: HashMap<Fingerprint, Weak<X509>>,
     /// The certificates that can complete a chain, by the hash of the subject.
@@ -151,21 +176,35 @@ impl Intermediates {
             .max_by_key(|issuer| (!path::has_ended(issuer, now), path::end(issuer)))
     }
 
-    /// The chain of these certificates, built before. They are known from then on.
+    /// The chain of these certificates, built before. They are known from then on. A root alone is not
+    /// sent.
     pub(super) fn share_known(&self, certificates: Vec<X509>) -> Result<ChainRef, ErrorStack> {
+        if let [root] = &*certificates
+            && is_self_issued(root)
+        {
+            return self.share_root(root.clone());
+        }
         let mut chain = Vec::with_capacity(certificates.len());
         for certificate in certificates {
             let certificate = self.intern(certificate)?;
             self.remember_issuer(&certificate);
             chain.push(certificate);
         }
-        Ok(self.share(chain))
+        Ok(self.share(chain, None))
     }
 
-    /// The one chain of exactly these certificates.
-    fn share(&self, certificates: Vec<Arc<X509>>) -> ChainRef {
-        let addresses = certificates.iter().map(|one| Arc::as_ptr(one).addr());
-        let addresses: Vec<_> = addresses.collect();
+    /// The chain of a leaf that `root`, which is not sent, has issued itself.
+    pub(super) fn share_root(&self, root: X509) -> Result<ChainRef, ErrorStack> {
+        let root = self.intern(root)?;
+        Ok(self.share(Vec::new(), Some(root)))
+    }
+
+    /// The one chain of exactly these certificates. `issuer` is that of the leaf, unless that is the
+    /// first.
+    fn share(&self, certificates: Vec<Arc<X509>>, issuer: Option<Arc<X509>>) -> ChainRef {
+        let addresses = certificates.iter().chain(&issuer);
+        let addresses = addresses.map(|one| Arc::as_ptr(one).addr());
+        let addresses = (addresses.collect(), issuer.is_some());
         let mut inner = self.lock();
         if let Some(known) = inner.chains.get(&addresses).and_then(Weak::upgrade) {
             return known;
@@ -173,7 +212,7 @@ impl Intermediates {
         if inner.chains.len() == inner.chains.capacity() {
             inner.chains.retain(|_, chain| chain.strong_count() > 0);
         }
-        let chain = Arc::new(Links::of(certificates));
+        let chain = Arc::new(Links::of(certificates, issuer));
         inner.chains.insert(addresses, Arc::downgrade(&chain));
         chain
     }

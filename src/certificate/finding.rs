@@ -125,8 +125,11 @@ impl RenewalFacts {
 /// end, of as long a life: what is early is a matter of that.
 fn watched_lifetime(certificate: &TlsCertificate, now: UnixTime) -> Lifetime {
     let (own, served) = (certificate.lifetime(), certificate.served_lifetime());
-    if served.not_after == own.not_after || !own.has_begun(now) {
+    if !served.has_begun(now) {
         return served;
+    }
+    if served.not_after == own.not_after {
+        return own;
     }
     Lifetime {
         not_before: served.not_after - own.length(),
@@ -208,11 +211,17 @@ pub fn describe(finding: &Finding, certificate: &TlsCertificate, facts: &Renewal
     let chain = certificate
         .chain_end()
         .filter(|(end, _)| *end < certificate.not_after());
+    let begin = certificate.chain_begin();
+    let begin = begin.filter(|(begin, _)| *begin > certificate.not_before());
     let end = certificate.served_until();
     match (finding.kind, &chain) {
-        (EventKind::CertificateNotYetValid, _) => {
-            format!("is not valid before {}", certificate.not_before())
-        }
+        (EventKind::CertificateNotYetValid, _) => match &begin {
+            None => format!("is not valid before {}", certificate.not_before()),
+            Some((begin, subject)) => format!(
+                "is served with an intermediate certificate ({subject}) that is not valid before \
+                 {begin}"
+            ),
+        },
         (EventKind::CertificateExpired, None) => {
             format!("expired at {end} but is still served")
         }

@@ -37,9 +37,10 @@ impl SharedChain {
         Arc::as_ptr(&self.0).cast::<()>().addr()
     }
 
-    /// Each of its certificates in DER.
+    /// Each of its certificates in DER; of a leaf that a root has issued itself, the root.
     pub(crate) fn ders(&self) -> Result<Vec<Vec<u8>>, ErrorStack> {
-        self.0.iter().map(|one| one.to_der()).collect()
+        let all = self.0.iter().chain(self.0.root());
+        all.map(|one| one.to_der()).collect()
     }
 }
 

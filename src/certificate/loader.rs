@@ -17,7 +17,7 @@ use super::pem::{self, Contents, Key};
 use super::roots::Roots;
 use super::status::{CertStatus, SourcesPool, StatusSources};
 use super::{Fingerprint, Flaws, Source, TlsCertificate, parse};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, UnixTime};
 
 /// Makes [`TlsCertificate`]s; those of one loader share their intermediates.
 pub struct Loader {
@@ -180,7 +180,7 @@ impl Loader {
         let material = certificate.material().ok()?;
         let given = certificate.chain.iter().map(|one| X509::clone(one));
         let given = Given::InFile(given.collect());
-        let chain = self.intermediates.build(material.leaf(), given, now).ok()?;
+        let chain = self.build_chain(material.leaf(), given, now).ok()?;
         let flaws = judge(material.leaf(), &chain, false);
         drop(ErrorStack::get());
         if flaws.is_incomplete() || has_ended && chain.certificates.not_after() <= before {
@@ -227,7 +227,7 @@ impl Loader {
             true => Given::ByCa(others),
             false => Given::InFile(others),
         };
-        let chain = self.intermediates.build(&leaf, given, self.clock.now());
+        let chain = self.build_chain(&leaf, given, self.clock.now());
         let chain = chain.map_err(refused)?;
         let subject = |one: &X509| parse::name_text(one.subject_name());
         warnings.extend(chain.superseded.iter().map(|one| {
@@ -269,6 +269,22 @@ impl Loader {
             certificate,
             warnings,
         })
+    }
+
+    /// The best chain of `leaf`. A root of this machine that has issued it itself is known too.
+    fn build_chain(
+        &self,
+        leaf: &X509Ref,
+        given: Given,
+        now: UnixTime,
+    ) -> Result<Chain, ErrorStack> {
+        let mut chain = self.intermediates.build(leaf, given, now)?;
+        if chain.incomplete
+            && let Some(root) = Roots::of_machine().issuer_of(leaf)
+        {
+            chain.certificates = self.intermediates.share_root(root)?;
+        }
+        Ok(chain)
     }
 
     fn check_with_openssl(&self, material: &Material) -> Result<(), ErrorStack> {

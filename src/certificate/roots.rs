@@ -39,6 +39,13 @@ impl Roots {
         !self.0.is_empty()
     }
 
+    /// The one of them that has signed `certificate`.
+    pub(super) fn issuer_of(&self, certificate: &X509Ref) -> Option<X509> {
+        let above = self.0.get(&certificate.issuer_name_hash());
+        let mut above = above.into_iter().flatten();
+        above.find(|root| issued(root, certificate, true)).cloned()
+    }
+
     /// Returns true if one of them issued `certificate`, or has its name and key.
     pub(super) fn lead_from(&self, certificate: &X509Ref) -> bool {
         let above = self.0.get(&certificate.issuer_name_hash());

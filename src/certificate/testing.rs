@@ -100,9 +100,21 @@ pub(crate) fn intermediate_of(
     issuer: &Issuer<'_, KeyPair>,
     not_after: UnixTime,
 ) -> String {
+    intermediate_valid(name, key, issuer, UnixTime::default(), not_after)
+}
+
+/// The same, valid from `not_before` on.
+pub(crate) fn intermediate_valid(
+    name: &str,
+    key: &KeyPair,
+    issuer: &Issuer<'_, KeyPair>,
+    not_before: UnixTime,
+    not_after: UnixTime,
+) -> String {
     let mut params = ca_params(name);
-    params.not_after =
-        date_time_ymd(1970, 1, 1) + Duration::from_secs(not_after.as_secs().unsigned_abs());
+    let epoch = date_time_ymd(1970, 1, 1);
+    let at = |time: UnixTime| epoch + Duration::from_secs(time.as_secs().unsigned_abs());
+    (params.not_before, params.not_after) = (at(not_before), at(not_after));
     let certificate = params.signed_by(key, issuer);
     certificate.expect("an intermediate").pem()
 }

@@ -8,10 +8,15 @@ use openssl::x509::verify::X509VerifyParam;
 use openssl::x509::{X509, X509StoreContext, X509StoreContextRef};
 use rcgen::{Issuer, KeyPair};
 
+use super::finding::{describe, findings};
 use super::loader::File;
-use super::testing::{DAY, NOW, TestCa, intermediate_of, leaf_params, p256, rsa, self_signed};
+use super::testing::{
+    DAY, NOW, TestCa, intermediate_of, intermediate_valid, leaf_params, p256, rsa, self_signed,
+};
 use super::*;
 use crate::clock::{Clock as _, ManualClock};
+use crate::event::EventKind;
+use crate::schedule::WarnFrom;
 
 fn loader() -> Loader {
     Loader::new().expect("a loader")
@@ -578,6 +583,72 @@ fn of_several_issuers_with_one_key_the_valid_ones_are_sent_longest_first() {
         let loaded = loader.load(pem.as_bytes(), Source::Program).expect("good");
         assert_eq!(sent(&loaded.certificate), [mine(400), mine(20)], "{now}");
     }
+}
+
+#[test]
+fn the_issuer_is_known_whether_it_is_sent_or_not() {
+    struct Nowhere;
+    impl CertSource for Nowhere {
+        fn fetch(&self, _: &TlsCertificate) -> Result<material::Fetched, String> {
+            Err("it is nowhere".to_owned())
+        }
+    }
+    let (ca, key) = (TestCa::new("issuing"), p256());
+    let issuer = |one: &TlsCertificate| {
+        let issuer = one.issuer().expect("it is known");
+        parse::name_text(issuer.subject_name())
+    };
+    // A root has issued it itself.
+    let params = leaf_params(&["a.example"], NOW - DAY, NOW + DAY);
+    let leaf = params.signed_by(&key, &ca.root).expect("a leaf");
+    let pem = leaf.pem() + &ca.root.pem() + &key.serialize_pem();
+    let certificate = load(pem).expect("good").certificate;
+    assert_eq!(
+        (certificate.chain_len(), &*issuer(&certificate)),
+        (1, "CN=issuing root")
+    );
+    // It is known from the index of files too, and not sent either.
+    let ders = certificate.shared_chain().ders().expect("DER");
+    let ders: Vec<_> = ders.iter().map(Vec::as_slice).collect();
+    let chain = loader().share_chain(&ders).expect("a chain");
+    let (facts, source) = (certificate.facts(), Source::Program);
+    let again = TlsCertificate::from_index(facts, &chain, source, Arc::new(Nowhere));
+    assert_eq!(
+        (again.chain_len(), &*issuer(&again)),
+        (1, "CN=issuing root")
+    );
+    // A CA sends its chain in disorder.
+    let leaf = ca.leaf(&["a.example"]);
+    let pem = leaf.certificate.clone() + &ca.root.pem() + &ca.intermediate.pem() + &leaf.key;
+    let of_ca = loader().load(pem.as_bytes(), Source::Issuer("ca".into()));
+    let certificate = of_ca.expect("good").certificate;
+    assert!(certificate.flaws().has(Flaw::ChainOrder));
+    assert_eq!(issuer(&certificate), "CN=issuing intermediate");
+}
+
+#[test]
+fn a_chain_that_is_not_valid_yet_is_found() {
+    let (ca, key) = (TestCa::new("early"), p256());
+    let begin = NOW + DAY;
+    let own = ca.intermediate.key();
+    let above = intermediate_valid("early intermediate", own, &ca.root, begin, NOW + 400 * DAY);
+    let params = leaf_params(&["a.example"], NOW - DAY, NOW + 90 * DAY);
+    let leaf = params.signed_by(&key, &ca.intermediate).expect("a leaf");
+    let pem = leaf.pem() + &above + &key.serialize_pem();
+    let loaded = loader_at(NOW).0.load(pem.as_bytes(), Source::Program);
+    let certificate = loaded.expect("good").certificate;
+    let facts = RenewalFacts::BY_HAND;
+    let found = |now| findings(&certificate, &facts, WarnFrom::default(), now);
+    let early = found(NOW);
+    assert_eq!(early[0].kind, EventKind::CertificateNotYetValid);
+    let text = describe(&early[0], &certificate, &facts);
+    assert!(
+        text.contains("(CN=early intermediate) that is not valid before"),
+        "{text}"
+    );
+    assert!(found(begin).is_empty());
+    // How near its end is depends on its own life.
+    assert!(found(NOW + 75 * DAY).is_empty() && !found(NOW + 77 * DAY).is_empty());
 }
 
 #[test]

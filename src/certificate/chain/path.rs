@@ -60,8 +60,9 @@ impl Intermediates {
         match given {
             Given::ByCa(mut given) => {
                 given.retain(is_above);
-                if given.iter().any(|one| issued(one, leaf, false)) || is_self_issued(leaf) {
-                    return self.take_as_it_is(given);
+                let issuer = given.iter().position(|one| issued(one, leaf, false));
+                if issuer.is_some() || is_self_issued(leaf) {
+                    return self.take_as_it_is(given, issuer);
                 }
                 self.find_path(leaf, given, now)
             }
@@ -72,13 +73,15 @@ impl Intermediates {
         }
     }
 
-    fn take_as_it_is(&self, given: Vec<X509>) -> Result<Chain, ErrorStack> {
+    fn take_as_it_is(&self, given: Vec<X509>, issuer: Option<usize>) -> Result<Chain, ErrorStack> {
         let given = given.into_iter().take(MAX_CERTIFICATES);
         let certificates = given
             .map(|one| self.intern(one))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let issuer = issuer.filter(|at| *at > 0);
+        let issuer = issuer.and_then(|at| certificates.get(at).cloned());
         Ok(Chain {
-            certificates: self.share(certificates),
+            certificates: self.share(certificates, issuer),
             unrelated: Vec::new(),
             superseded: Vec::new(),
             incomplete: false,
@@ -94,6 +97,7 @@ impl Intermediates {
         let mut path: Vec<Arc<X509>> = Vec::new();
         let mut has_issuer = is_self_issued(leaf);
         let mut at_root = has_issuer;
+        let mut root = None;
         while !at_root && path.len() < MAX_CERTIFICATES {
             let current: &X509Ref = path.last().map_or(leaf, |top| top);
             let best = best_of(&given, current, now);
@@ -113,8 +117,10 @@ impl Intermediates {
             };
             has_issuer = true;
             at_root = is_self_issued(&issuer);
-            if !at_root {
-                path.push(issuer);
+            match at_root {
+                true if path.is_empty() => root = Some(issuer),
+                true => {}
+                false => path.push(issuer),
             }
         }
         given.retain(|one| !is_self_issued(one) && !path.iter().any(|used| **used == *one));
@@ -123,7 +129,7 @@ impl Intermediates {
             superseded = self.add_alternatives(leaf, &mut path, &mut given, now)?;
         }
         Ok(Chain {
-            certificates: self.share(path),
+            certificates: self.share(path, root),
             unrelated: given,
             superseded,
             incomplete: !has_issuer,
@@ -217,6 +223,18 @@ pub(super) fn first_end(chain: &[Arc<X509>]) -> Option<(UnixTime, usize)> {
     };
     let ends = chain.iter().enumerate();
     ends.filter_map(|(at, one)| Some((lasting(one)?, at))).min()
+}
+
+/// When the last certificate of a chain becomes valid, and its index; among several with the same name
+/// and key, the one that is valid first counts.
+pub(super) fn last_begin(chain: &[Arc<X509>]) -> Option<(UnixTime, usize)> {
+    let begin = |one: &X509Ref| unix_time(one.not_before()).unwrap_or_default();
+    let first = |one: &X509Ref| {
+        let alike = chain.iter().filter(|other| is_alike(one, other));
+        alike.map(|other| begin(other)).min()
+    };
+    let begins = chain.iter().enumerate();
+    begins.filter_map(|(at, one)| Some((first(one)?, at))).max()
 }
 
 /// Returns true if both have the same name and key.
