@@ -15,8 +15,10 @@ const GAP: &str = "  ";
 /// The minimum width of a narrowed column.
 const NARROWEST: usize = 12;
 
-const HEADER: [&str; 7] = [
-    "NAME", "NAMES", "ISSUER", "STATE", "EXPIRES", "LEFT", "NEXT",
+const COLUMNS: usize = 8;
+
+const HEADER: [&str; COLUMNS] = [
+    "NAME", "NAMES", "ISSUER", "STATE", "STAPLE", "EXPIRES", "LEFT", "NEXT",
 ];
 
 /// The columns that are narrowed on a narrow terminal, in this order.
@@ -50,7 +52,7 @@ pub(super) fn table(
         text: text.to_owned(),
         paint: Style::bold,
     });
-    let rows: Vec<[Cell; 7]> = std::iter::once(header)
+    let rows: Vec<[Cell; COLUMNS]> = std::iter::once(header)
         .chain(views.iter().map(|view| row(view, now)))
         .collect();
     let widths = widths(&rows, width);
@@ -70,7 +72,7 @@ pub(super) fn table(
     table
 }
 
-fn row(view: &CertificateView, now: UnixTime) -> [Cell; 7] {
+fn row(view: &CertificateView, now: UnixTime) -> [Cell; COLUMNS] {
     let end = view.served_until();
     let left = end.map(|end| end - now);
     let none = || "-".to_owned();
@@ -82,6 +84,7 @@ fn row(view: &CertificateView, now: UnixTime) -> [Cell; 7] {
             text: state(view),
             paint: shown_paint(view),
         },
+        staple(view),
         Cell::plain(end.map_or_else(none, date)),
         Cell {
             text: left.map_or_else(none, span),
@@ -96,6 +99,28 @@ pub(super) fn state(view: &CertificateView) -> String {
     let finding = worst_finding(view);
     let state = finding.map_or(view.state.as_str(), |finding| finding.state.as_str());
     clean(&state.replace('_', " "))
+}
+
+/// Whether there is an OCSP response to staple; `-` where the certificate names no responder.
+fn staple(view: &CertificateView) -> Cell {
+    let Some(staple) = &view.staple else {
+        return Cell::plain("-");
+    };
+    let text = clean(&staple.state);
+    match (&*staple.state, staple.required) {
+        ("good", _) => Cell {
+            text,
+            paint: Style::green,
+        },
+        ("missing", false) => Cell {
+            text,
+            paint: Style::yellow,
+        },
+        _ => Cell {
+            text,
+            paint: Style::red,
+        },
+    }
 }
 
 /// What is gravest of all that is wrong with a certificate that is otherwise well.
@@ -202,8 +227,8 @@ pub(super) fn left_paint(view: &CertificateView, left: i64) -> Paint {
 }
 
 /// The width of each column, narrowed until the table is no wider than `most`.
-fn widths(rows: &[[Cell; 7]], most: Option<usize>) -> [usize; 7] {
-    let mut widths = [0; 7];
+fn widths(rows: &[[Cell; COLUMNS]], most: Option<usize>) -> [usize; COLUMNS] {
+    let mut widths = [0; COLUMNS];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = length(&cell.text).max(*width);
@@ -240,7 +265,7 @@ fn length(text: &str) -> usize {
 mod tests {
     use super::super::testing::{NOW, issued};
     use super::*;
-    use crate::admin::{ChainEnd, HeldView};
+    use crate::admin::{ChainEnd, HeldView, StapleView};
     use crate::cli::output::Output;
 
     fn plain(views: &[CertificateView], width: Option<usize>) -> Vec<String> {
@@ -258,6 +283,14 @@ mod tests {
         let mut file = issued("file.example", 300);
         file.renewal = None;
         file.names.push("www.file.example".to_owned());
+        file.staple = Some(StapleView {
+            state: "good".to_owned(),
+            responder: Some("http://ocsp.example/".to_owned()),
+            required: false,
+            this_update: Some(NOW),
+            next_update: Some(NOW + DAY),
+            fault: None,
+        });
         vec![
             CertificateView::missing(vec!["missing.example".to_owned()]),
             failed,
@@ -271,11 +304,11 @@ mod tests {
         assert_eq!(
             plain(&some(), None),
             [
-                "NAME             NAMES               ISSUER       STATE    EXPIRES     LEFT   NEXT",
-                "missing.example  -                   -            missing  -           -      -",
-                "failed.example   -                   letsencrypt  failed   2025-09-21  6 d    in 12 min (3 failures)",
-                "a.example        -                   letsencrypt  valid    2025-11-14  60 d   2025-10-15",
-                "file.example     + www.file.example  R11          valid    2026-07-12  300 d  -",
+                "NAME             NAMES               ISSUER       STATE    STAPLE  EXPIRES     LEFT   NEXT",
+                "missing.example  -                   -            missing  -       -           -      -",
+                "failed.example   -                   letsencrypt  failed   -       2025-09-21  6 d    in 12 min (3 failures)",
+                "a.example        -                   letsencrypt  valid    -       2025-11-14  60 d   2025-10-15",
+                "file.example     + www.file.example  R11          valid    good    2026-07-12  300 d  -",
             ]
         );
     }
@@ -331,9 +364,9 @@ mod tests {
     fn a_narrow_terminal_gets_a_narrow_table() {
         let all = plain(&some(), Some(500));
         assert_eq!(all, plain(&some(), None));
-        let narrow = plain(&some(), Some(94));
+        let narrow = plain(&some(), Some(102));
         assert!(
-            narrow.iter().all(|line| line.chars().count() <= 94),
+            narrow.iter().all(|line| line.chars().count() <= 102),
             "{narrow:#?}"
         );
         assert!(narrow[4].contains("+ www.file.…"), "{narrow:#?}");
