@@ -111,6 +111,23 @@ impl DesiredHosts {
         open.filter_map(|index| get(&self.sites, &self.all, *index))
     }
 
+    /// Those that one of `patterns` covers.
+    pub(super) fn covered_by<'h>(&'h self, patterns: &ahash::HashSet<Pattern>) -> Vec<&'h Pattern> {
+        if patterns.is_empty() {
+            return Vec::new();
+        }
+        let all = self.all.iter();
+        let hosts = all.filter_map(|(site, place)| {
+            let site = self.sites.get(usize::try_from(*site).ok()?)?;
+            site.hosts.get(usize::try_from(*place).ok()?)
+        });
+        let is_covered = |host: &&Pattern| {
+            let wildcard = || host.wildcard_over();
+            patterns.contains(*host) || wildcard().is_some_and(|one| patterns.contains(&one))
+        };
+        hosts.filter(is_covered).collect()
+    }
+
     fn classify_host(&mut self, index: u32, candidates: &Candidates, now: UnixTime) {
         let Some((site, host)) = get(&self.sites, &self.all, index) else {
             return;

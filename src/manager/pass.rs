@@ -307,6 +307,7 @@ impl TlsManager {
         let coverage = Coverage {
             config,
             map: self.served.map(),
+            waiting: self.served.candidates().waiting(),
             desired,
             pending: self.renewals.uncovered_names(now),
             local_certs: &self.local_certs,

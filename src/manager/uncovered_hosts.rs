@@ -18,6 +18,8 @@ use crate::problem::Problem;
 pub(super) struct Coverage<'a> {
     pub(super) config: &'a Config,
     pub(super) map: &'a SniMap,
+    /// The patterns whose certificates wait for OCSP responses.
+    pub(super) waiting: &'a ahash::HashSet<Pattern>,
     /// The names of all certificates that issuers are asked for.
     pub(super) desired: &'a HashSet<Pattern>,
     /// The names whose certificates are being obtained, with the reason why there are none.
@@ -34,6 +36,8 @@ enum Reason {
     Pending(Arc<str>),
     /// Clients refuse its certificate.
     NotYetValid(String),
+    /// Its certificate is not served without an OCSP response. Events report it.
+    NoStaple,
     /// Its issuer has not issued a certificate.
     IssuerFails,
     /// Nothing is configured for it.
@@ -44,6 +48,16 @@ impl Coverage<'_> {
     /// Reports the hosts that have no certificate.
     pub(super) fn report_uncovered(&self, hosts: &DesiredHosts, report: &mut Report) {
         let mut seen = HashSet::new();
+        let waiting = hosts.covered_by(self.waiting).into_iter();
+        for host in waiting.filter(|host| self.served(host).is_none()) {
+            if seen.insert(host) {
+                report.missing.push(UncoveredHost {
+                    host: host.clone(),
+                    why: Reason::NoStaple.message(host),
+                    is_reported: true,
+                });
+            }
+        }
         for (site, host) in hosts.uncovered() {
             if !seen.insert(host) {
                 continue;
@@ -138,6 +152,11 @@ impl Reason {
         match self {
             Self::Pending(why) => Arc::clone(why),
             Self::NotYetValid(why) => why.as_str().into(),
+            Self::NoStaple => format!(
+                "the certificate for {host} requires an OCSP response (Must-Staple), and there is \
+                 none yet; see 'snigate certs show {host}'"
+            )
+            .into(),
             Self::IssuerFails => {
                 format!("{host} has no certificate because its issuer is failing").into()
             }

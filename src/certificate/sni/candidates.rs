@@ -37,6 +37,8 @@ pub struct Candidates {
     touched: Touched,
     /// Names whose own certificates, or the chains of these, are all invalid.
     invalid: HashSet<HostName>,
+    /// Patterns for which nothing is served, since their certificates wait for OCSP responses.
+    waiting: HashSet<Pattern>,
     /// When certificates become valid or expire.
     deadlines: Deadlines<Pattern>,
     /// Whether no OCSP responses are to be had, so that no certificate waits for one.
@@ -317,6 +319,10 @@ impl Candidates {
             .map(|candidate| Arc::clone(&candidate.certificate))
             .collect();
         best.shrink_to_fit();
+        match best.is_empty() && !self.of(pattern).is_empty() {
+            true => drop(self.waiting.insert(pattern.clone())),
+            false => drop(self.waiting.remove(pattern)),
+        }
         best
     }
 
@@ -324,6 +330,11 @@ impl Candidates {
         let candidates = self.of(pattern).iter();
         let candidates = candidates.filter(|one| !self.holds_back(&one.certificate, now));
         candidates.map(|one| worth(&one.certificate, now)).max()
+    }
+
+    /// The patterns for which nothing is served, since their certificates wait for OCSP responses.
+    pub fn waiting(&self) -> &HashSet<Pattern> {
+        &self.waiting
     }
 
     /// Returns true if `certificate` is not served at `now`, since it waits for an OCSP response.
