@@ -249,6 +249,10 @@ impl Issuer for AcmeIssuer {
         &self.account_id
     }
 
+    fn asks_for_must_staple(&self) -> bool {
+        self.config.order.must_staple
+    }
+
     async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
         let attempt = async {
             Solvers::of(self, request.dns.as_deref()).check_names(&request.names)?;

@@ -45,6 +45,11 @@ pub trait Issuer: Send + Sync {
         self.ca()
     }
 
+    /// Whether it is asked for certificates that require an OCSP response (RFC 7633).
+    fn asks_for_must_staple(&self) -> bool {
+        false
+    }
+
     /// Obtains a certificate, which may take minutes. Dropped before its end, it leaves behind what
     /// a later call can continue from, and nothing else that matters.
     ///

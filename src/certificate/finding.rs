@@ -28,6 +28,8 @@ pub enum Reason {
     WeakKey,
     /// It should have been renewed by now.
     RenewalOverdue,
+    /// It does not require an OCSP response, though its issuer is asked for one that does.
+    NoMustStaple,
 }
 
 impl Reason {
@@ -41,6 +43,7 @@ impl Reason {
         Self::WeakSignature,
         Self::WeakKey,
         Self::RenewalOverdue,
+        Self::NoMustStaple,
     ];
 
     /// The name for programs.
@@ -54,6 +57,7 @@ impl Reason {
             Self::WeakSignature => "weak_signature",
             Self::WeakKey => "weak_key",
             Self::RenewalOverdue => "renewal_overdue",
+            Self::NoMustStaple => "no_must_staple",
         }
     }
 }
@@ -90,7 +94,7 @@ impl Finding {
 }
 
 /// Every state that a served certificate can be in.
-pub const STATES: [&str; 10] = [
+pub const STATES: [&str; 11] = [
     "valid",
     "expired",
     "expiring",
@@ -101,6 +105,7 @@ pub const STATES: [&str; 10] = [
     "weak_signature",
     "weak_key",
     "renewal_overdue",
+    "no_must_staple",
 ];
 
 /// What is known of the renewal of a certificate.
@@ -110,6 +115,8 @@ pub struct RenewalFacts {
     /// When it is or was planned for; `None` if that is not known here.
     pub expected: Option<UnixTime>,
     pub is_revoked: bool,
+    /// Whether its issuer is asked for certificates that require an OCSP response.
+    pub expects_must_staple: bool,
 }
 
 impl RenewalFacts {
@@ -118,6 +125,7 @@ impl RenewalFacts {
         renewed_by: RenewedBy::ByHand,
         expected: None,
         is_revoked: false,
+        expects_must_staple: false,
     };
 }
 
@@ -192,6 +200,12 @@ pub fn findings(
             Reason::WeakKey,
             Severity::Warning,
         ),
+        (
+            facts.expects_must_staple
+                && !status.is_some_and(|status| status.sources().requires_staple),
+            Reason::NoMustStaple,
+            Severity::Warning,
+        ),
     ] {
         if found {
             findings.push(Finding::flaw(reason, severity));
@@ -259,6 +273,10 @@ fn describe_flaw(reason: Reason, certificate: &TlsCertificate) -> String {
     match (texts.is_empty(), reason) {
         (false, _) => format!("has a flaw: {}", texts.join("; ")),
         (true, Reason::ChainIncomplete) => "is sent with an incomplete chain".to_owned(),
+        (true, Reason::NoMustStaple) => "does not require an OCSP response (Must-Staple), though \
+                                         'must_staple' of its issuer asks for that: the CA leaves \
+                                         it out, or the certificate is from before"
+            .to_owned(),
         (true, Reason::WeakKey) => "has a weak key in its chain".to_owned(),
         (true, Reason::WeakSignature) => "has a weak signature in its chain".to_owned(),
         (true, _) => "has a flaw".to_owned(),

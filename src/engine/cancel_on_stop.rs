@@ -69,6 +69,10 @@ impl Issuer for CancellableIssuer {
         self.issuer.account_id()
     }
 
+    fn asks_for_must_staple(&self) -> bool {
+        self.issuer.asks_for_must_staple()
+    }
+
     async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
         let mut stopping = self.cancel.stopping.clone();
         tokio::select! {

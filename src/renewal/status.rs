@@ -166,6 +166,10 @@ impl<'a> Status<'a> {
             },
             expected: self.queues.planned_at(spec).filter(|_| !entry.is_dropped),
             is_revoked: entry.is_revoked(),
+            expects_must_staple: entry.certificate().is_some_and(|one| {
+                let issuer = self.issuers.get(one.source().label());
+                issuer.is_some_and(|issuer| issuer.asks_for_must_staple())
+            }),
         }
     }
 

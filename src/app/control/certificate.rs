@@ -77,6 +77,7 @@ pub(super) fn of_local_ca(
         // One for a client is not renewed before another client asks.
         expected: (!on_demand).then_some(due),
         is_revoked: false,
+        expects_must_staple: false,
     };
     Some(Managed {
         findings: judge.findings(certificate, &facts),

@@ -194,6 +194,7 @@ impl Pass {
                     },
                     expected: Some(certificate.lifetime().due_at(window)),
                     is_revoked: false,
+                    expects_must_staple: false,
                 }
             }
             Source::Directory(_) | Source::File(_) | Source::Program => RenewalFacts::BY_HAND,

@@ -132,6 +132,7 @@ pub(super) fn over(name: &Pattern, finding: &Finding, pass: &Pass) -> Event {
                 Reason::WeakSignature => "has no weak signature in its chain",
                 Reason::WeakKey => "has no weak key in its chain",
                 Reason::RenewalOverdue => "is not overdue for renewal",
+                Reason::NoMustStaple => "is as its issuer is asked for it",
             };
             let end = served.served_until();
             format!("the certificate that is served for {name} now {what}; it is valid until {end}")

@@ -85,6 +85,14 @@ fn a_profile_is_asked_for_where_the_ca_has_it() {
     );
     assert!(text.contains("TLS Feature"), "{text}");
     assert!(text.contains("status_request"), "{text}");
+    // This CA leaves it out.
+    let told = gateway.wait_for_event("the flaw", |one| {
+        one.is("certificate_flawed", "a.test") && one.reason.as_deref() == Some("no_must_staple")
+    });
+    assert!(
+        told.message.contains("'must_staple' of its issuer"),
+        "{told:?}"
+    );
 }
 
 #[test]
