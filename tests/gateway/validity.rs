@@ -41,12 +41,29 @@ fn replace(pair: &Pair, certs: &Path, name: &str) {
     fs::rename(chain, certs.join(format!("{name}.pem"))).expect("renamed");
 }
 
-/// Waits for the one event of this kind about a host, and its reason.
+/// Waits for the one event of this kind about a host with this reason, and these words in its message.
 #[track_caller]
-fn told(gateway: &Gateway, kind: &str, host: &str, reason: &str) -> Event {
-    gateway.wait_for_event(&format!("{kind} of {host}"), |event| {
+fn told(gateway: &Gateway, kind: &str, (host, reason): (&str, &str), words: &[&str]) -> Event {
+    let told = gateway.wait_for_event(&format!("{kind} of {host}"), |event| {
         event.is(kind, host) && event.reason.as_deref() == Some(reason)
-    })
+    });
+    for words in words {
+        assert!(told.message.contains(words), "{words}: {told:?}");
+    }
+    told
+}
+
+/// Waits until a host is flawed for this reason.
+#[track_caller]
+fn flawed(gateway: &Gateway, host: &str, reason: &str, words: &[&str]) -> Event {
+    told(gateway, "certificate_flawed", (host, reason), words)
+}
+
+/// Waits until what was reported of a host is over.
+#[track_caller]
+fn recovered(gateway: &Gateway, host: &str, reason: &str, words: &str) {
+    let over = told(gateway, "certificate_recovered", (host, reason), &[words]);
+    assert_eq!(over.severity, "info");
 }
 
 /// How many certificates are in this state.
@@ -124,32 +141,33 @@ fn what_time_does_to_certificates_is_told_once_and_its_end_too() {
     pair.write(&certs, "chain.test");
     let gateway = builder.config(config()).start();
 
-    let soon = told(&gateway, "certificate_expiring", "soon.test", "validity");
-    assert_eq!(
-        (&*soon.severity, soon.issuer.as_deref()),
-        ("warning", Some("directory"))
-    );
-    assert!(soon.message.contains("soon.test.pem"), "{soon:?}");
-    assert!(soon.message.contains("replace its file"), "{soon:?}");
-    let ended = told(&gateway, "certificate_expired", "ended.test", "validity");
-    assert_eq!(ended.severity, "critical");
-    let early = told(
-        &gateway,
-        "certificate_not_yet_valid",
-        "early.test",
-        "validity",
-    );
-    assert!(early.message.contains("clock"), "{early:?}");
-    let chain = told(&gateway, "certificate_expiring", "chain.test", "validity");
-    assert!(
-        chain
-            .message
-            .contains("intermediate certificate (CN=Short CA"),
-        "{chain:?}"
-    );
-    // Time moves on.
-    let moment = told(&gateway, "certificate_expired", "moment.test", "validity");
-    assert_eq!(moment.severity, "critical");
+    for (host, kind, severity, words) in [
+        (
+            "soon.test",
+            "certificate_expiring",
+            "warning",
+            &["soon.test.pem", "replace its file"][..],
+        ),
+        ("ended.test", "certificate_expired", "critical", &[]),
+        (
+            "early.test",
+            "certificate_not_yet_valid",
+            "error",
+            &["clock"],
+        ),
+        (
+            "chain.test",
+            "certificate_expiring",
+            "warning",
+            &["intermediate certificate (CN=Short CA"],
+        ),
+        // Time moves on.
+        ("moment.test", "certificate_expired", "critical", &[]),
+    ] {
+        let told = told(&gateway, kind, (host, "validity"), words);
+        assert_eq!(told.severity, severity, "{host}");
+        assert_eq!(told.issuer.as_deref(), Some("directory"), "{host}");
+    }
     wait_for("the metrics", || {
         let state = |state| in_state(&gateway, state);
         let is_it = state("valid") == Some(200.0)
@@ -163,43 +181,26 @@ fn what_time_does_to_certificates_is_told_once_and_its_end_too() {
     assert!(listed(&gateway, "soon.test").contains("expiring"));
     assert!(listed(&gateway, "ended.test").contains("expired"));
 
-    for name in [
-        "soon.test",
-        "ended.test",
-        "early.test",
-        "moment.test",
-        "chain.test",
-    ] {
+    let mended = ["soon", "ended", "early", "moment", "chain"].map(|name| format!("{name}.test"));
+    for name in &mended {
         replace(&ca.leaf(&[name]).make(), &certs, name);
     }
     fs::remove_file(certs.join("gone.test.pem")).expect("removed");
     fs::remove_file(certs.join("gone.test.key")).expect("removed");
-    for name in [
-        "soon.test",
-        "ended.test",
-        "early.test",
-        "moment.test",
-        "chain.test",
-    ] {
-        let over = told(&gateway, "certificate_recovered", name, "validity");
-        assert_eq!(over.severity, "info");
-        assert!(over.message.contains("is valid"), "{over:?}");
+    for name in &mended {
+        recovered(&gateway, name, "validity", "is valid");
     }
-    let over = told(&gateway, "certificate_recovered", "gone.test", "validity");
-    assert!(over.message.contains("no longer served"), "{over:?}");
+    recovered(&gateway, "gone.test", "validity", "no longer served");
     wait_for("the metrics", || {
         (in_state(&gateway, "valid") == Some(205.0)).then_some(())
     });
     let events = all(&gateway);
-    let moments = events
+    let (moments, others): (Vec<_>, Vec<_>) = events
         .iter()
-        .filter(|event| event.contains(" moment.test "));
+        .map(String::as_str)
+        .partition(|event| event.contains(" moment.test "));
     // It may have been reported as expiring, by any severity, before it expired.
-    assert!((2..=5).contains(&moments.count()), "{events:#?}");
-    let others = events
-        .iter()
-        .filter(|event| !event.contains(" moment.test "));
-    let others: Vec<_> = others.map(String::as_str).collect();
+    assert!((2..=5).contains(&moments.len()), "{events:#?}");
     assert_eq!(
         others,
         [
@@ -237,10 +238,11 @@ fn when_an_end_is_near_is_for_the_configuration_to_say() {
     );
     gateway.replace_config(before);
     assert_eq!(gateway.reload().0, 200);
-    told(&gateway, "certificate_expiring", "near.test", "validity");
+    let near = ("near.test", "validity");
+    told(&gateway, "certificate_expiring", near, &[]);
     gateway.replace_config(config());
     assert_eq!(gateway.reload().0, 200);
-    told(&gateway, "certificate_recovered", "near.test", "validity");
+    recovered(&gateway, "near.test", "validity", "is valid");
 }
 
 #[test]
@@ -275,27 +277,12 @@ fn flaws_of_keys_and_chains_are_told_and_so_is_their_end() {
         .config(config)
         .spawn();
 
-    let place = told(
-        &gateway,
-        "certificate_flawed",
-        "place.test",
-        "chain_incomplete",
-    );
+    let place = flawed(&gateway, "place.test", "chain_incomplete", &["(CN=Second)"]);
     assert_eq!(place.severity, "error");
-    assert!(place.message.contains("(CN=Second)"), "{place:?}");
-    let cubic = told(&gateway, "certificate_flawed", "cubic.test", "weak_key");
-    assert!(
-        cubic.message.contains("the intermediate (CN=Cubic)"),
-        "{cubic:?}"
-    );
-    assert!(cubic.message.contains("public exponent 3"), "{cubic:?}");
-    let lonely = told(
-        &gateway,
-        "certificate_flawed",
-        "lonely.test",
-        "name_not_covered",
-    );
-    assert!(lonely.message.contains("add a certificate"), "{lonely:?}");
+    let words = ["the intermediate (CN=Cubic)", "public exponent 3"];
+    flawed(&gateway, "cubic.test", "weak_key", &words);
+    let words = ["add a certificate"];
+    flawed(&gateway, "lonely.test", "name_not_covered", &words);
     assert_eq!(gateway.metric("snigate_hosts_not_covered"), Some(1.0));
     assert_eq!(findings(&gateway, "place.test"), ["chain_incomplete"]);
     assert!(listed(&gateway, "place.test").contains("chain incomplete"));
@@ -306,24 +293,11 @@ fn flaws_of_keys_and_chains_are_told_and_so_is_their_end() {
     // The second intermediate makes others known, but its own issuer is in no file.
     pki.install(&certs, "key.test", &["Second"]);
     pki.install(&certs, "public.test", &["Second"]);
-    let key = told(&gateway, "certificate_flawed", "key.test", "weak_key");
-    assert!(
-        key.message.contains("the key of the certificate is RSA"),
-        "{key:?}"
-    );
-    let public = told(
-        &gateway,
-        "certificate_flawed",
-        "public.test",
-        "chain_incomplete",
-    );
-    assert!(public.message.contains("(CN=First)"), "{public:?}");
-    told(
-        &gateway,
-        "certificate_recovered",
-        "place.test",
-        "chain_incomplete",
-    );
+    let words = ["the key of the certificate is RSA"];
+    flawed(&gateway, "key.test", "weak_key", &words);
+    flawed(&gateway, "public.test", "chain_incomplete", &["(CN=First)"]);
+    let words = "has a complete chain";
+    recovered(&gateway, "place.test", "chain_incomplete", words);
 
     let admin = gateway.admin.to_string();
     let shown = snigate(&["certs", "show", "key.test", "--admin", &admin]).stdout;
@@ -343,16 +317,10 @@ fn flaws_of_keys_and_chains_are_told_and_so_is_their_end() {
 
     pki.leaf("key.test", "Second", &[], "");
     pki.install(&certs, "key.test", &["Second"]);
-    told(&gateway, "certificate_recovered", "key.test", "weak_key");
+    recovered(&gateway, "key.test", "weak_key", "has no weak key");
     pki.leaf("lonely.test", "Root", &[], "");
     pki.install(&certs, "lonely.test", &[]);
-    let lonely = told(
-        &gateway,
-        "certificate_recovered",
-        "lonely.test",
-        "name_not_covered",
-    );
-    assert!(lonely.message.contains("covers it"), "{lonely:?}");
+    recovered(&gateway, "lonely.test", "name_not_covered", "covers it");
     gateway.wait_until_ready();
     let events = all(&gateway);
     let mut once = events.clone();
