@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use http::Uri;
 
-pub(crate) use self::lists::{ListAnswer, Lists, Searched};
+pub(crate) use self::lists::{Applied, ListAnswer, Lists, Searched};
 pub(crate) use self::query::{Outcome, ask_responder, fetch_list};
 pub(crate) use self::staples::{Changes, Staples};
 pub(crate) use self::store::{forget_staple, restore_staple, store_staple, sweep};

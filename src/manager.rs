@@ -29,7 +29,7 @@ use openssl::error::ErrorStack;
 
 pub use self::issuance_plan::{IssuancePlan, PlannedIssuer, Reason};
 pub use self::report::{Report, UncoveredHost};
-pub(crate) use self::staples::{is_managed, note_staples, status_watched};
+pub(crate) use self::staples::{KnownRevoked, note_staples, status_watched};
 
 use self::desired_hosts::DesiredHosts;
 use self::gauges::Gauges;
@@ -205,6 +205,9 @@ impl TlsManager {
         let candidates = self.served.candidates_mut();
         candidates.wait_for_staples(needs_staples);
         let before = self.config.replace(Arc::new(config.clone()));
+        if needs_staples && before.as_ref().is_some_and(|one| !one.revocation.ocsp) {
+            staples::restore_all(self);
+        }
         self.local_certs.configure(&config.issuers);
         let is_other_dns = before
             .as_ref()

@@ -314,7 +314,7 @@ impl CertificateView {
 /// Whether its CA says that it is revoked.
 fn is_revoked(certificate: &TlsCertificate) -> bool {
     let status = certificate.status();
-    status.is_some_and(|status| status.known().is_revoked)
+    status.is_some_and(|status| status.known().is_revoked())
 }
 
 fn invalid(certificate: &TlsCertificate, now: UnixTime) -> Option<CertificateState> {

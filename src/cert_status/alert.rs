@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::domain;
 use super::query::NO_ISSUER;
 use crate::certificate::TlsCertificate;
-use crate::certificate::status::KnownStatus;
+use crate::certificate::status::{KnownStatus, Staple};
 use crate::clock::UnixTime;
 use crate::event::{Event, EventKind, Severity};
 use crate::printable::Printable as _;
 
 /// After how many failures it is reported that a certificate has no response at all.
-const FAILURES: u32 = 3;
+pub(super) const FAILURES: u32 = 3;
 
 /// What is reported of a certificate.
 pub(crate) enum Notice {
@@ -19,8 +19,8 @@ pub(crate) enum Notice {
     Failed(Arc<TlsCertificate>, Severity),
     /// There is one again, after a report that there was none.
     Recovered(Arc<TlsCertificate>),
-    /// None is needed any more, after a report that there was none.
-    Gone(Arc<TlsCertificate>),
+    /// It needs none any more, after a report that there was none.
+    Dismissed(Arc<TlsCertificate>),
 }
 
 impl Notice {
@@ -30,7 +30,7 @@ impl Notice {
             Self::Failed(certificate, severity) => {
                 (certificate, EventKind::StapleFailed, *severity)
             }
-            Self::Recovered(certificate) | Self::Gone(certificate) => {
+            Self::Recovered(certificate) | Self::Dismissed(certificate) => {
                 (certificate, EventKind::StapleRecovered, Severity::Info)
             }
         };
@@ -51,9 +51,9 @@ impl Notice {
             (Self::Recovered(_), None) => {
                 format!("the status of the certificate for {domain} is known again")
             }
-            (Self::Gone(_), _) => format!(
-                "no OCSP response is needed any more for the certificate for {domain}: it was \
-                 replaced or is no longer served, or 'revocation.ocsp' is off"
+            (Self::Dismissed(_), _) => format!(
+                "no OCSP response is needed any more for the certificate for {domain}{place}: it was \
+                 replaced or removed, or responders are no longer asked"
             ),
             (Self::Failed(..), end) => {
                 let fault = known
@@ -102,7 +102,7 @@ pub(super) fn severity(
     failures: u32,
     now: UnixTime,
 ) -> Option<Severity> {
-    if known.is_revoked || failures == 0 {
+    if known.is_revoked() || failures == 0 {
         // A revocation is reported as such.
         return None;
     }
@@ -132,10 +132,16 @@ pub(super) fn severity(
     }
 }
 
+/// When that changes by itself while there is no newer response than `staple`.
+pub(super) fn turns(staple: &Staple) -> [UnixTime; 3] {
+    let life = staple.next_update - staple.this_update;
+    let left = [life.div_euclid(3), life.div_euclid(6), 0];
+    left.map(|left| staple.next_update - left)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certificate::status::Staple;
     use crate::clock::unix;
 
     #[test]
@@ -159,6 +165,8 @@ mod tests {
             assert_eq!(at(second, false), optional, "{second}");
             assert_eq!(at(second, true), required, "{second}");
         }
+        let staple = known.staple.as_deref().expect("there is one");
+        assert_eq!(turns(staple), [400, 500, 600].map(unix));
         assert_eq!(severity(&known, true, 0, unix(599)), None, "nothing failed");
         let none = KnownStatus::default();
         let without = |is_required, failures| severity(&none, is_required, failures, unix(0));

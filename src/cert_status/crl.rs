@@ -34,7 +34,7 @@ pub(super) enum ListFault {
     #[error("it has expired at {0}")]
     Expired(UnixTime),
     /// It may well be right, but it is not what says which certificates are revoked.
-    #[error("it is a delta list, or one for other certificates")]
+    #[error("it is a delta list, or one of another issuer or for other certificates")]
     Special,
     #[error("OpenSSL: {0}")]
     OpenSsl(#[from] ErrorStack),

@@ -27,6 +27,7 @@ const LONGEST_PAUSE: i64 = 6 * 3600;
 #[derive(Default)]
 pub(crate) struct Lists {
     by_url: HashMap<Box<str>, List>,
+    last: UnixTime,
     rng: fastrand::Rng,
 }
 
@@ -44,6 +45,7 @@ struct List {
     is_asking: bool,
     /// By which its server knows whether there is a newer one.
     known: Validators,
+    this_update: UnixTime,
     next_update: UnixTime,
 }
 
@@ -78,9 +80,28 @@ pub(crate) struct Searched {
 
 struct Fetched {
     known: Validators,
+    found: Found,
+}
+
+/// What a list says.
+struct Found {
     this_update: UnixTime,
     next_update: UnixTime,
     revoked: Vec<FoundRevoked>,
+    /// The certificates that it called revoked before.
+    restored: Vec<Arc<TlsCertificate>>,
+}
+
+/// What came of fetching a list.
+pub(crate) struct Applied {
+    /// For the metrics.
+    pub(crate) result: &'static str,
+    /// Its URL.
+    pub(crate) url: Arc<str>,
+    /// The certificates that are revoked, whether that is news or not.
+    pub(crate) revoked: Vec<FoundRevoked>,
+    /// Those that it no longer calls revoked.
+    pub(crate) restored: Vec<Arc<TlsCertificate>>,
 }
 
 impl Lists {
@@ -119,6 +140,14 @@ impl Lists {
 
     /// Takes a list that is to be fetched now. What came of it goes to [`Self::apply`].
     pub(crate) fn take_due(&mut self, now: UnixTime) -> Option<ListQuery> {
+        if now < self.last {
+            // What was planned by a clock that was ahead.
+            for list in self.by_url.values_mut() {
+                list.next = list.next.min(now + SOONEST);
+                list.fetched = list.fetched.min(now);
+            }
+        }
+        self.last = now;
         let mut due = self.by_url.iter_mut();
         let (url, list) = due.find(|(_, list)| !list.is_asking && list.next <= now)?;
         list.is_asking = true;
@@ -139,50 +168,86 @@ impl Lists {
         waiting.map(|list| list.next).min()
     }
 
-    /// Applies what came of fetching a list. Returns the result for the metrics, and the certificates
-    /// that are revoked, whether that is news or not.
-    pub(crate) fn apply(
-        &mut self,
-        searched: Searched,
-        now: UnixTime,
-    ) -> (&'static str, Vec<FoundRevoked>) {
+    /// Applies what came of fetching a list.
+    pub(crate) fn apply(&mut self, searched: Searched, now: UnixTime) -> Applied {
         let Searched { query, result } = searched;
+        let mut applied = Applied {
+            result: "ok",
+            url: (*query.url).into(),
+            revoked: Vec::new(),
+            restored: Vec::new(),
+        };
         let Some(list) = self.by_url.get_mut(&query.url) else {
-            return ("ok", Vec::new());
+            return applied;
         };
         list.is_asking = false;
-        match result {
-            Ok(fetched) => {
-                list.failures = 0;
-                list.fetched = now;
-                let is_new = fetched.is_some();
-                let (life, revoked) = match fetched {
-                    Some(fetched) => {
-                        list.known = fetched.known;
-                        list.searched = query.members;
-                        list.next_update = fetched.next_update;
-                        (fetched.next_update - fetched.this_update, fetched.revoked)
-                    }
-                    None => (list.next_update - now, Vec::new()),
-                };
-                let pause = (life / 2).clamp(SOONEST, LATEST);
-                list.next = now + pause - self.rng.i64(0..=pause / 8);
-                (if is_new { "ok" } else { "unchanged" }, revoked)
+        let life = match list.judge(result, now) {
+            Ok(Some(Fetched { known, found })) => {
+                list.known = known;
+                list.searched = query.members;
+                (list.this_update, list.next_update) = (found.this_update, found.next_update);
+                (applied.revoked, applied.restored) = (found.revoked, found.restored);
+                list.next_update - list.this_update
+            }
+            Ok(None) => {
+                applied.result = "unchanged";
+                list.next_update - now
             }
             Err(fault) => {
-                let factor = 1_i64.checked_shl(list.failures.min(20)).unwrap_or(i64::MAX);
-                let pause = FIRST_PAUSE.saturating_mul(factor).min(LONGEST_PAUSE);
-                list.failures = list.failures.saturating_add(1);
-                list.next = now + pause + self.rng.i64(0..=pause / 4);
-                tracing::warn!(
-                    url = %query.url,
-                    failures = list.failures,
-                    next = %list.next,
-                    "cannot search a revocation list: {fault}"
-                );
-                ("failed", Vec::new())
+                applied.result = "failed";
+                list.fail(&query.url, &fault, now, &mut self.rng);
+                return applied;
             }
+        };
+        (list.failures, list.fetched) = (0, now);
+        let pause = (life / 2).clamp(SOONEST, LATEST);
+        list.next = now + pause - self.rng.i64(0..=pause / 8);
+        applied
+    }
+
+    /// Notes that the list at `url` was not searched, because of a bug.
+    pub(crate) fn note_interrupted(&mut self, url: &str, now: UnixTime) {
+        if let Some(list) = self.by_url.get_mut(url) {
+            list.is_asking = false;
+            list.fail(url, "it was interrupted by a bug", now, &mut self.rng);
         }
+    }
+}
+
+impl List {
+    /// What of `result` counts at `now`: a list does not take the place of a newer one, and one that has
+    /// expired does not count because its server has no other.
+    fn judge(
+        &self,
+        result: Result<Option<Fetched>, String>,
+        now: UnixTime,
+    ) -> Result<Option<Fetched>, String> {
+        match result? {
+            Some(fetched) if fetched.found.this_update < self.this_update => Err(format!(
+                "it is of {}, older than the one of {} before",
+                fetched.found.this_update, self.this_update
+            )),
+            None if self.next_update <= now => Err(format!(
+                "it has expired at {}, and its server has no newer one",
+                self.next_update
+            )),
+            fetched => Ok(fetched),
+        }
+    }
+
+    fn fail(&mut self, url: &str, fault: &str, now: UnixTime, rng: &mut fastrand::Rng) {
+        let factor = 1_i64.checked_shl(self.failures.min(20)).unwrap_or(i64::MAX);
+        let pause = FIRST_PAUSE.saturating_mul(factor).min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        self.next = now + pause + rng.i64(0..=pause / 4);
+        // What the server has is sent again, whatever it was.
+        self.known = Validators::default();
+        tracing::warn!(
+            url,
+            failures = self.failures,
+            next = %self.next,
+            "cannot search a revocation list: {fault}"
+        );
     }
 }
 
@@ -198,14 +263,7 @@ impl ListQuery {
         let result = match answer {
             ListAnswer::Fetched(octets, known) => {
                 let found = self.search_octets(&octets, certificates, now);
-                found.map(|(this_update, next_update, revoked)| {
-                    Some(Fetched {
-                        known,
-                        this_update,
-                        next_update,
-                        revoked,
-                    })
-                })
+                found.map(|found| Some(Fetched { known, found }))
             }
             ListAnswer::Unchanged => Ok(None),
             ListAnswer::Failed(fault) => Err(fault),
@@ -221,8 +279,8 @@ impl ListQuery {
         octets: &[u8],
         certificates: &[Arc<TlsCertificate>],
         now: UnixTime,
-    ) -> Result<(UnixTime, UnixTime, Vec<FoundRevoked>), String> {
-        let mut revoked = Vec::new();
+    ) -> Result<Found, String> {
+        let (mut revoked, mut restored) = (Vec::new(), Vec::new());
         // Usually one issuer has issued them all.
         let mut read: Vec<(Arc<X509>, Result<RevocationList, ListFault>)> = Vec::new();
         for certificate in certificates.iter().filter(|one| names(one, &self.url)) {
@@ -239,29 +297,48 @@ impl ListQuery {
                 continue;
             };
             // One that cannot be read from disk is not served either.
-            let reason = certificate.leaf().ok().and_then(|leaf| list.find(&leaf));
-            revoked.extend(reason.map(|reason| FoundRevoked {
-                certificate: Arc::clone(certificate),
-                reason,
-                said_by: format!("the revocation list {}", self.url),
-            }));
+            let Ok(leaf) = certificate.leaf() else {
+                continue;
+            };
+            match list.find(&leaf) {
+                Some(reason) => revoked.push(FoundRevoked {
+                    certificate: Arc::clone(certificate),
+                    reason,
+                    said_by: format!("the revocation list {}", self.url),
+                }),
+                None if is_called_revoked(certificate, &self.url) => {
+                    restored.push(Arc::clone(certificate));
+                }
+                None => {}
+            }
         }
         let mut times = None;
         let mut fault = None;
         for (_, list) in read {
             match list {
                 Ok(list) => times = Some((list.this_update, list.next_update)),
-                Err(ListFault::Special) => {}
                 Err(error) => fault = Some(error.to_string()),
             }
         }
-        match (times, fault) {
-            (Some((this_update, next_update)), _) => Ok((this_update, next_update, revoked)),
-            (None, Some(fault)) => Err(fault),
+        let (this_update, next_update) = match (times, fault) {
+            (Some(times), _) => times,
+            (None, Some(fault)) => return Err(fault),
             // Nothing here is for it to say.
-            (None, None) => Ok((now, now + 2 * LATEST, revoked)),
-        }
+            (None, None) => (UnixTime::default(), now + 2 * LATEST),
+        };
+        Ok(Found {
+            this_update,
+            next_update,
+            revoked,
+            restored,
+        })
     }
+}
+
+/// Returns true if the list at `url` called `certificate` revoked before.
+fn is_called_revoked(certificate: &TlsCertificate, url: &str) -> bool {
+    let known = certificate.status().map(|status| status.known());
+    known.is_some_and(|known| known.revoked.by_list.as_deref() == Some(url))
 }
 
 fn names(certificate: &TlsCertificate, url: &str) -> bool {
@@ -273,4 +350,61 @@ fn digest(certificate: &TlsCertificate) -> u64 {
     let fingerprint = certificate.fingerprint().0;
     let first = fingerprint.first_chunk::<8>();
     first.map_or(0, |first| u64::from_ne_bytes(*first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::unix;
+
+    fn fetched(this_update: i64, next_update: i64) -> Result<Option<Fetched>, String> {
+        Ok(Some(Fetched {
+            known: Validators::default(),
+            found: Found {
+                this_update: unix(this_update),
+                next_update: unix(next_update),
+                revoked: Vec::new(),
+                restored: Vec::new(),
+            },
+        }))
+    }
+
+    #[test]
+    fn an_older_list_or_one_that_has_expired_does_not_count() {
+        let list = List {
+            this_update: unix(100),
+            next_update: unix(200),
+            ..List::default()
+        };
+        for (result, now, words) in [
+            (fetched(100, 200), 150, None),
+            (fetched(150, 250), 150, None),
+            (fetched(99, 300), 150, Some("older than")),
+            (Ok(None), 199, None),
+            (Ok(None), 200, Some("has no newer one")),
+        ] {
+            let fault = list.judge(result, unix(now)).err();
+            match words {
+                None => assert_eq!(fault, None),
+                Some(words) => {
+                    let fault = fault.expect("it does not count");
+                    assert!(fault.contains(words), "{fault}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_delays_nothing_once_it_is_right() {
+        let mut lists = Lists::default();
+        let list = List {
+            next: unix(1_000_000),
+            fetched: unix(900_000),
+            ..List::default()
+        };
+        lists.by_url.insert("http://list/".into(), list);
+        lists.last = unix(900_000);
+        assert!(lists.take_due(unix(0)).is_none());
+        assert!(lists.next().is_some_and(|next| next <= unix(SOONEST)));
+    }
 }

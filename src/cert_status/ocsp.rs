@@ -24,7 +24,8 @@ const SKEW: i64 = 300;
 #[derive(Debug)]
 pub(super) enum Answer {
     Good(Staple),
-    Revoked(RevocationReason),
+    /// Revoked for this reason, in a response of this `thisUpdate`.
+    Revoked(RevocationReason, UnixTime),
 }
 
 /// Why a response is worth nothing.
@@ -114,7 +115,10 @@ fn read(octets: &[u8], leaf: &X509, issuer: &X509, now: UnixTime) -> Result<Answ
             this_update,
             next_update: next_update.ok_or(OcspFault::NoEnd)?,
         })),
-        OcspCertStatus::REVOKED => Ok(Answer::Revoked(reason(status.reason.as_raw().into()))),
+        OcspCertStatus::REVOKED => {
+            let reason = reason(status.reason.as_raw().into());
+            Ok(Answer::Revoked(reason, this_update))
+        }
         _ => Err(OcspFault::Unknown),
     }
 }

@@ -10,7 +10,7 @@ use super::lists::{ListAnswer, ListQuery, Validators};
 use super::ocsp::{self, Answer, OcspFault};
 use crate::certificate::TlsCertificate;
 use crate::certificate::status::Staple;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::http_client::{Body, HttpClient};
 use crate::issuer::RevocationReason;
 
@@ -21,7 +21,11 @@ const LONGEST_GET: usize = 255;
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Good(Arc<Staple>),
-    Revoked(RevocationReason),
+    Revoked {
+        reason: RevocationReason,
+        /// The `thisUpdate` of the response.
+        since: UnixTime,
+    },
     /// The responder does not know the certificate.
     Unknown(String),
     /// There is no response that is worth anything, and why.
@@ -73,7 +77,14 @@ pub(crate) async fn ask_responder(
             status => Outcome::Failed(format!("the responder says {status}")),
         };
         // A cache may have kept a response for too long: the responder itself is asked then.
-        if !matches!(outcome, Outcome::Failed(_)) {
+        let is_kept = match (&outcome, certificate.status()) {
+            (Outcome::Failed(_), _) => true,
+            (Outcome::Good(staple), Some(status)) => {
+                status.known().has_at_least(staple, clock.now())
+            }
+            _ => false,
+        };
+        if !is_kept {
             return outcome;
         }
     }
@@ -94,16 +105,12 @@ fn request(certificate: &TlsCertificate) -> Result<Vec<u8>, String> {
     ocsp::request(&leaf, issuer).map_err(|error| error.to_string())
 }
 
-fn check(
-    octets: &Bytes,
-    certificate: &TlsCertificate,
-    now: crate::clock::UnixTime,
-) -> Result<Outcome, String> {
+fn check(octets: &Bytes, certificate: &TlsCertificate, now: UnixTime) -> Result<Outcome, String> {
     let issuer = certificate.issuer().ok_or(NO_ISSUER)?;
     let leaf = certificate.leaf().map_err(|error| error.to_string())?;
     match ocsp::check(octets, &leaf, issuer, now) {
         Ok(Answer::Good(staple)) => Ok(Outcome::Good(Arc::new(staple))),
-        Ok(Answer::Revoked(reason)) => Ok(Outcome::Revoked(reason)),
+        Ok(Answer::Revoked(reason, since)) => Ok(Outcome::Revoked { reason, since }),
         Err(fault @ (OcspFault::Unknown | OcspFault::Other)) => {
             Ok(Outcome::Unknown(fault.to_string()))
         }

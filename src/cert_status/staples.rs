@@ -2,49 +2,59 @@
 //!
 //! A response is replaced at half of its life. A responder that does not respond rests, whatever is due
 //! there; and no responder is asked more than a few things at a time, so that a great many certificates
-//! cost no spike, here or there.
+//! cost no spike, here or there. Certificates wait in the order of their times: while nothing is due,
+//! their number costs nothing.
 
+mod believed;
 mod entry;
 mod pace;
+mod queue;
+mod reports;
+mod responders;
+mod tally;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use self::believed::believed;
 use self::entry::{Entry, Stage};
-use self::pace::{FIRST_PAUSE, host, is_known, jitter, pause_after, refresh_at};
+use self::pace::{FIRST_PAUSE, jitter, pause_after, refresh_at, refresh_stored_at};
+use self::queue::Queue;
+use self::reports::Reports;
+use self::responders::Responders;
+pub(crate) use self::tally::Count;
+use self::tally::Tally;
 use super::alert::{self, Notice};
 use super::query::{NO_ISSUER, Outcome};
+use crate::certificate::status::KnownStatus;
 use crate::certificate::{Fingerprint, TlsCertificate};
 use crate::clock::UnixTime;
-
-/// How many requests to one responder are under way at a time.
-const AT_ONCE: usize = 4;
+use crate::schedule::{Deadlines, Passed};
 
 /// The longest pause after a failure, in seconds.
 const LONGEST_PAUSE: i64 = 3600;
 
-/// The longest rest of a responder that does not respond.
-const LONGEST_REST: i64 = 120;
-
 /// When a revoked certificate is looked at again: its CA may have been mistaken.
 const REVOKED_PAUSE: i64 = 6 * 3600;
+
+/// How many certificates are looked at in one go, once all have to be: some milliseconds.
+const MOST_VISITED: usize = 4096;
 
 /// Every certificate that names a responder, or requires a response.
 #[derive(Default)]
 pub(crate) struct Staples {
     entries: HashMap<Fingerprint, Entry>,
-    responders: HashMap<Box<str>, Responder>,
-    /// How many of the certificates require a response.
-    required: usize,
+    responders: Responders,
+    /// Those whose stored responses are to be read.
+    unread: Queue,
+    /// When time changes something about which.
+    deadlines: Deadlines<Fingerprint>,
+    /// Those that time may have changed something about.
+    to_visit: Vec<Fingerprint>,
+    last: UnixTime,
+    reports: Reports,
+    tally: Tally,
     rng: fastrand::Rng,
-}
-
-#[derive(Default)]
-struct Responder {
-    asking: usize,
-    failures: u32,
-    failing_since: UnixTime,
-    rests_until: UnixTime,
 }
 
 /// What has changed.
@@ -53,16 +63,6 @@ pub(crate) struct Changes {
     pub(crate) notices: Vec<Notice>,
     /// Certificates that require a response and have got one or lost it.
     pub(crate) served: Vec<Arc<TlsCertificate>>,
-}
-
-/// How many certificates have a response.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Count {
-    pub(crate) good: i64,
-    pub(crate) missing: i64,
-    pub(crate) revoked: i64,
-    /// When the first response ends.
-    pub(crate) first_end: Option<UnixTime>,
 }
 
 impl Staples {
@@ -74,7 +74,7 @@ impl Staples {
         changes: &mut Changes,
     ) -> Vec<Fingerprint> {
         let mut present = HashSet::with_capacity(certificates.len());
-        self.required = 0;
+        let mut other = Vec::new();
         for certificate in certificates {
             let Some(status) = certificate.status() else {
                 continue;
@@ -83,45 +83,51 @@ impl Staples {
             if sources.responder.is_none() && !sources.requires_staple {
                 continue;
             }
-            self.required += usize::from(sources.requires_staple);
             let fingerprint = certificate.fingerprint();
-            present.insert(fingerprint);
+            let is_first = present.insert(fingerprint);
             match self.entries.get_mut(&fingerprint) {
-                Some(entry) if Arc::ptr_eq(&entry.certificate, certificate) => {}
-                Some(entry) => {
-                    // Read again from its files, or with another chain.
-                    let known = entry.certificate.status().map(|one| one.known());
-                    if let (Some(known), None) = (known, status.known().staple) {
-                        status.update(|now| *now = known);
-                    }
-                    entry.certificate = Arc::clone(certificate);
-                    if entry.stage == Stage::Waiting && entry.failures > 0 {
-                        entry.next = now;
+                Some(entry) if is_first => {
+                    if entry.take_over(certificate, now) {
+                        other.push(fingerprint);
                     }
                 }
+                Some(entry) => entry.add_copy(certificate),
                 None => {
                     let entry = Entry::new(certificate, now);
+                    self.unread.push(fingerprint, entry.is_required());
                     self.entries.insert(fingerprint, entry);
+                    other.push(fingerprint);
                 }
             }
+        }
+        for fingerprint in other {
+            self.visit(fingerprint, now, changes);
         }
         let gone = self.entries.keys().filter(|one| !present.contains(one));
         let gone: Vec<_> = gone.copied().collect();
         for fingerprint in &gone {
-            let entry = self.entries.remove(fingerprint);
-            changes.notices.extend(entry.and_then(Entry::farewell));
+            if let Some(entry) = self.entries.remove(fingerprint) {
+                self.dismiss(&entry, changes);
+            }
         }
         gone
     }
 
-    /// Forgets all certificates, which get no response from now on.
-    pub(crate) fn clear(&mut self, changes: &mut Changes) {
-        for (_, entry) in self.entries.drain() {
-            if let Some(status) = entry.certificate.status() {
-                status.update(|known| known.staple = None);
-            }
-            changes.notices.extend(entry.farewell());
+    /// Forgets all certificates: these, which are all there are now, get no response from now on.
+    pub(crate) fn clear(&mut self, certificates: &[Arc<TlsCertificate>], changes: &mut Changes) {
+        for (_, entry) in std::mem::take(&mut self.entries) {
+            self.dismiss(&entry, changes);
         }
+        // One may have got a stored response since it was last looked at all.
+        for status in certificates.iter().filter_map(|one| one.status()) {
+            let known = status.known();
+            if known.staple.is_some() || known.fault.is_some() {
+                status.update(|known| (known.staple, known.fault) = (None, None));
+            }
+        }
+        self.unread = Queue::default();
+        self.to_visit = Vec::new();
+        self.responders.clear();
     }
 
     /// The fingerprints of the certificates.
@@ -129,17 +135,29 @@ impl Staples {
         self.entries.keys().copied()
     }
 
-    /// Some certificates, `most` at most, whose responses the storage may have; those that are not
+    /// How many certificates have a response.
+    pub(crate) fn count(&self) -> Count {
+        self.tally.count()
+    }
+
+    /// What is known of `certificate`; nothing where it is gone.
+    pub(crate) fn known(&self, certificate: &TlsCertificate) -> KnownStatus {
+        let entry = self.entries.get(&certificate.fingerprint());
+        entry.map(Entry::known).unwrap_or_default()
+    }
+
+    /// Takes some certificates, `most` at most, whose responses the storage may have; those that are not
     /// served without one first. To be followed by [`Self::note_read`].
     pub(crate) fn take_unread(&mut self, most: usize) -> Vec<Arc<TlsCertificate>> {
-        let unread = || {
-            let all = self.entries.values();
-            all.filter(|entry| entry.stage == Stage::Unread)
-        };
-        let required = unread().filter(|entry| entry.is_required());
-        let others = unread().filter(|entry| !entry.is_required());
-        let taken = required.chain(others).take(most);
-        taken.map(|entry| Arc::clone(&entry.certificate)).collect()
+        let mut taken = Vec::new();
+        while taken.len() < most
+            && let Some(fingerprint) = self.unread.pop()
+        {
+            let entry = self.entries.get(&fingerprint);
+            let entry = entry.filter(|entry| entry.stage == Stage::Unread);
+            taken.extend(entry.map(|entry| Arc::clone(&entry.certificate)));
+        }
+        taken
     }
 
     /// Plans these certificates, whose stored responses were read.
@@ -150,16 +168,20 @@ impl Staples {
         changes: &mut Changes,
     ) {
         for certificate in read {
-            let Some(entry) = self.entries.get_mut(&certificate.fingerprint()) else {
+            let fingerprint = certificate.fingerprint();
+            let Some(entry) = self.entries.get_mut(&fingerprint) else {
                 continue;
             };
-            entry.stage = Stage::Waiting;
-            let staple = entry.certificate.status().and_then(|one| one.staple(now));
-            entry.next = match staple {
-                Some(staple) => refresh_at(&staple, now, &mut self.rng),
-                None => now,
-            };
-            entry.note_served(now, changes);
+            entry.share();
+            if entry.stage == Stage::Unread {
+                entry.stage = Stage::Waiting;
+                let staple = entry.certificate.status().and_then(|one| one.staple(now));
+                entry.next = match staple {
+                    Some(staple) => refresh_stored_at(&staple, &mut self.rng),
+                    None => now,
+                };
+            }
+            self.visit(fingerprint, now, changes);
         }
     }
 
@@ -167,43 +189,16 @@ impl Staples {
     /// to [`Self::apply`].
     pub(crate) fn take_due(&mut self, room: usize, now: UnixTime) -> Vec<Arc<TlsCertificate>> {
         let mut taken = Vec::new();
-        // Those that are not served come first.
-        let passes: &[bool] = match self.required {
-            0 => &[false],
-            _ => &[true, false],
-        };
-        for only_required in passes {
-            for entry in self.entries.values_mut() {
-                if taken.len() >= room {
-                    return taken;
-                }
-                let is_due = entry.stage == Stage::Waiting && entry.next <= now;
-                if !is_due || *only_required && !entry.is_required() {
-                    continue;
-                }
-                let Some(url) = entry.responder() else {
-                    entry.fail("it names no OCSP responder", now, now + LONGEST_PAUSE);
-                    continue;
-                };
-                if entry.certificate.issuer().is_none() {
-                    entry.fail(NO_ISSUER, now, now + LONGEST_PAUSE);
-                    continue;
-                }
-                let host = host(url);
-                if !self.responders.contains_key(host) {
-                    self.responders.insert(host.into(), Responder::default());
-                }
-                let Some(responder) = self.responders.get_mut(host) else {
-                    continue;
-                };
-                if responder.asking >= AT_ONCE || responder.rests_until > now {
-                    continue;
-                }
-                responder.asking += 1;
-                entry.stage = Stage::Asking;
-                taken.push(Arc::clone(&entry.certificate));
-            }
-        }
+        let entries = &mut self.entries;
+        self.responders.take(room, now, |fingerprint| {
+            let entry = entries.get_mut(&fingerprint);
+            let Some(entry) = entry.filter(|entry| entry.stage == Stage::Due) else {
+                return false;
+            };
+            entry.stage = Stage::Asking;
+            taken.push(Arc::clone(&entry.certificate));
+            true
+        });
         taken
     }
 
@@ -217,46 +212,36 @@ impl Staples {
         changes: &mut Changes,
     ) -> bool {
         let is_reached = !matches!(outcome, Outcome::Unreachable(_));
-        self.note_responder(certificate, is_reached, now);
-        let Some(entry) = self.entries.get_mut(&certificate.fingerprint()) else {
+        self.note_responder(certificate, is_reached, now, changes);
+        let fingerprint = certificate.fingerprint();
+        let Some(entry) = self.entries.get_mut(&fingerprint) else {
             return false;
         };
         entry.stage = Stage::Waiting;
-        let Some(status) = entry.certificate.status().cloned() else {
-            return false;
-        };
-        let outcome = match outcome {
-            Outcome::Good(staple) if is_known(&status, &staple, now) => {
-                Outcome::Failed("the responder has no newer response".to_owned())
-            }
-            other => other,
-        };
-        match outcome {
+        let known = entry.known();
+        let mut is_over = false;
+        let mut is_news = false;
+        match believed(outcome, &known, now) {
             Outcome::Good(staple) => {
                 entry.failures = 0;
                 entry.next = refresh_at(&staple, now, &mut self.rng);
-                status.update(|known| {
-                    known.staple = Some(staple);
+                entry.update(|known| {
+                    known.staple = Some(Arc::clone(&staple));
                     known.fault = None;
+                    known.revoked.by_responder = None;
                 });
-                if entry.told.take().is_some() {
-                    let certificate = Arc::clone(&entry.certificate);
-                    changes.notices.push(Notice::Recovered(certificate));
-                }
-                entry.note_served(now, changes);
-                false
+                is_over = true;
             }
-            Outcome::Revoked(_) => {
+            Outcome::Revoked { since, .. } => {
                 entry.next = now + jitter(REVOKED_PAUSE, &mut self.rng);
                 entry.failures = 0;
-                let is_news = !status.known().is_revoked;
-                status.update(|known| {
+                entry.update(|known| {
                     known.staple = None;
                     known.fault = Some("it is revoked".into());
-                    known.is_revoked = true;
+                    known.revoked.by_responder = Some(since);
                 });
-                entry.note_served(now, changes);
-                is_news
+                // What is reported from now on is the revocation.
+                (is_over, is_news) = (true, !known.is_revoked());
             }
             Outcome::Unknown(fault) | Outcome::Failed(fault) | Outcome::Unreachable(fault) => {
                 let since = match entry.failures {
@@ -265,102 +250,149 @@ impl Staples {
                 };
                 let pause = pause_after(since, now, LONGEST_PAUSE);
                 // In time before the present one ends.
-                let staple = status.staple(now);
+                let staple = known.staple.filter(|staple| now < staple.next_update);
                 let left = staple.map_or(i64::MAX, |staple| staple.next_update - now);
                 let pause = pause.min(left / 4).max(FIRST_PAUSE);
                 entry.fail(&fault, now, now + jitter(pause, &mut self.rng));
-                false
             }
         }
-    }
-
-    /// Notes that one request to the responder of `certificate` has ended.
-    fn note_responder(&mut self, certificate: &TlsCertificate, is_reached: bool, now: UnixTime) {
-        let status = certificate.status();
-        let url = status.and_then(|status| status.sources().responder.as_deref());
-        let Some(responder) = url.and_then(|url| self.responders.get_mut(host(url))) else {
-            return;
-        };
-        responder.asking = responder.asking.saturating_sub(1);
-        if is_reached {
-            responder.failures = 0;
-        } else {
-            if responder.failures == 0 {
-                responder.failing_since = now;
-            }
-            let rest = pause_after(responder.failing_since, now, LONGEST_REST);
-            responder.failures = responder.failures.saturating_add(1);
-            responder.rests_until = now + jitter(rest, &mut self.rng);
+        if is_over && entry.told.take().is_some() && self.reports.end(certificate) {
+            let certificate = Arc::clone(&entry.certificate);
+            changes.notices.push(Notice::Recovered(certificate));
         }
+        self.visit(fingerprint, now, changes);
+        is_news
     }
 
-    /// Finds what time has changed: what is to be reported, and which certificates are no longer served.
+    /// Takes note that somebody else has changed what is known of a certificate.
+    pub(crate) fn note_change(
+        &mut self,
+        fingerprint: Fingerprint,
+        now: UnixTime,
+        changes: &mut Changes,
+    ) {
+        self.visit(fingerprint, now, changes);
+    }
+
+    /// Finds what time has changed: what is due, what is to be reported, and which certificates are no
+    /// longer served. With very many to look at, some are left for the next call.
     pub(crate) fn pass_time(&mut self, now: UnixTime, changes: &mut Changes) {
-        let responders = &self.responders;
-        for entry in self.entries.values_mut() {
-            if entry.is_served {
-                entry.note_served(now, changes);
-            }
-            let responder = entry.responder().and_then(|url| responders.get(host(url)));
-            let mut failures = entry.failures;
-            if let Some(responder) = responder
-                && entry.next <= now
-            {
-                // What waits for a responder that rests has failed as often.
-                failures = failures.max(responder.failures);
-            }
-            if failures == 0 {
-                continue;
-            }
-            let Some(status) = entry.certificate.status() else {
-                continue;
-            };
-            if entry.failures == 0 && status.known().fault.is_none() {
-                status.update(|known| known.fault = Some("its responder does not respond".into()));
-            }
-            let is_required = status.sources().requires_staple;
-            let severity = alert::severity(&status.known(), is_required, failures, now);
-            if let Some(severity) = severity
-                && entry.told < Some(severity)
-            {
-                entry.told = Some(severity);
-                let certificate = Arc::clone(&entry.certificate);
-                changes.notices.push(Notice::Failed(certificate, severity));
-            }
+        if now < self.last {
+            self.set_back(now);
+        }
+        self.last = now;
+        match self.deadlines.pass_time(now) {
+            Passed::These(some) => some
+                .into_iter()
+                .for_each(|one| self.visit(one, now, changes)),
+            Passed::Unknown => self.to_visit = self.entries.keys().copied().collect(),
+        }
+        let rest = self.to_visit.len().saturating_sub(MOST_VISITED);
+        for fingerprint in self.to_visit.split_off(rest) {
+            self.visit(fingerprint, now, changes);
         }
     }
 
     /// When something is to be done next, whatever comes in before.
     pub(crate) fn next(&self, now: UnixTime) -> Option<UnixTime> {
-        let waiting = self.entries.values();
-        let waiting = waiting.filter(|entry| entry.stage == Stage::Waiting);
-        let next = waiting.map(|entry| {
-            let url = entry.responder();
-            let responder = url.and_then(|url| self.responders.get(host(url)));
-            let rest = responder.map_or(UnixTime::MIN, |one| one.rests_until);
-            // One that is busy is asked again when a request ends.
-            entry.next.max(rest).max(now)
-        });
-        next.min()
+        let rest = (!self.to_visit.is_empty()).then_some(now);
+        let due = self.responders.next(now);
+        let deadline = Some(self.deadlines.next());
+        [rest, due, deadline].into_iter().flatten().min()
     }
 
-    /// How many certificates have a response at `now`.
-    pub(crate) fn count(&self, now: UnixTime) -> Count {
-        let mut count = Count::default();
-        for entry in self.entries.values() {
-            let Some(status) = entry.certificate.status() else {
-                continue;
-            };
-            match status.staple(now) {
-                Some(staple) => {
-                    count.good += 1;
-                    let first = count.first_end.unwrap_or(UnixTime::MAX);
-                    count.first_end = Some(first.min(staple.next_update));
-                }
-                None if status.known().is_revoked => count.revoked += 1,
-                None => count.missing += 1,
+    /// Notes that one request to the responder of `certificate` has ended.
+    fn note_responder(
+        &mut self,
+        certificate: &TlsCertificate,
+        is_reached: bool,
+        now: UnixTime,
+        changes: &mut Changes,
+    ) {
+        let status = certificate.status();
+        let Some(url) = status.and_then(|status| status.sources().responder.as_deref()) else {
+            return;
+        };
+        let rng = &mut self.rng;
+        let failures = self.responders.note_end(url, is_reached, now, rng);
+        if failures == 1 || failures == alert::FAILURES {
+            // What waits there has failed as often.
+            for fingerprint in self.responders.due(url) {
+                self.visit(fingerprint, now, changes);
             }
         }
-        count
+    }
+
+    /// Sees what is to be done about a certificate at `now`, and when something is again.
+    fn visit(&mut self, fingerprint: Fingerprint, now: UnixTime, changes: &mut Changes) {
+        let Some(entry) = self.entries.get_mut(&fingerprint) else {
+            return;
+        };
+        if entry.stage == Stage::Waiting && entry.next <= now {
+            match (entry.responder(), entry.certificate.issuer()) {
+                (None, _) => entry.fail("it names no OCSP responder", now, now + LONGEST_PAUSE),
+                (_, None) => entry.fail(NO_ISSUER, now, now + LONGEST_PAUSE),
+                (Some(url), Some(_)) => {
+                    self.responders.push(url, fingerprint, entry.is_required());
+                    entry.stage = Stage::Due;
+                }
+            }
+        }
+        let mut failures = entry.failures;
+        if entry.stage == Stage::Due {
+            let of_responder = entry.responder().map(|url| self.responders.failures(url));
+            failures = failures.max(of_responder.unwrap_or_default());
+        }
+        let known = entry.known();
+        if failures > 0 {
+            if entry.failures == 0 && known.fault.is_none() {
+                entry.update(|known| known.fault = Some("its responder does not respond".into()));
+            }
+            let severity = alert::severity(&known, entry.is_required(), failures, now);
+            if severity.is_some() && entry.told < severity {
+                if entry.told.is_none() {
+                    self.reports.begin(&entry.certificate);
+                }
+                entry.told = severity;
+                let certificate = Arc::clone(&entry.certificate);
+                let notice = severity.map(|severity| Notice::Failed(certificate, severity));
+                changes.notices.extend(notice);
+            }
+        }
+        entry.note_served(now, changes);
+        let counts_as = Some(entry.counts_as(now));
+        self.tally.change(entry.counted, counts_as);
+        entry.counted = counts_as;
+        let next = (entry.stage == Stage::Waiting).then_some(entry.next);
+        let turns = known.staple.iter().flat_map(|staple| alert::turns(staple));
+        for time in turns.chain(next) {
+            self.deadlines.add(time, fingerprint);
+        }
+    }
+
+    /// Ends all that is known of a certificate that is gone.
+    fn dismiss(&mut self, entry: &Entry, changes: &mut Changes) {
+        self.tally.change(entry.counted, None);
+        if entry.told.is_some() && self.reports.end(&entry.certificate) {
+            let certificate = Arc::clone(&entry.certificate);
+            changes.notices.push(Notice::Dismissed(certificate));
+        }
+    }
+
+    /// Plans anew what was planned by a clock that was ahead.
+    fn set_back(&mut self, now: UnixTime) {
+        for entry in self.entries.values_mut() {
+            let staple = entry.certificate.status().and_then(|one| one.staple(now));
+            let latest = match staple {
+                Some(staple) if staple.this_update <= now => {
+                    refresh_at(&staple, now, &mut self.rng)
+                }
+                _ if entry.known().is_revoked() => now + REVOKED_PAUSE,
+                _ => now + jitter(FIRST_PAUSE, &mut self.rng),
+            };
+            entry.next = entry.next.min(latest);
+            entry.failing_since = entry.failing_since.min(now);
+        }
+        self.responders.set_back(now);
     }
 }

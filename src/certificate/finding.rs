@@ -72,6 +72,13 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// That of a certificate that is revoked.
+    pub const REVOKED: Self = Self {
+        reason: Reason::Revoked,
+        kind: EventKind::CertificateRevoked,
+        severity: Severity::Critical,
+    };
+
     /// A flaw of this severity.
     pub fn flaw(reason: Reason, severity: Severity) -> Self {
         let kind = EventKind::CertificateFlawed;
@@ -162,12 +169,8 @@ pub fn findings(
         });
     }
     let status = certificate.status();
-    if facts.is_revoked || status.is_some_and(|status| status.known().is_revoked) {
-        findings.push(Finding {
-            reason: Reason::Revoked,
-            kind: EventKind::CertificateRevoked,
-            severity: Severity::Critical,
-        });
+    if facts.is_revoked || status.is_some_and(|status| status.known().is_revoked()) {
+        findings.push(Finding::REVOKED);
     }
     if let Some(expected) = facts.expected
         && is_overdue(&certificate.lifetime(), expected, now)

@@ -90,8 +90,44 @@ pub(crate) struct KnownStatus {
     pub(crate) staple: Option<Arc<Staple>>,
     /// Why there is no newer one.
     pub(crate) fault: Option<Arc<str>>,
-    /// Whether its CA says that it is revoked.
-    pub(crate) is_revoked: bool,
+    pub(crate) revoked: Revoked,
+}
+
+/// Who says that a certificate is revoked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Revoked {
+    /// Its responder, in a response of this `thisUpdate`.
+    pub(crate) by_responder: Option<UnixTime>,
+    /// The revocation list with this URL.
+    pub(crate) by_list: Option<Arc<str>>,
+}
+
+impl KnownStatus {
+    /// Returns true if its CA says that it is revoked.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked != Revoked::default()
+    }
+
+    /// Returns true if `staple` is the known response.
+    pub(crate) fn has(&self, staple: &Arc<Staple>) -> bool {
+        let known = self.staple.as_ref();
+        known.is_some_and(|known| Arc::ptr_eq(known, staple))
+    }
+
+    /// Returns true if `staple` is no news at `now`: it is the known response or an older one, and should
+    /// have been replaced by now.
+    pub(crate) fn has_at_least(&self, staple: &Staple, now: UnixTime) -> bool {
+        let known = self.staple.as_ref();
+        let is_same = known.is_some_and(|known| known.this_update >= staple.this_update);
+        let life = staple.next_update - staple.this_update;
+        is_same && now > staple.this_update + (life / 2 - life / 20)
+    }
+
+    /// Returns true if `other` is the same, with the same response.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        let staple = |one: &Self| one.staple.as_ref().map(Arc::as_ptr);
+        staple(self) == staple(other) && self.fault == other.fault && self.revoked == other.revoked
+    }
 }
 
 /// What a certificate says of its status, and what is known of it. One task at a time replaces that.
@@ -114,10 +150,12 @@ impl CertStatus {
         &self.sources
     }
 
-    /// The response that may be sent at `now`.
+    /// The response that may be sent at `now`: none from its end on, and none that says that a revoked
+    /// certificate is good.
     pub(crate) fn staple(&self, now: UnixTime) -> Option<Arc<Staple>> {
         let known = self.known.load();
-        let staple = known.as_ref()?.staple.as_ref();
+        let known = known.as_ref().filter(|known| !known.is_revoked())?;
+        let staple = known.staple.as_ref();
         staple.filter(|staple| now < staple.next_update).cloned()
     }
 
@@ -202,6 +240,8 @@ mod tests {
         status.update(|known| known.staple = Some(staple));
         assert!(status.staple(unix(9)).is_some() && !status.lacks_staple(unix(9)));
         assert!(status.staple(unix(10)).is_none() && status.lacks_staple(unix(10)));
+        status.update(|known| known.revoked.by_list = Some("http://list/".into()));
+        assert!(status.staple(unix(9)).is_none(), "whoever says so");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! certificates that may now be served or no longer, and revoked ones.
 
 mod revoked;
+mod stored;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use self::revoked::replace;
 use super::{Engine, blocking};
 use crate::cert_status::{
-    self, Changes, Clients, FoundRevoked, ListAnswer, Lists, Outcome, Searched, Staples,
+    self, Applied, Changes, Clients, FoundRevoked, ListAnswer, Lists, Outcome, Searched, Staples,
     StatusTerms,
 };
 use crate::certificate::TlsCertificate;
@@ -23,7 +24,6 @@ use crate::clock::UnixTime;
 use crate::manager::{note_staples, status_watched};
 use crate::metrics::StatusMetrics;
 use crate::shutdown::requested;
-use crate::storage;
 
 /// How many responders and servers of lists are asked at a time.
 const RESPONDERS: usize = 16;
@@ -38,8 +38,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const SURVEY_PAUSE: Duration = Duration::from_millis(250);
 const SURVEY_SHARE: u32 = 50;
 
-/// The shortest pause between two looks for what time has changed.
-const CHECK_PAUSE: Duration = Duration::from_millis(500);
+/// How long after certificates have got or lost the responses that they require it is looked which hosts
+/// are without a certificate.
+const PASS_PAUSE: Duration = Duration::from_millis(250);
 
 /// How many requests are begun in a round.
 const MOST_BEGUN: usize = 8;
@@ -54,8 +55,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(24 * 3600);
 enum Done {
     Staple(Arc<TlsCertificate>, Outcome),
     List(Box<Searched>),
-    /// A list was not searched, because of a bug.
-    Interrupted,
+    /// The list at this URL was not searched, because of a bug.
+    Interrupted(Box<str>),
 }
 
 struct StatusWatch {
@@ -69,8 +70,9 @@ struct StatusWatch {
     asking: usize,
     fetching: usize,
     survey_at: Option<Instant>,
-    /// When all certificates are next gone through for what time has changed.
-    check_at: Instant,
+    /// When it is next looked which hosts are without a certificate, and how long that took.
+    pass_at: Option<Instant>,
+    pass_took: Duration,
     sweep_at: Instant,
 }
 
@@ -89,7 +91,8 @@ pub(super) async fn run(engine: Arc<Engine>) {
         asking: 0,
         fetching: 0,
         survey_at: Some(now),
-        check_at: now,
+        pass_at: None,
+        pass_took: Duration::ZERO,
         sweep_at: now + SURVEY_PAUSE,
     };
     loop {
@@ -120,20 +123,20 @@ impl StatusWatch {
             self.finish(done).await;
         }
         let started = Instant::now();
+        let mut changes = Changes::default();
         if self.survey_at.is_some_and(|at| at <= started) {
             self.survey_at = None;
-            self.survey().await;
+            self.survey(&mut changes).await;
         }
-        let mut changes = Changes::default();
         let is_unread = self.read_stored(&mut changes).await;
         let now = self.engine.clock.now();
+        self.staples.pass_time(now, &mut changes);
         self.begin_due(now);
-        if self.check_at <= started {
-            self.check_at = started + CHECK_PAUSE;
-            self.staples.pass_time(now, &mut changes);
-            self.count(now);
-        }
+        self.count();
         self.tell(changes, now).await;
+        if self.pass_at.is_some_and(|at| at <= started) {
+            self.run_pass().await;
+        }
         if self.sweep_at <= started {
             self.sweep().await;
         }
@@ -142,10 +145,9 @@ impl StatusWatch {
         let next_list = self.lists.next().filter(|_| self.fetching < LIST_SERVERS);
         let next = next.into_iter().chain(next_list).min();
         let until = next.map_or(LONGEST_PAUSE, |next| next.since(now));
-        let survey = self
-            .survey_at
-            .map(|at| at.saturating_duration_since(started));
-        let until = until.min(survey.unwrap_or(LONGEST_PAUSE));
+        let planned = [self.survey_at, self.pass_at].into_iter().flatten();
+        let planned = planned.map(|at| at.saturating_duration_since(started));
+        let until = planned.fold(until, Duration::min);
         match is_unread {
             true => PAUSE,
             false => until.clamp(PAUSE, LONGEST_PAUSE),
@@ -158,7 +160,7 @@ impl StatusWatch {
     }
 
     /// Looks at all certificates.
-    async fn survey(&mut self) {
+    async fn survey(&mut self, changes: &mut Changes) {
         let started = Instant::now();
         let engine = Arc::clone(&self.engine);
         let watched = blocking(move || {
@@ -170,31 +172,20 @@ impl StatusWatch {
         };
         self.terms = self.engine.publication.status_terms();
         let now = self.engine.clock.now();
-        let mut changes = Changes::default();
         let gone = match self.terms.revocation.ocsp {
-            true => self.staples.survey(&watched, now, &mut changes),
+            true => self.staples.survey(&watched, now, changes),
             false => {
-                self.staples.clear(&mut changes);
+                self.staples.clear(&watched, changes);
                 Vec::new()
             }
         };
-        self.tell(changes, now).await;
         match self.terms.revocation.crl {
             // Which certificates name a list is known once all are loaded.
             true if is_loading => {}
             true => self.lists.survey(&watched, now),
             false => self.lists.clear(),
         }
-        if !gone.is_empty() {
-            let storage = Arc::clone(self.engine.storage());
-            let forgotten = storage::blocking(&storage, move |storage| {
-                let mut gone = gone.iter();
-                gone.try_for_each(|one| cert_status::forget_staple(storage, &one.to_string()))
-            });
-            if let Err(error) = forgotten.await {
-                tracing::debug!(%error, "cannot remove OCSP responses");
-            }
-        }
+        stored::forget(&self.engine, gone).await;
         let took = started.elapsed();
         if took > SURVEY_PAUSE {
             // With very many certificates, changes are taken up later.
@@ -208,20 +199,8 @@ impl StatusWatch {
         if unread.is_empty() {
             return false;
         }
-        let storage = Arc::clone(self.engine.storage());
         let now = self.engine.clock.now();
-        let read = unread.clone();
-        blocking(move || {
-            for certificate in &read {
-                let has_one = certificate
-                    .status()
-                    .is_some_and(|one| one.staple(now).is_some());
-                if !has_one {
-                    cert_status::restore_staple(&*storage, certificate, now);
-                }
-            }
-        })
-        .await;
+        stored::read(&self.engine, unread.clone(), now).await;
         self.staples.note_read(&unread, now, changes);
         true
     }
@@ -249,6 +228,7 @@ impl StatusWatch {
             self.fetching += 1;
             let client = self.clients.for_list(&self.terms, &query.certificate);
             let engine = Arc::clone(&self.engine);
+            let url = query.url.clone();
             self.tasks.spawn(async move {
                 let answer = match client {
                     Ok(client) => cert_status::fetch_list(&query, &client).await,
@@ -261,7 +241,7 @@ impl StatusWatch {
                 });
                 match searched.await {
                     Ok(searched) => Done::List(Box::new(searched)),
-                    Err(_) => Done::Interrupted,
+                    Err(_) => Done::Interrupted(url),
                 }
             });
         }
@@ -277,21 +257,14 @@ impl StatusWatch {
             }
             Ok(Done::List(searched)) => {
                 self.fetching = self.fetching.saturating_sub(1);
-                let (result, found) = self.lists.apply(*searched, now);
+                let applied = self.lists.apply(*searched, now);
+                let result = applied.result;
                 self.metrics.list_fetches.with_label_values(&[result]).inc();
-                for one in found {
-                    let status = one.certificate.status();
-                    let is_news = status.is_some_and(|status| !status.known().is_revoked);
-                    if let Some(status) = status {
-                        status.update(|known| known.is_revoked = true);
-                    }
-                    if is_news {
-                        replace(&self.engine, one).await;
-                    }
-                }
+                self.apply_list(applied, now).await;
             }
-            Ok(Done::Interrupted) => {
+            Ok(Done::Interrupted(url)) => {
                 self.fetching = self.fetching.saturating_sub(1);
+                self.lists.note_interrupted(&url, now);
                 tracing::error!("searching a revocation list was interrupted by a bug");
             }
             Err(error) => {
@@ -299,6 +272,39 @@ impl StatusWatch {
                 tracing::error!(%error, "asking an OCSP responder was interrupted by a bug");
             }
         }
+    }
+
+    /// Takes up which certificates a list calls revoked, and which no longer.
+    async fn apply_list(&mut self, applied: Applied, now: UnixTime) {
+        let mut changes = Changes::default();
+        let mut news = Vec::new();
+        let mut seen = HashSet::new();
+        let called = |certificate: &TlsCertificate, by: Option<&Arc<str>>| {
+            let status = certificate.status();
+            let was_revoked = status.is_some_and(|status| status.known().is_revoked());
+            if let Some(status) = status {
+                status.update(|known| known.revoked.by_list = by.cloned());
+            }
+            was_revoked
+        };
+        for one in applied.revoked {
+            let was_revoked = called(&one.certificate, Some(&applied.url));
+            // The same certificate may be in several files.
+            if seen.insert(one.certificate.fingerprint()) && !was_revoked {
+                news.push(one);
+            }
+        }
+        for one in applied.restored {
+            called(&one, None);
+            seen.insert(one.fingerprint());
+        }
+        for fingerprint in seen {
+            self.staples.note_change(fingerprint, now, &mut changes);
+        }
+        self.tell(changes, now).await;
+        let revoked = news.iter().map(|one| one.certificate.fingerprint());
+        stored::forget(&self.engine, revoked.collect()).await;
+        replace(&self.engine, news).await;
     }
 
     async fn finish_staple(
@@ -309,7 +315,7 @@ impl StatusWatch {
     ) {
         let result = match &outcome {
             Outcome::Good(_) => "good",
-            Outcome::Revoked(_) => "revoked",
+            Outcome::Revoked { .. } => "revoked",
             Outcome::Unknown(_) => "unknown",
             Outcome::Failed(_) => "failed",
             Outcome::Unreachable(_) => "unreachable",
@@ -320,20 +326,19 @@ impl StatusWatch {
             .inc();
         let (staple, reason) = match &outcome {
             Outcome::Good(staple) => (Some(Arc::clone(staple)), None),
-            Outcome::Revoked(reason) => (None, Some(*reason)),
+            Outcome::Revoked { reason, .. } => (None, Some(*reason)),
             _ => (None, None),
         };
         let mut changes = Changes::default();
         let is_news = self.staples.apply(&certificate, outcome, now, &mut changes);
-        let storage = Arc::clone(self.engine.storage());
-        let fingerprint = certificate.fingerprint().to_string();
-        let stored = storage::blocking(&storage, move |storage| match staple {
-            Some(staple) => cert_status::store_staple(storage, &fingerprint, &staple.response),
-            None if reason.is_some() => cert_status::forget_staple(storage, &fingerprint),
-            None => Ok(()),
-        });
-        if let Err(error) = stored.await {
-            tracing::debug!(%error, "cannot store an OCSP response");
+        let known = self.staples.known(&certificate);
+        let fingerprint = certificate.fingerprint();
+        match staple {
+            _ if known.is_revoked() => stored::forget(&self.engine, vec![fingerprint]).await,
+            Some(staple) if known.has(&staple) => {
+                stored::store(&self.engine, fingerprint, staple).await;
+            }
+            _ => {}
         }
         self.tell(changes, now).await;
         if let (Some(reason), true) = (reason, is_news) {
@@ -343,12 +348,12 @@ impl StatusWatch {
                 reason,
                 said_by,
             };
-            replace(&self.engine, found).await;
+            replace(&self.engine, vec![found]).await;
         }
     }
 
     /// Reports what has changed, and has it served.
-    async fn tell(&self, changes: Changes, now: UnixTime) {
+    async fn tell(&mut self, changes: Changes, now: UnixTime) {
         for notice in &changes.notices {
             self.engine.events().emit(notice.event(now));
         }
@@ -360,37 +365,31 @@ impl StatusWatch {
                 manager.publish_map();
             })
             .await;
+            let pause = PASS_PAUSE.max(self.pass_took * SURVEY_SHARE);
+            self.pass_at = self.pass_at.or(Some(Instant::now() + pause));
         }
     }
 
-    fn count(&self, now: UnixTime) {
-        let count = self.staples.count(now);
-        let states = [
-            ("good", count.good),
-            ("missing", count.missing),
-            ("revoked", count.revoked),
-        ];
-        for (state, number) in states {
-            self.metrics.staples.with_label_values(&[state]).set(number);
-        }
+    /// Has it reported which hosts are without a certificate.
+    async fn run_pass(&mut self) {
+        self.pass_at = None;
+        let started = Instant::now();
+        let engine = Arc::clone(&self.engine);
+        blocking(move || engine.lock().run_pass()).await;
+        self.pass_took = started.elapsed();
+    }
+
+    fn count(&self) {
+        let count = self.staples.count();
         let end = count.first_end.map_or(0, UnixTime::as_secs);
-        self.metrics.first_end.set(end);
+        let metrics = &self.metrics;
+        metrics.show_staples(count.good, count.missing, count.revoked, end);
     }
 
     /// Removes what nobody needs any more from the storage.
     async fn sweep(&mut self) {
         self.sweep_at = Instant::now() + SWEEP_EVERY;
-        let known: HashSet<_> = self
-            .staples
-            .fingerprints()
-            .map(|one| one.to_string())
-            .collect();
-        let (storage, now) = (Arc::clone(self.engine.storage()), self.engine.clock.now());
-        let swept = storage::blocking(&storage, move |storage| {
-            cert_status::sweep(storage, &known, now)
-        });
-        if let Err(error) = swept.await {
-            tracing::debug!(%error, "cannot look for old OCSP responses");
-        }
+        let known = self.staples.fingerprints();
+        stored::sweep(&self.engine, known.collect()).await;
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,6 +18,7 @@ use crate::cert_status::StatusTerms;
 use crate::certificate::sni::SniMap;
 use crate::config::model::{Config, UnknownSni};
 use crate::host::Pattern;
+use crate::lock::MutexExt as _;
 use crate::manager::{Report, TlsManager, UncoveredHost, warn_from};
 use crate::readiness::Readiness;
 use crate::schedule::WarnFrom;
@@ -47,6 +48,9 @@ pub(super) struct Publication {
     certificates_changed: Notify,
     /// Notified when other certificates are published, or other hosts lack one.
     changed: Notify,
+    /// The first names of certificates that were reported to be revoked, and are to be watched for the end
+    /// of that.
+    found_revoked: Mutex<Vec<Pattern>>,
 }
 
 /// What a configuration says about certificates as a whole.
@@ -91,7 +95,20 @@ impl Publication {
             applied: Notify::new(),
             certificates_changed: Notify::new(),
             changed: Notify::new(),
+            found_revoked: Mutex::default(),
         }
+    }
+
+    /// Has it reported when the certificate with this first name, which is reported to be revoked, is so no
+    /// longer.
+    pub(super) fn note_revoked(&self, name: &Pattern) {
+        self.found_revoked.lock_unpoisoned().push(name.clone());
+        self.changed.notify_one();
+    }
+
+    /// The names that were noted since the last call.
+    pub(super) fn take_revoked(&self) -> Vec<Pattern> {
+        std::mem::take(&mut *self.found_revoked.lock_unpoisoned())
     }
 
     /// See [`crate::config::model::Renewal::check_every`].

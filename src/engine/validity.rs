@@ -43,6 +43,10 @@ pub(super) async fn run(engine: Arc<Engine>) {
     }
     let mut watch = Watch::default();
     loop {
+        // Before the pass, which finds those that are still served.
+        for name in engine.publication.take_revoked() {
+            watch.note_revoked(name);
+        }
         let Some(pass) = run_pass(&engine, &mut stopping).await else {
             return;
         };

@@ -60,6 +60,11 @@ impl Served {
         &mut self.candidates
     }
 
+    /// Certificates that are served until others, in whose place they are, have OCSP responses.
+    pub(super) fn predecessors(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
+        self.predecessors.iter().map(|(old, _)| old)
+    }
+
     pub(super) fn is_dry(&self) -> bool {
         self.is_dry
     }

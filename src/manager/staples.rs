@@ -1,5 +1,6 @@
 //! The OCSP responses of the manager's certificates, which others fetch.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::TlsManager;
@@ -10,19 +11,34 @@ use crate::clock::UnixTime;
 
 /// The certificates that name a place to learn their status.
 pub(crate) fn status_watched(manager: &TlsManager) -> Vec<Arc<TlsCertificate>> {
-    let certificates = manager.certificates();
+    let certificates = manager.certificates().chain(manager.served.predecessors());
     let watched = certificates.filter(|one| one.status().is_some());
     watched.cloned().collect()
 }
 
-/// Whether issuers are asked for the certificate with this fingerprint, and whether it is known to be
-/// revoked.
-pub(crate) fn is_managed(manager: &TlsManager, fingerprint: Fingerprint) -> (bool, bool) {
-    let is_managed = |one: &Arc<TlsCertificate>| one.fingerprint() == fingerprint;
-    (
-        manager.renewals.certificates().any(is_managed),
-        manager.renewals.is_revoked(fingerprint),
-    )
+/// What is known of certificates that turned out to be revoked, by their fingerprints.
+#[derive(Default)]
+pub(crate) struct KnownRevoked {
+    /// Issuers are asked for these.
+    pub(crate) managed: HashSet<Fingerprint>,
+    /// These are known to be revoked.
+    pub(crate) known: HashSet<Fingerprint>,
+}
+
+impl KnownRevoked {
+    /// What is known of `certificates`.
+    pub(crate) fn among(manager: &TlsManager, certificates: &HashSet<Fingerprint>) -> Self {
+        let is_one = |one: &Fingerprint| certificates.contains(one);
+        let managed = manager.renewals.certificates();
+        let known = manager.renewals.revoked_certificates();
+        Self {
+            managed: managed
+                .map(|one| one.fingerprint())
+                .filter(is_one)
+                .collect(),
+            known: known.map(|one| one.fingerprint()).filter(is_one).collect(),
+        }
+    }
 }
 
 /// Takes note that these certificates, which clients are to refuse without a response, have got one or
@@ -36,6 +52,15 @@ pub(crate) fn note_staples(manager: &mut TlsManager, changed: &[Arc<TlsCertifica
     }
     let now = manager.now();
     manager.publish(&config, now, &mut Report::default());
+}
+
+/// Takes the stored responses of all certificates that are not served without one, once responses are
+/// stapled again. Blocks on the storage.
+pub(super) fn restore_all(manager: &TlsManager) {
+    let now = manager.now();
+    for certificate in manager.certificates() {
+        restore(manager, certificate, now);
+    }
 }
 
 /// Takes the stored response of a certificate that is not served without one. Blocks on the storage.

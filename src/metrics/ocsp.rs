@@ -47,4 +47,12 @@ impl StatusMetrics {
             )?,
         })
     }
+
+    /// Shows how many certificates have a response, and when the first response ends.
+    pub fn show_staples(&self, good: i64, missing: i64, revoked: i64, first_end: i64) {
+        for (state, number) in [("good", good), ("missing", missing), ("revoked", revoked)] {
+            self.staples.with_label_values(&[state]).set(number);
+        }
+        self.first_end.set(first_end);
+    }
 }

@@ -13,7 +13,7 @@ use super::managed_cert::{ManagedCert, StoredCopy};
 use super::{Deferred, MonitoredCert, NameStatus, Renewals};
 use crate::cert_store::{READ_AGAIN, Use};
 use crate::certificate::sni::Precedence;
-use crate::certificate::{Change, Fingerprint, TlsCertificate, Validity};
+use crate::certificate::{Change, TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::config::model::Issuer as Configured;
 use crate::host::Pattern;
@@ -382,10 +382,10 @@ impl Renewals {
         self.status(self.deps.clock.now()).configured_subjects()
     }
 
-    /// Whether the certificate with this fingerprint is known to be revoked.
-    pub(crate) fn is_revoked(&self, fingerprint: Fingerprint) -> bool {
-        let mut revoked = self.certs.values().filter(|entry| entry.is_revoked());
-        revoked.any(|entry| entry.certificate().map(|one| one.fingerprint()) == Some(fingerprint))
+    /// The certificates that are known to be revoked.
+    pub(crate) fn revoked_certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
+        let revoked = self.certs.values().filter(|entry| entry.is_revoked());
+        revoked.filter_map(|entry| entry.certificate())
     }
 
     /// Whether there is a certificate for this very specification.

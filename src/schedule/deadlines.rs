@@ -50,6 +50,13 @@ impl<T: Ord> Deadlines<T> {
         }
     }
 
+    /// When [`Self::pass_time`] has something to say at the latest.
+    pub fn next(&self) -> UnixTime {
+        let checked = self.until - AHEAD / 2 + 1;
+        let near = self.near.first();
+        near.map_or(checked, |(time, _)| checked.min(*time))
+    }
+
     /// What has come due since the last call, now that it is `now`.
     pub fn pass_time(&mut self, now: UnixTime) -> Passed<T> {
         let is_known = now >= self.last && now <= self.until - AHEAD / 2;
@@ -87,9 +94,11 @@ mod tests {
         deadlines.add(NOW, "over");
         deadlines.add(NOW + 2 * DAY, "far");
         assert_eq!(deadlines.near.len(), 2);
+        assert_eq!(deadlines.next(), NOW + 10);
         assert_eq!(deadlines.pass_time(NOW + 9), Passed::These(vec![]));
         assert_eq!(deadlines.pass_time(NOW + 10), Passed::These(vec!["a"]));
         assert_eq!(deadlines.pass_time(NOW + 30), Passed::These(vec!["b"]));
+        assert_eq!(deadlines.next(), NOW + DAY / 2 + 1);
         assert_eq!(deadlines.pass_time(NOW + DAY / 2 + 1), Passed::Unknown);
         assert_eq!(
             deadlines.pass_time(NOW + DAY / 2),

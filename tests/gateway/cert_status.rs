@@ -3,6 +3,7 @@
 mod lists;
 mod must_staple;
 mod revoked;
+mod roots;
 mod stapling;
 
 use openssl::x509::X509;

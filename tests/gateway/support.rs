@@ -75,7 +75,7 @@ pub use python::{PythonServer, python};
 pub use recursor::Recursor;
 pub use relay::{Relay, Switch};
 pub use resolver::{Mood, Resolver};
-pub use revocation::revocation_list;
+pub use revocation::{delta_list, revocation_list};
 pub use site::{ROOT, logging, serving, serving_app};
 pub use tls_origin::TlsOrigin;
 pub use token_signer::{TokenSigner, base64url, key_set, unix_time};

@@ -35,7 +35,7 @@ impl StapleView {
         let known = status.known();
         let staple = status.staple(now);
         let state = match &staple {
-            _ if known.is_revoked => "revoked",
+            _ if known.is_revoked() => "revoked",
             Some(_) => "good",
             None => "missing",
         };

@@ -1,6 +1,6 @@
 //! How often something is asked.
 
-use crate::certificate::status::{CertStatus, Staple};
+use crate::certificate::status::Staple;
 use crate::clock::UnixTime;
 
 /// The first pause after a failure, in seconds.
@@ -12,6 +12,21 @@ const SHORTEST_PAUSE: i64 = 5;
 /// When a response is replaced: at about half of its life. One that was half through already when it came,
 /// from a cache, is replaced when half of the rest has passed.
 pub(super) fn refresh_at(staple: &Staple, now: UnixTime, rng: &mut fastrand::Rng) -> UnixTime {
+    let half = half_of(staple, rng);
+    if half > now {
+        return half.max(now + SHORTEST_PAUSE);
+    }
+    now + ((staple.next_update - now) / 2).max(SHORTEST_PAUSE)
+}
+
+/// The same for one that was stored: past half of its life it is replaced at once, however often the
+/// gateway is restarted.
+pub(super) fn refresh_stored_at(staple: &Staple, rng: &mut fastrand::Rng) -> UnixTime {
+    half_of(staple, rng)
+}
+
+/// About half of the life of a response.
+fn half_of(staple: &Staple, rng: &mut fastrand::Rng) -> UnixTime {
     let life = staple.next_update - staple.this_update;
     // Up to a twentieth of the life sooner or later.
     let spread = life / 10;
@@ -19,19 +34,7 @@ pub(super) fn refresh_at(staple: &Staple, now: UnixTime, rng: &mut fastrand::Rng
         1.. => rng.i64(0..=spread) - spread / 2,
         _ => 0,
     };
-    let half = staple.this_update + life / 2 + shift;
-    if half > now {
-        return half.max(now + SHORTEST_PAUSE);
-    }
-    now + ((staple.next_update - now) / 2).max(SHORTEST_PAUSE)
-}
-
-/// Whether `staple` is the one that is known already, though it should have been replaced by now.
-pub(super) fn is_known(status: &CertStatus, staple: &Staple, now: UnixTime) -> bool {
-    let known = status.known().staple;
-    let is_same = known.is_some_and(|known| known.this_update >= staple.this_update);
-    let life = staple.next_update - staple.this_update;
-    is_same && now > staple.this_update + (life / 2 - life / 20)
+    staple.this_update + life / 2 + shift
 }
 
 /// The pause after a failure at `now` where all have failed since then: half of the time that has passed.
@@ -80,6 +83,8 @@ mod tests {
         assert_eq!(old, unix(900));
         let short = refresh_at(&staple(0, 1), unix(0), &mut rng);
         assert_eq!(short, unix(SHORTEST_PAUSE));
+        let stored = refresh_stored_at(&staple(0, 1000), &mut rng);
+        assert!(stored <= unix(550), "at once, if it is past that");
     }
 
     #[test]

@@ -326,7 +326,7 @@ mod tests {
             message: "ends".to_owned(),
         }];
         let line = plain(&[view], None).remove(1);
-        assert!(line.contains("expiring  2025-09-19  4 d"), "{line}");
+        assert!(line.contains("expiring  -       2025-09-19  4 d"), "{line}");
     }
 
     #[test]

@@ -1,30 +1,47 @@
-//! What follows when a served certificate turns out to be revoked.
+//! What follows when served certificates turn out to be revoked.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::super::{Engine, blocking};
 use crate::cert_status::FoundRevoked;
-use crate::manager::is_managed;
+use crate::manager::KnownRevoked;
 use crate::renewal::FoundRevocation;
 
-/// Has a revoked certificate replaced, where issuers are asked for it, and reports it.
-pub(super) async fn replace(engine: &Arc<Engine>, found: FoundRevoked) {
-    engine.status_metrics.revoked.inc();
-    let (asked, fingerprint) = (Arc::clone(engine), found.certificate.fingerprint());
-    let known = blocking(move || is_managed(&asked.lock(), fingerprint)).await;
-    let (is_managed, is_known) = known.unwrap_or_default();
-    if is_known {
-        // A person has had it revoked, or another instance has found it.
-        return;
+/// How many are replaced together: a CA may revoke all that it has issued.
+const TOGETHER: usize = 256;
+
+/// Has revoked certificates replaced, where issuers are asked for them, and reports them.
+pub(super) async fn replace(engine: &Arc<Engine>, found: Vec<FoundRevoked>) {
+    let mut found = found.into_iter().peekable();
+    while found.peek().is_some() {
+        replace_some(engine, found.by_ref().take(TOGETHER).collect()).await;
     }
-    let FoundRevoked {
-        certificate,
-        reason,
-        said_by,
-    } = found;
-    let found = FoundRevocation::new(certificate, reason, said_by, is_managed);
-    let revoked = found.record(&engine.deps).await;
-    found.emit_event(&engine.deps);
+}
+
+async fn replace_some(engine: &Arc<Engine>, found: Vec<FoundRevoked>) {
+    let number = u64::try_from(found.len()).unwrap_or(u64::MAX);
+    engine.status_metrics.revoked.inc_by(number);
+    let fingerprints = found.iter().map(|one| one.certificate.fingerprint());
+    let fingerprints: HashSet<_> = fingerprints.collect();
+    let asked = Arc::clone(engine);
+    let known = blocking(move || KnownRevoked::among(&asked.lock(), &fingerprints)).await;
+    let known = known.unwrap_or_default();
+    let mut revoked = HashSet::new();
+    for one in found {
+        let fingerprint = one.certificate.fingerprint();
+        if known.known.contains(&fingerprint) {
+            // A person has had it revoked, or another instance has found it.
+            continue;
+        }
+        if let Some(name) = one.certificate.names().first() {
+            engine.publication.note_revoked(name);
+        }
+        let is_managed = known.managed.contains(&fingerprint);
+        let found = FoundRevocation::new(one.certificate, one.reason, one.said_by, is_managed);
+        revoked.extend(found.record(&engine.deps).await);
+        found.emit_event(&engine.deps);
+    }
     let marking = Arc::clone(engine);
     blocking(move || marking.lock().renewals_mut().mark_revoked(&revoked)).await;
     engine.planned.notify_one();

@@ -35,6 +35,8 @@ pub(super) struct Pass {
     judgement: Judgement,
     /// What is left of the certificates that CAs are asked for.
     specs: Vec<Arc<CertSpec>>,
+    /// What is left of those that are not served for want of an OCSP response.
+    waiting: Vec<Arc<TlsCertificate>>,
     /// The next slice of the map.
     slice: usize,
     /// The certificates that were judged, by their addresses: the map holds them.
@@ -66,7 +68,7 @@ impl Found {
         match &self.subject {
             Subject::Certificate(one) if self.finding.reason == Reason::Revoked => {
                 let status = one.certificate.status();
-                status.is_some_and(|status| status.known().is_revoked)
+                status.is_some_and(|status| status.known().is_revoked())
             }
             _ => false,
         }
@@ -87,12 +89,16 @@ impl Pass {
         });
         let found = uncovered.collect();
         let shortest = manager.cert_files().shortest_life();
+        let now = engine.clock.now();
+        let waiting = manager.certificates().filter(|one| one.lacks_staple(now));
+        let waiting = waiting.cloned().collect();
         drop(manager);
         Self {
             map: engine.map.load_full(),
-            now: engine.clock.now(),
+            now,
             judgement: engine.judgement(),
             specs,
+            waiting,
             slice: 0,
             seen: HashSet::default(),
             counts: STATES.iter().map(|state| (*state, 0)).collect(),
@@ -105,9 +111,11 @@ impl Pass {
     /// Continues for some milliseconds. Whether there is more to do.
     pub(super) fn run_slice(&mut self, engine: &Engine) -> bool {
         let begun = Instant::now();
-        while begun.elapsed() < SLICE && (self.judge_managed(engine) || self.judge_served()) {}
+        while begun.elapsed() < SLICE
+            && (self.judge_managed(engine) || self.judge_served() || self.judge_waiting())
+        {}
         self.cost += begun.elapsed();
-        !self.specs.is_empty() || self.slice < self.map.slices()
+        !self.specs.is_empty() || self.slice < self.map.slices() || !self.waiting.is_empty()
     }
 
     /// How many certificates are in each state, and how many hosts have none.
@@ -177,6 +185,21 @@ impl Pass {
         true
     }
 
+    /// Judges a certificate that is not served for want of an OCSP response. Whether there was one. That
+    /// it is revoked is the reason, and is over once another one is served.
+    fn judge_waiting(&mut self) -> bool {
+        let Some(certificate) = self.waiting.pop() else {
+            return false;
+        };
+        if self.is_new(&certificate) {
+            let facts = self.facts(&certificate);
+            let mut found = self.judge(&certificate, &facts);
+            found.retain(|finding| finding.reason == Reason::Revoked);
+            self.note(MonitoredCert::new(certificate, facts), found);
+        }
+        true
+    }
+
     /// Whether a certificate was not judged before.
     fn is_new(&mut self, certificate: &Arc<TlsCertificate>) -> bool {
         self.seen.insert(Arc::as_ptr(certificate).addr())
@@ -210,6 +233,10 @@ impl Pass {
     /// Records what was found of a certificate, the gravest first.
     fn record(&mut self, certificate: MonitoredCert, findings: Vec<Finding>) {
         self.count(findings.first().map_or("valid", Finding::state));
+        self.note(certificate, findings);
+    }
+
+    fn note(&mut self, certificate: MonitoredCert, findings: Vec<Finding>) {
         let names = certificate.certificate.names();
         let Some(name) = names.first().filter(|_| !findings.is_empty()).cloned() else {
             return;

@@ -125,7 +125,7 @@ pub(super) fn over(name: &Pattern, finding: &Finding, pass: &Pass) -> Event {
         Some(served) => {
             let what = match finding.reason {
                 Reason::Validity => "is valid",
-                Reason::Revoked => "is not the one that was revoked",
+                Reason::Revoked => "is not revoked",
                 Reason::ChainIncomplete => "has a complete chain",
                 Reason::ChainOrder => "has a chain in the right order",
                 Reason::NameNotCovered => "covers it",

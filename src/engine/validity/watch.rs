@@ -24,6 +24,12 @@ pub(super) struct News {
 }
 
 impl Watch {
+    /// Takes note that somebody else has reported that the certificate with this name is revoked.
+    pub(super) fn note_revoked(&mut self, name: Pattern) {
+        let finding = Finding::REVOKED;
+        self.reported.insert((name, finding.reason), finding);
+    }
+
     /// Takes all that is found now, and returns what is to be reported of it.
     pub(super) fn update<'a>(&mut self, found: impl Iterator<Item = (&'a Topic, Finding)>) -> News {
         let mut news = News::default();
@@ -49,6 +55,20 @@ mod tests {
     use crate::certificate::testing::{DAY, NOW, TestCa};
     use crate::event::{EventKind, Severity};
     use crate::schedule::WarnFrom;
+
+    #[test]
+    fn the_end_of_a_revocation_is_told_however_soon_it_comes() {
+        let name: Pattern = "a.test".parse().expect("a name");
+        let topic = (name.clone(), Reason::Revoked);
+        let mut watch = Watch::default();
+        watch.note_revoked(name.clone());
+        let found = [(&topic, Finding::REVOKED)];
+        assert_eq!(watch.update(found.into_iter()), News::default());
+        assert_eq!(watch.update([].into_iter()).over.len(), 1);
+        watch.note_revoked(name);
+        assert_eq!(watch.update([].into_iter()).over.len(), 1);
+        assert_eq!(watch.update([].into_iter()), News::default());
+    }
 
     #[test]
     fn each_change_is_told_once() {

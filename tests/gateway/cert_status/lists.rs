@@ -2,19 +2,20 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{authority, config, metric, with};
+use super::{authority, config, is_stapled, metric, own_signer, wait_until_stapled, with};
 use crate::support::{
-    Act, Ca, Gateway, Origin, Pair, TlsClient, list_at, revocation_list, wait_for,
+    Act, Ca, Gateway, OcspResponder, Origin, Pair, Says, TlsClient, delta_list, list_at,
+    responder_at, revocation_list, wait_for,
 };
 
 /// A server of one list, which the test may replace.
-struct ListServer {
+pub(super) struct ListServer {
     origin: Origin,
     list: Arc<Mutex<Vec<u8>>>,
 }
 
 impl ListServer {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let list = Arc::new(Mutex::new(Vec::new()));
         let shown = Arc::clone(&list);
         let origin = Origin::start(move |_| {
@@ -24,11 +25,11 @@ impl ListServer {
         Self { origin, list }
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("http://{}/list.crl", self.origin.address())
     }
 
-    fn show(&self, ca: &Ca, revoked: &[&Pair], until: i64) {
+    pub(super) fn show(&self, ca: &Ca, revoked: &[&Pair], until: i64) {
         let list = revocation_list(ca, revoked, until);
         *self.list.lock().expect("whole") = list.to_der().expect("DER");
     }
@@ -62,12 +63,52 @@ fn a_certificate_on_the_list_of_its_issuer_is_reported() {
 }
 
 #[test]
+fn what_a_list_calls_revoked_gets_no_response_and_recovers_with_another() {
+    let builder = Gateway::builder();
+    let ca = authority();
+    let certs = builder.dir().join("certs");
+    let server = ListServer::new();
+    let mut responder = OcspResponder::new();
+    let both = [responder_at(&responder.url()), list_at(&server.url())];
+    let pair = with(&ca, "a.example", &both);
+    pair.write(&certs, "a");
+    // The same certificate for another site.
+    pair.write(&certs, "b");
+    let next = with(&ca, "a.example", &both);
+    let listed = [(&pair, Says::Good), (&next, Says::Good)];
+    responder.start(&ca, &own_signer(&ca), &listed, 60);
+    server.show(&ca, &[&pair], 30);
+    let gateway = builder.config(config(&["a.example"])).start();
+    gateway.wait_for_event("revoked", |one| one.is("certificate_revoked", "a.example"));
+    // Its responder may say what it likes.
+    wait_for("the answer of its responder", || {
+        let good = metric(&gateway, "snigate_ocsp_requests_total{result=\"good\"}");
+        (good >= 1.0).then_some(())
+    });
+    wait_for("the metric", || {
+        let revoked = metric(&gateway, "snigate_ocsp_staples{state=\"revoked\"}");
+        (revoked >= 1.0).then_some(())
+    });
+    assert!(!is_stapled(&gateway, "a.example"));
+    assert_eq!(gateway.count("certificate_revoked", "a.example"), 1);
+    for name in ["a", "b"] {
+        next.write(&gateway.dir().join("certs"), name);
+    }
+    wait_until_stapled(&gateway, "a.example");
+    gateway.wait_for_event("recovered", |one| {
+        one.is("certificate_recovered", "a.example") && one.reason.as_deref() == Some("revoked")
+    });
+}
+
+#[test]
 fn lists_that_do_not_count_revoke_nothing() {
     for (name, words) in [
         ("wrong", "not signed by the issuer"),
         ("expired", "has expired"),
         ("long", "longer than"),
         ("garbage", "not a revocation list"),
+        ("foreign", "of another issuer"),
+        ("delta", "a delta list"),
     ] {
         let builder = Gateway::builder();
         let root = Ca::new("Status Root");
@@ -79,6 +120,11 @@ fn lists_that_do_not_count_revoke_nothing() {
             // Another authority of the same name.
             "wrong" => server.show(&root.intermediate("Status Intermediate"), &[&pair], 30),
             "expired" => server.show(&ca, &[&pair], -1),
+            "foreign" => server.show(&root, &[&pair], 30),
+            "delta" => {
+                let list = delta_list(&ca, &[&pair], 30);
+                *server.list.lock().expect("whole") = list.to_der().expect("DER");
+            }
             "long" => *server.list.lock().expect("whole") = vec![0x30; (10 << 20) + 1],
             _ => *server.list.lock().expect("whole") = b"nothing".to_vec(),
         }

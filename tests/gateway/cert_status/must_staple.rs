@@ -1,6 +1,6 @@
 //! Certificates that require an OCSP response (RFC 7633).
 
-use super::{authority, config, own_signer, wait_until_stapled, with};
+use super::{authority, config, is_stapled, own_signer, wait_until_stapled, with};
 use crate::support::{
     Ca, Gateway, OcspResponder, Pair, Says, TlsClient, must_staple, responder_at, wait_for,
 };
@@ -86,9 +86,65 @@ fn one_that_names_no_responder_is_reported_and_never_served() {
     let told = gateway.wait_for_event("no response", |one| one.is("staple_failed", "a.example"));
     assert!(told.message.contains("names no OCSP responder"), "{told:?}");
     assert_eq!(served(&gateway, "a.example"), None);
+    let readiness = gateway.ask("GET", "/readyz");
+    assert_eq!(readiness.status, 503);
+    let why = readiness.text();
+    assert!(why.contains("a.example requires an OCSP response"), "{why}");
     // Without stapling it is served as it is.
     let mut gateway = gateway;
     gateway.replace_config(config(&["a.example"]) + "revocation: { ocsp: false }\n");
     gateway.reload();
     wait_for("the certificate", || served(&gateway, "a.example"));
+    gateway.wait_until_ready();
+    gateway.wait_for_event("recovered", |one| one.is("staple_recovered", "a.example"));
+}
+
+#[test]
+fn switching_stapling_off_and_on_again_leaves_no_gap() {
+    let builder = Gateway::builder();
+    let ca = authority();
+    let mut responder = OcspResponder::new();
+    let pair = strict(&ca, "a.example", &responder);
+    pair.write(&builder.dir().join("certs"), "a");
+    responder.start(&ca, &own_signer(&ca), &[(&pair, Says::Good)], 60);
+    // It is ready once there is a response.
+    let mut gateway = builder.config(config(&["a.example"])).start();
+    wait_until_stapled(&gateway, "a.example");
+    responder.stop();
+    for _ in 0..2 {
+        gateway.replace_config(config(&["a.example"]) + "revocation: { ocsp: false }\n");
+        assert_eq!(gateway.reload().0, 200);
+        wait_for("no response", || {
+            assert!(served(&gateway, "a.example").is_some());
+            (!is_stapled(&gateway, "a.example")).then_some(())
+        });
+        gateway.replace_config(config(&["a.example"]));
+        assert_eq!(gateway.reload().0, 200);
+        // The stored response serves, though its responder is away.
+        assert!(served(&gateway, "a.example").is_some());
+        wait_until_stapled(&gateway, "a.example");
+    }
+    assert_eq!(gateway.count("staple_failed", "a.example"), 0);
+    assert_eq!(gateway.ask("GET", "/readyz").status, 200);
+}
+
+#[test]
+fn a_revoked_one_is_not_served_and_recovers_with_another() {
+    let builder = Gateway::builder();
+    let ca = authority();
+    let mut responder = OcspResponder::new();
+    let pair = strict(&ca, "a.example", &responder);
+    pair.write(&builder.dir().join("certs"), "a");
+    let revoked = Says::Revoked("keyCompromise");
+    responder.start(&ca, &own_signer(&ca), &[(&pair, revoked)], 60);
+    let gateway = builder.config(config(&["a.example"])).spawn();
+    gateway.wait_for_event("revoked", |one| one.is("certificate_revoked", "a.example"));
+    assert_eq!(served(&gateway, "a.example"), None);
+    let next = strict(&ca, "a.example", &responder);
+    responder.start(&ca, &own_signer(&ca), &[(&next, Says::Good)], 60);
+    next.write(&gateway.dir().join("certs"), "a");
+    wait_until_stapled(&gateway, "a.example");
+    gateway.wait_for_event("recovered", |one| {
+        one.is("certificate_recovered", "a.example") && one.reason.as_deref() == Some("revoked")
+    });
 }

@@ -106,16 +106,19 @@ fn responders_that_do_not_help_harm_nobody() {
     let dead = Port::take();
     let slow = Origin::silent();
     let garbage = Origin::start(|_| vec![Act::respond(200, "no response at all")]);
+    let endless = Origin::start(|_| vec![Act::respond(200, vec![0x30; 256 * 1024])]);
     let mut unknown = OcspResponder::new();
     let (dead_url, slow_url) = (
         format!("http://{}/", dead.address()),
         format!("http://{}/", slow.address()),
     );
     let garbage_url = format!("http://{}/", garbage.address());
+    let endless_url = format!("http://{}/", endless.address());
     for (name, url) in [
         ("dead.example", &dead_url),
         ("slow.example", &slow_url),
         ("garbage.example", &garbage_url),
+        ("endless.example", &endless_url),
         ("unknown.example", &unknown.url()),
     ] {
         with(&ca, name, &[responder_at(url)]).write(&certs, name);
@@ -125,12 +128,14 @@ fn responders_that_do_not_help_harm_nobody() {
         "dead.example",
         "slow.example",
         "garbage.example",
+        "endless.example",
         "unknown.example",
     ];
     let gateway = builder.config(config(&names)).start();
     for (name, words) in [
         ("dead.example", "onnection refused"),
         ("garbage.example", "not one of OCSP"),
+        ("endless.example", "longer than 64 KiB"),
         ("unknown.example", "does not know the certificate"),
     ] {
         let told = gateway.wait_for_event("no response", |one| one.is("staple_failed", name));

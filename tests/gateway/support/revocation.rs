@@ -13,6 +13,16 @@ use super::{Ca, Pair};
 /// The list of a CA that revokes these certificates, valid until so many days from now, which may be
 /// negative.
 pub fn revocation_list(ca: &Ca, revoked: &[&Pair], until: i64) -> X509Crl {
+    list_with(ca, revoked, until, &[])
+}
+
+/// The same, which says that it only adds to list 1.
+pub fn delta_list(ca: &Ca, revoked: &[&Pair], until: i64) -> X509Crl {
+    // deltaCRLIndicator: INTEGER 1.
+    list_with(ca, revoked, until, &[("2.5.29.27", b"\x02\x01\x01")])
+}
+
+fn list_with(ca: &Ca, revoked: &[&Pair], until: i64, critical: &[(&str, &[u8])]) -> X509Crl {
     let time = |days: i64| {
         let day = Duration::from_secs(86_400).as_secs().cast_signed();
         let now = jiff::Timestamp::now().as_second();
@@ -34,6 +44,12 @@ pub fn revocation_list(ca: &Ca, revoked: &[&Pair], until: i64) -> X509Crl {
     let name = Asn1Object::from_str("2.5.29.20").unwrap();
     let number = X509Extension::new_from_der(&name, false, &number).unwrap();
     builder.append_extension(number).unwrap();
+    for (name, value) in critical {
+        let value = Asn1OctetString::new_from_bytes(value).unwrap();
+        let name = Asn1Object::from_str(name).unwrap();
+        let extension = X509Extension::new_from_der(&name, true, &value).unwrap();
+        builder.append_extension(extension).unwrap();
+    }
     for pair in revoked {
         let mut entry = X509RevokedBuilder::new().unwrap();
         entry
