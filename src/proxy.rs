@@ -69,7 +69,6 @@ mod retry_budget;
 mod rewriting;
 mod route;
 mod server;
-mod server_times;
 mod server_tls;
 mod session_body;
 mod site_limits;

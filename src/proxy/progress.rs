@@ -1,29 +1,137 @@
-//! How far a request has come, and when.
+//! How far a request has come, and when: for the metrics of its upstream, its line in the access log
+//! and its spans.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
-/// How far a request has come, for its line in the access log. Times are counted from its arrival.
+use http::StatusCode;
+
+/// How far a request has come. Moments are counted from its arrival.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// How often a server was tried.
     pub(super) attempts: u32,
-    /// When the last attempt began.
-    pub(super) began: Duration,
-    /// When a new connection to the server was there.
-    pub(super) connected: Option<Duration>,
-    /// When the head of the response had arrived.
-    pub(super) first_byte: Option<Duration>,
+    /// The last of these attempts.
+    pub(super) last: Attempt,
     /// How long the request has waited for a server with room.
-    pub(super) waited: Option<Duration>,
+    pub(super) waited: Option<Moment>,
     /// Octets of the request's body.
     pub(super) received: u64,
+}
+
+/// One attempt at a server.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Attempt {
+    began: Option<Moment>,
+    /// When the request got its connection to the server.
+    connected: Option<Moment>,
+    /// When the head of the response had arrived.
+    responded: Option<Moment>,
+    /// The status of that response.
+    pub(super) status: Option<StatusCode>,
+    /// Whether the connection was kept from an earlier request.
+    is_reused: bool,
 }
 
 impl Progress {
     /// Records that another attempt begins.
     pub(super) fn begin_attempt(&mut self, now: Duration) {
-        self.began = now;
         self.attempts = self.attempts.saturating_add(1);
-        (self.connected, self.first_byte) = (None, None);
+        self.last = Attempt {
+            began: Some(now.into()),
+            ..Attempt::default()
+        };
+    }
+}
+
+impl Attempt {
+    /// Records that the request has its connection.
+    pub(super) fn record_connected(&mut self, now: Duration, is_reused: bool) {
+        (self.connected, self.is_reused) = (Some(now.into()), is_reused);
+        (self.responded, self.status) = (None, None);
+    }
+
+    /// Records that the head of a response has arrived.
+    pub(super) fn record_response(&mut self, now: Duration, status: StatusCode) {
+        (self.responded, self.status) = (Some(now.into()), Some(status));
+    }
+
+    /// When it began.
+    pub(super) fn began(&self) -> Duration {
+        self.began.map_or(Duration::ZERO, Duration::from)
+    }
+
+    /// When a new connection to the server was there.
+    pub(super) fn opened(&self) -> Option<Duration> {
+        self.connected.filter(|_| !self.is_reused).map(Duration::from)
+    }
+
+    /// When the head of the response had arrived.
+    pub(super) fn responded(&self) -> Option<Duration> {
+        self.responded.map(Duration::from)
+    }
+
+    /// How long the server took from the connection to the head of its response.
+    pub(super) fn time_to_response(&self) -> Option<Duration> {
+        let connected = Duration::from(self.connected?);
+        Some(self.responded()?.saturating_sub(connected))
+    }
+
+    /// How long the server took from the connection to the end of its response, which is `now`. An
+    /// upgraded connection lasts for as long as the client likes, and counts as none.
+    pub(super) fn time_to_end(&self, now: Duration) -> Option<Duration> {
+        let connected = Duration::from(self.connected?);
+        let is_response = self.status? != StatusCode::SWITCHING_PROTOCOLS;
+        is_response.then(|| now.saturating_sub(connected))
+    }
+}
+
+/// A moment in nanoseconds, from 1, so that none takes no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment(NonZeroU64);
+
+impl From<Duration> for Moment {
+    fn from(passed: Duration) -> Self {
+        let nanoseconds = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
+        Self(NonZeroU64::MIN.saturating_add(nanoseconds))
+    }
+}
+
+impl From<Moment> for Duration {
+    fn from(Moment(nanoseconds): Moment) -> Self {
+        Self::from_nanos(nanoseconds.get() - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn an_attempt_is_timed_from_its_connection_to_its_response() {
+        let mut progress = Progress::default();
+        progress.begin_attempt(Duration::ZERO);
+        progress.last.record_connected(ms(2), false);
+        assert_eq!(progress.last.time_to_end(ms(9)), None, "no response");
+        progress.last.record_response(ms(5), StatusCode::OK);
+        assert_eq!(progress.last.opened(), Some(ms(2)));
+        assert_eq!(progress.last.responded(), Some(ms(5)));
+        assert_eq!(progress.last.time_to_response(), Some(ms(3)));
+        assert_eq!(progress.last.time_to_end(ms(9)), Some(ms(7)));
+        // The next one has nothing of it.
+        progress.begin_attempt(ms(10));
+        assert_eq!((progress.attempts, progress.last.began()), (2, ms(10)));
+        assert_eq!(progress.last.responded(), None);
+        assert_eq!(progress.last.time_to_end(ms(11)), None);
+        progress.last.record_connected(ms(12), true);
+        assert_eq!(progress.last.opened(), None);
+        let upgraded = StatusCode::SWITCHING_PROTOCOLS;
+        progress.last.record_response(ms(13), upgraded);
+        assert_eq!(progress.last.time_to_response(), Some(ms(1)));
+        assert_eq!(progress.last.time_to_end(ms(14)), None);
     }
 }

@@ -27,7 +27,6 @@ use super::response::LocalResponse;
 use super::retry::{Retrying, StatusRetry};
 use super::rewriting::Rewritten;
 use super::route::{Proxy, Site};
-use super::server_times::ServerTimes;
 use super::sticky::Session;
 use super::upstream::{Choice, Picked};
 use crate::config::model::RetryCause;
@@ -70,7 +69,6 @@ pub(crate) struct RequestCtx {
     failure: Option<Failure>,
     pub(super) progress: Progress,
     failure_reason: Option<FailureReason>,
-    times: ServerTimes,
     /// Why the request is refused, if it is.
     refusal: Option<Refusal>,
 }
@@ -98,7 +96,6 @@ impl RequestCtx {
             failure: None,
             progress: Progress::default(),
             failure_reason: None,
-            times: ServerTimes::default(),
             refusal: None,
         }
     }
@@ -179,7 +176,7 @@ impl RequestCtx {
             Instant::now(),
         );
         let picked = waiting.await;
-        self.progress.waited = Some(began.elapsed());
+        self.progress.waited = Some(began.elapsed().into());
         let picked = picked?;
         Ok(self.use_server(picked))
     }
@@ -217,7 +214,7 @@ impl RequestCtx {
     /// Records that the chosen server can be reached, and whether its connection was kept from an
     /// earlier request.
     pub(crate) fn record_connected(&mut self, is_reused: bool) {
-        self.times = ServerTimes::begin();
+        self.progress.last.record_connected(self.elapsed(), is_reused);
         let (Some(proxy), Some(choice)) = (self.proxy(), &self.choice) else {
             return;
         };
@@ -226,25 +223,24 @@ impl RequestCtx {
         } else {
             proxy.pool.attempts.connected.inc();
             proxy.pool.record_connected(choice);
-            self.progress.connected = Some(self.elapsed());
         }
     }
 
-    /// Records that the head of a response has arrived.
+    /// Records that the head of a response has arrived. Only the first call in an attempt counts.
     pub(crate) fn record_response(&mut self, status: StatusCode) {
-        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+        let is_interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
+        if is_interim || self.progress.last.status.is_some() {
             return;
         }
-        if self.progress.first_byte.is_none() {
-            self.progress.first_byte = Some(self.elapsed());
+        let now = self.elapsed();
+        self.progress.last.record_response(now, status);
+        let mut has_failed = false;
+        if let Some(proxy) = self.proxy() {
+            if let Some(time) = self.progress.last.time_to_response() {
+                proxy.pool.attempts.times.first_byte.observe(time, None);
+            }
+            has_failed = proxy.pool.is_failure(status);
         }
-        let mut times = mem::take(&mut self.times);
-        let proxy = self.proxy();
-        if let Some(proxy) = proxy {
-            times.count_head(status, &proxy.pool.attempts);
-        }
-        let has_failed = proxy.is_some_and(|proxy| proxy.pool.is_failure(status));
-        self.times = times;
         self.judge_server(has_failed);
     }
 

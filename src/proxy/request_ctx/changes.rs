@@ -1,7 +1,6 @@
 //! What the route of a request changes in it, and what the gateway responds itself.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
@@ -212,14 +211,14 @@ impl RequestCtx {
 
     /// Counts the request, of whose response's body so many octets were sent.
     pub(crate) fn count(&self, status: u16, octets: usize, traced: Option<Traced>) {
-        let now = Instant::now();
-        if let Some(proxy) = self.proxy() {
-            self.times.count_end(now, &proxy.pool.attempts, traced);
+        let duration = self.elapsed();
+        if let (Some(proxy), Some(time)) = (self.proxy(), self.progress.last.time_to_end(duration)) {
+            proxy.pool.attempts.times.duration.observe(time, traced);
         }
         if let Some(site) = self.site() {
             site.metrics.observe(&Ended {
                 status,
-                duration: now - self.started,
+                duration,
                 octets,
                 traced,
             });

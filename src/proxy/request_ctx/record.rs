@@ -1,5 +1,7 @@
 //! What the access log has of a request.
 
+use std::time::Duration;
+
 use http::HeaderName;
 use http::header::{REFERER, USER_AGENT};
 
@@ -46,9 +48,9 @@ impl Record for RequestRecord<'_> {
                 .filter(|octets| *octets > 0)
                 .into(),
             LogField::Duration => Value::Time(ctx.elapsed()),
-            LogField::ConnectTime => ctx.progress.connected.into(),
-            LogField::FirstByteTime => ctx.progress.first_byte.into(),
-            LogField::WaitTime => ctx.progress.waited.into(),
+            LogField::ConnectTime => ctx.progress.last.opened().into(),
+            LogField::FirstByteTime => ctx.progress.last.responded().into(),
+            LogField::WaitTime => ctx.progress.waited.map(Duration::from).into(),
             LogField::RequestId => Value::Word(ctx.request_id()),
             LogField::TraceId => match decision.and_then(|one| one.trace.as_deref()) {
                 Some(trace) => Value::Shown(&trace.trace_id),

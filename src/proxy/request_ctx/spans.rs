@@ -106,6 +106,7 @@ fn attempt(
     status: u16,
 ) -> Option<Span> {
     let (server, progress) = (&ctx.choice.as_ref()?.endpoint, &ctx.progress);
+    let last = &progress.last;
     let at = |passed: Duration| begin.checked_add(passed).unwrap_or(begin).min(end);
     let mut attributes: Vec<(&'static str, Value)> = Vec::with_capacity(8);
     match server.text.rsplit_once(':') {
@@ -127,13 +128,13 @@ fn attempt(
     }
     let seconds =
         |from: Duration, to: Option<Duration>| Some(to?.saturating_sub(from).as_secs_f64());
-    if let Some(connect) = seconds(progress.began, progress.connected) {
+    if let Some(connect) = seconds(last.began(), last.opened()) {
         attributes.push(("snigate.connect_time", connect.into()));
     }
-    if let Some(first_byte) = seconds(progress.began, progress.first_byte) {
+    if let Some(first_byte) = seconds(last.began(), last.responded()) {
         attributes.push(("snigate.first_byte_time", first_byte.into()));
     }
-    let responded = progress.first_byte.is_some();
+    let responded = last.responded().is_some();
     if responded {
         attributes.push(("http.response.status_code", i64::from(status).into()));
     }
@@ -151,7 +152,7 @@ fn attempt(
         parent: Some(trace.server),
         kind: SpanKind::Client,
         name: "attempt".to_owned(),
-        begin: at(progress.began),
+        begin: at(last.began()),
         end,
         attributes,
         error,

@@ -2,12 +2,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::thread;
+use std::time::Duration;
 
 use flate2::read::GzDecoder;
 
 use super::Busy;
 use crate::support::{
-    Gateway, Origin, connect, curl, exchange, read_response, serving_app, wait_for,
+    Act, Gateway, Origin, TlsClient, connect, curl, exchange, read_response, serving_app, wait_for,
 };
 
 fn url(gateway: &Gateway) -> String {
@@ -85,6 +86,33 @@ fn metrics_can_be_read_whatever_others_do() {
     let upstream = r#"snigate_upstream_first_byte_seconds_count{upstream="app"}"#;
     assert_eq!(gateway.metric(upstream), Some(f64::from(requests)));
     stalled.clear();
+}
+
+/// However many parts it comes in.
+#[test]
+fn each_response_is_timed_once() {
+    let origin = Origin::start(|_| {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let part = [
+            Act::Pause(Duration::from_millis(5)),
+            Act::send("1\r\nx\r\n"),
+        ];
+        let parts = std::iter::repeat_n(part, 10).flatten();
+        let begin = std::iter::once(Act::send(head));
+        begin.chain(parts).chain([Act::send("0\r\n\r\n")]).collect()
+    });
+    let gateway = serving_app(origin.address()).start();
+    let reply = TlsClient::named("a.test")
+        .connect(gateway.https)
+        .get("a.test", "/");
+    assert_eq!(reply.text(), "x".repeat(10));
+    for name in ["duration", "first_byte"] {
+        let count = format!("snigate_upstream_{name}_seconds_count{{upstream=\"app\"}}");
+        let counted = wait_for("the count", || {
+            gateway.metric(&count).filter(|count| *count > 0.0)
+        });
+        assert_eq!(counted, 1.0, "{name}");
+    }
 }
 
 /// Every reason in the access log is one in the metrics.
