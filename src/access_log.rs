@@ -9,7 +9,6 @@ mod escape;
 mod line;
 mod number;
 mod record;
-mod sampler;
 mod time;
 
 use std::cell::RefCell;
@@ -21,7 +20,6 @@ use prometheus::IntCounter;
 
 pub use self::connection::{RefusedConnection, client};
 pub use self::record::{Record, Value};
-pub use self::sampler::Sampler;
 use crate::config::model::{AccessFormat, Log, Rotate};
 use crate::line_queue::{LineQueue, Setup, Severity, Target};
 use crate::metrics::{Depths, Queue};

@@ -130,10 +130,11 @@ use self::file_transfer::FileReaders;
 use self::refusal::{Refusal, RefusalCounters};
 use self::request_ctx::{RequestCtx, RequestRecord, record_spans};
 use self::response::LocalResponse;
-use crate::access_log::{AccessLog, Sampler};
+use crate::access_log::AccessLog;
 use crate::clock::{Clock as _, SystemClock, UnixTime};
 use crate::config::model::Config;
 use crate::metrics::{Metrics, Traced};
+use crate::throttle::Throttle;
 use crate::tls::GlobalCertificate;
 use crate::trace::Tracer;
 
@@ -164,7 +165,7 @@ const MAX_RESETS: usize = 256;
 pub struct Gateway {
     router: Router,
     access: Arc<ArcSwap<AccessLog>>,
-    refused_lines: Arc<Sampler>,
+    refused_lines: Arc<Throttle>,
     refused: RefusalCounters,
     failed: FailureCounters,
     connection_limit: Arc<ConnectionLimit>,
@@ -187,7 +188,7 @@ impl Gateway {
         Self {
             router: Router::new(sites, certificates),
             access,
-            refused_lines: Arc::new(Sampler::per_second(REFUSED_LINES)),
+            refused_lines: Arc::new(Throttle::per_second(REFUSED_LINES)),
             refused: RefusalCounters::new(metrics),
             failed: FailureCounters::new(metrics),
             connection_limit: Arc::default(),

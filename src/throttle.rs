@@ -1,4 +1,4 @@
-//! Keeps repeated effects of clients or upstreams from filling the log.
+//! Keeps what clients or upstreams cause again and again from filling the log.
 //!
 //! It counts lines and does not see their content; the caller asks it before logging.
 
@@ -6,13 +6,18 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Admits one log line in a while, by default a second, and counts the others.
+/// The lower half of what a throttle remembers.
+const COUNT: u64 = 0xffff_ffff;
+
+/// Admits so many log lines in a while, by default one in a second, and counts the others.
 #[derive(Debug)]
 pub struct Throttle {
+    most: u64,
     /// In seconds.
     every: u64,
-    /// The second of the last line, from 1.
-    last: AtomicU64,
+    /// In the upper half the second, from 1, in which the while began, in the lower one how many lines
+    /// it has had.
+    admitted: AtomicU64,
     held_back: AtomicU64,
 }
 
@@ -25,9 +30,19 @@ impl Default for Throttle {
 impl Throttle {
     /// One line in each such time, in whole seconds.
     pub fn every(time: Duration) -> Self {
+        Self::new(1, time.as_secs().max(1))
+    }
+
+    /// So many lines in each second.
+    pub fn per_second(most: u32) -> Self {
+        Self::new(u64::from(most), 1)
+    }
+
+    fn new(most: u64, every: u64) -> Self {
         Self {
-            every: time.as_secs().max(1),
-            last: AtomicU64::new(0),
+            most,
+            every,
+            admitted: AtomicU64::new(0),
             held_back: AtomicU64::new(0),
         }
     }
@@ -39,19 +54,23 @@ impl Throttle {
     }
 
     fn admit_at(&self, second: u64) -> Option<u64> {
-        let second = second.saturating_add(1);
-        let last = self.last.load(Ordering::Relaxed);
-        let due = last == 0 || last.saturating_add(self.every) <= second;
-        let first = due
-            && self
-                .last
-                .compare_exchange(last, second, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if first {
-            Some(self.held_back.swap(0, Ordering::Relaxed))
-        } else {
+        let second = second.saturating_add(1) & COUNT;
+        let count_one = |before: u64| {
+            let (began, count) = (before >> 32, before & COUNT);
+            match began != 0 && second < began.saturating_add(self.every) {
+                true => (count < self.most).then_some(before + 1),
+                false => (self.most > 0).then_some(second << 32 | 1),
+            }
+        };
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        if self.admitted.fetch_update(set, fetch, count_one).is_err() {
             self.held_back.fetch_add(1, Ordering::Relaxed);
-            None
+            return None;
+        }
+        // Most lines come when none was left out.
+        match self.held_back.load(Ordering::Relaxed) {
+            0 => Some(0),
+            _ => Some(self.held_back.swap(0, Ordering::Relaxed)),
         }
     }
 }
@@ -76,5 +95,14 @@ mod tests {
         assert_eq!(throttle.admit_at(5), Some(0));
         assert_eq!(throttle.admit_at(64), None);
         assert_eq!(throttle.admit_at(65), Some(1));
+    }
+
+    #[test]
+    fn a_throttle_may_admit_more_than_one() {
+        let throttle = Throttle::per_second(2);
+        let at = |second| throttle.admit_at(second);
+        assert_eq!([at(7), at(7), at(7), at(7)], [Some(0), Some(0), None, None]);
+        assert_eq!([at(8), at(8), at(8)], [Some(2), Some(0), None]);
+        assert_eq!(at(100), Some(1));
     }
 }

@@ -7,8 +7,9 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 
 use super::stream::Peer;
-use crate::access_log::{AccessLog, RefusedConnection, Sampler};
+use crate::access_log::{AccessLog, RefusedConnection};
 use crate::clock::{Clock as _, SystemClock};
+use crate::throttle::Throttle;
 use crate::tls::Handshake;
 
 /// The most lines in a second, of handshakes and of limits.
@@ -17,16 +18,16 @@ const MOST: u32 = 100;
 /// Writes lines for connections that end before there is a request.
 pub(super) struct RefusedLines {
     access: OnceLock<Arc<ArcSwap<AccessLog>>>,
-    handshakes: Sampler,
-    limits: Sampler,
+    handshakes: Throttle,
+    limits: Throttle,
 }
 
 impl Default for RefusedLines {
     fn default() -> Self {
         Self {
             access: OnceLock::new(),
-            handshakes: Sampler::per_second(MOST),
-            limits: Sampler::per_second(MOST),
+            handshakes: Throttle::per_second(MOST),
+            limits: Throttle::per_second(MOST),
         }
     }
 }
@@ -91,8 +92,8 @@ impl RefusedLines {
     }
 
     /// The log, if one more line may be written, and how many lines were left out before it.
-    fn admit(&self, sampler: &Sampler) -> Option<(&ArcSwap<AccessLog>, u64)> {
+    fn admit(&self, throttle: &Throttle) -> Option<(&ArcSwap<AccessLog>, u64)> {
         let access = self.access.get().filter(|access| access.load().is_on())?;
-        Some((access, sampler.admit()?))
+        Some((access, throttle.admit()?))
     }
 }
