@@ -63,7 +63,9 @@ impl Attempt {
 
     /// When a new connection to the server was there.
     pub(super) fn opened(&self) -> Option<Duration> {
-        self.connected.filter(|_| !self.is_reused).map(Duration::from)
+        self.connected
+            .filter(|_| !self.is_reused)
+            .map(Duration::from)
     }
 
     /// When the head of the response had arrived.

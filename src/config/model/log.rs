@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use http::HeaderName;
 
-use super::{LogField, TemplateError};
+use super::LogField;
+use super::pieces::{Piece, Pieces, TemplateError};
 
 /// What the names of placeholders for fields of requests begin with.
 const HEADER: &str = "header:";
@@ -235,39 +236,21 @@ impl AccessFormat {
     /// # Errors
     /// If the text is no such format.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
-        let mut parts = Vec::new();
-        let (mut literal, mut rest) = (String::new(), text);
         let mut is_quoted = false;
-        while let Some(at) = rest.find(['{', '}']) {
-            let (before, braced) = rest.split_at_checked(at).unwrap_or((rest, ""));
-            literal.push_str(before);
-            if let Some(after) = braced.strip_prefix("{{") {
-                literal.push('{');
-                rest = after;
-            } else if let Some(after) = braced.strip_prefix("}}") {
-                literal.push('}');
-                rest = after;
-            } else if let Some(after) = braced.strip_prefix('{') {
-                let (name, after) = after.split_once('}').ok_or(TemplateError::Unclosed)?;
+        let parts = Pieces::of(text).map(|piece| match piece? {
+            Piece::Text(text) => {
+                is_quoted ^= text.matches('"').count() % 2 == 1;
+                Ok(LinePart::Text(text))
+            }
+            Piece::Name(name) => {
                 let column = Column::named(name);
                 let column = column.ok_or_else(|| TemplateError::Unknown(name.to_owned()))?;
-                is_quoted ^= literal.matches('"').count() % 2 == 1;
-                if !literal.is_empty() {
-                    parts.push(LinePart::Text(std::mem::take(&mut literal).into()));
-                }
-                parts.push(LinePart::Value { column, is_quoted });
-                rest = after;
-            } else {
-                return Err(TemplateError::Unopened);
+                Ok(LinePart::Value { column, is_quoted })
             }
-        }
-        literal.push_str(rest);
-        if !literal.is_empty() {
-            parts.push(LinePart::Text(literal.into()));
-        }
+        });
         Ok(Self {
             format: LogFormat::Text,
-            parts: parts.into(),
+            parts: parts.collect::<Result<_, _>>()?,
             columns: Box::default(),
             hides_query: false,
         })

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::PathRegex;
+use super::pieces::{Piece, Pieces, TemplateError};
 
 /// What the names of placeholders for claims begin with.
 const CLAIM: &str = "claim:";
@@ -115,17 +116,6 @@ impl Placeholder {
     }
 }
 
-/// Why a text is not a template.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TemplateError {
-    #[error("there is no placeholder {{{0}}}")]
-    Unknown(String),
-    #[error("a '{{' has no '}}'")]
-    Unclosed,
-    #[error("a '}}' has no '{{'")]
-    Unopened,
-}
-
 impl Template {
     /// A template that is this text, whatever braces it has.
     pub fn literal(text: &str) -> Self {
@@ -141,39 +131,19 @@ impl Template {
     /// # Errors
     /// If the text is no template.
     pub fn parse(text: &str, path: Option<&PathRegex>) -> Result<Self, TemplateError> {
-        let mut parts = Vec::new();
-        let (mut literal, mut rest) = (String::new(), text);
-        while let Some(at) = rest.find(['{', '}']) {
-            let (before, braced) = rest.split_at_checked(at).unwrap_or((rest, ""));
-            literal.push_str(before);
-            if let Some(after) = braced.strip_prefix("{{") {
-                literal.push('{');
-                rest = after;
-            } else if let Some(after) = braced.strip_prefix("}}") {
-                literal.push('}');
-                rest = after;
-            } else if let Some(after) = braced.strip_prefix('{') {
-                let (name, after) = after.split_once('}').ok_or(TemplateError::Unclosed)?;
+        let parts = Pieces::of(text).map(|piece| match piece? {
+            Piece::Text(text) => Ok(Part::Text(text)),
+            Piece::Name(name) => {
                 let part = Part::named(name, path);
-                let part = part.ok_or_else(|| TemplateError::Unknown(name.to_owned()))?;
-                if !literal.is_empty() {
-                    parts.push(Part::Text(std::mem::take(&mut literal).into()));
-                }
-                parts.push(part);
-                rest = after;
-            } else {
-                return Err(TemplateError::Unopened);
+                part.ok_or_else(|| TemplateError::Unknown(name.to_owned()))
             }
-        }
-        literal.push_str(rest);
-        if !literal.is_empty() {
-            parts.push(Part::Text(literal.into()));
-        }
+        });
+        let parts = parts.collect::<Result<Box<[Part]>, _>>()?;
         let mut all = parts.iter();
         let has_groups = all.any(|part| matches!(part, Part::Group { .. }));
         Ok(Self {
             path: path.filter(|_| has_groups).cloned(),
-            parts: parts.into(),
+            parts,
         })
     }
 
