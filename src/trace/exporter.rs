@@ -26,6 +26,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How long a batch is tried for: longer than a collector takes to restart.
 const TRY_FOR: Duration = Duration::from_secs(60);
 
+/// The shortest and the longest pause that a collector may ask for.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = TRY_FOR;
+
 const PATIENCE: Patience = Patience {
     connect: Duration::from_secs(3),
     request: Duration::from_secs(10),
@@ -209,15 +213,22 @@ async fn export(tracer: &Tracer, failures: &Throttle, batch: &[Span]) {
                 }
                 (why, retry_after(answer.headers()))
             }
+            // It may have taken the spans, and would say as much again.
+            Err(error @ HttpError::TooLong(_)) => break error.to_string(),
             Err(error) if error.is_permanent() => break error.to_string(),
             Err(error) => (error.to_string(), None),
         };
         pause = (pause * 2).min(Duration::from_secs(20));
         let wait = asked.unwrap_or_else(|| pause.mul_f64(0.75 + fastrand::f64() / 2.0));
-        if Instant::now() + wait >= until || !tracer.is_target(&target) {
+        let is_last = until.saturating_duration_since(Instant::now()) <= wait;
+        if is_last && asked.is_none() || !tracer.is_target(&target) {
             break why;
         }
+        // The next batch is to be as late as the collector asks for.
         tokio::time::sleep(wait).await;
+        if is_last {
+            break why;
+        }
     };
     tracer.count(LOST, batch.len());
     if let Some(held_back) = failures.admit() {
@@ -252,7 +263,30 @@ fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 502 | 503 | 504)
 }
 
+/// How long a collector asks to be left alone, within limits.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    Some(Duration::from_secs(seconds).clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_is_left_alone_for_a_time_within_limits() {
+        for (text, pause) in [
+            ("0", Some(SHORTEST_PAUSE)),
+            ("7", Some(Duration::from_secs(7))),
+            ("86400", Some(LONGEST_PAUSE)),
+            ("18446744073709551615", Some(LONGEST_PAUSE)),
+            ("18446744073709551616", None),
+            ("-1", None),
+            ("soon", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(text));
+            assert_eq!(retry_after(&headers), pause, "{text}");
+        }
+    }
 }

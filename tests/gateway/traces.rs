@@ -268,6 +268,24 @@ fn a_collector_that_fails_gets_the_spans_later() {
 }
 
 #[test]
+fn a_collector_that_asks_for_an_eternity_gets_the_spans_at_the_end() {
+    let asked = AtomicUsize::new(0);
+    let collector = Origin::start(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
+        0 => vec![Act::send(format!(
+            "HTTP/1.1 429 Busy\r\nRetry-After: {}\r\nContent-Length: 0\r\n\r\n",
+            u64::MAX
+        ))],
+        _ => vec![taken()],
+    });
+    let app = Origin::named("app");
+    let mut gateway = traced(&app, &collector, "sample: 1").start();
+    assert_eq!(get(&gateway, "/").send().status, 200);
+    collector.wait_for_requests(1);
+    assert!(gateway.stop().success());
+    assert_eq!(collector.requests().len(), 2);
+}
+
+#[test]
 fn a_collector_that_hangs_holds_up_nobody() {
     let collector = Origin::start(|_| vec![Act::Hold]);
     let app = Origin::named("app");
