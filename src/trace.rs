@@ -92,8 +92,8 @@ impl Tracer {
         let trace_id = context.map_or_else(|| TraceId(fastrand::u128(1..)), |one| one.trace_id);
         let is_sampled = match context {
             Some(context) if is_trusted => context.is_sampled,
-            // The lowest 56 bits are random (W3C Trace Context, level 2).
-            _ => (trace_id.0 & u128::from(ALL - 1)) < u128::from(share),
+            // Not by the id, which is the client's.
+            _ => fastrand::u64(..ALL) < share,
         };
         Some(RequestTrace {
             trace_id,
@@ -208,10 +208,12 @@ mod tests {
             assert_eq!(trace.parent, Some(0x00f0_67aa_0ba9_02b7));
         }
         let (tracer, _exporter) = tracer(0.25);
-        let sampled = (0..4000)
-            .filter(|_| tracer.begin(b"nonsense", true).expect("a trace").is_sampled)
-            .count();
-        assert!((800..1200).contains(&sampled), "{sampled}");
+        let low: &[u8] = b"00-4bf92f3577b34da6a300000000000000-00f067aa0ba902b7-01";
+        for (traceparent, is_trusted) in [(&b"nonsense"[..], true), (low, false)] {
+            let begin = || tracer.begin(traceparent, is_trusted).expect("a trace");
+            let sampled = (0..4000).filter(|_| begin().is_sampled).count();
+            assert!((800..1200).contains(&sampled), "{sampled}");
+        }
     }
 
     #[test]
