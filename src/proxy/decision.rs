@@ -156,7 +156,7 @@ impl Router {
         };
         apply_limits(&mut decision, &request.through(relayed.as_deref()));
         decision.trace = self.tracer.as_ref().and_then(|tracer| {
-            let trace = tracer.begin(request.fields.get(&TRACEPARENT), relayed.is_some());
+            let trace = tracer.begin(request.fields.get_only(&TRACEPARENT), relayed.is_some());
             trace.map(Box::new)
         });
         (decision.relayed, decision.is_traced) = (relayed, is_traced);

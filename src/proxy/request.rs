@@ -95,6 +95,23 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The value of a field that may be there only once; empty if there is none, or more than one.
+    pub(crate) fn get_only(self, name: &HeaderName) -> &'a [u8] {
+        let first = self.get(name);
+        if first.is_empty() {
+            return first;
+        }
+        let wanted = name.as_str().as_bytes();
+        let fields = self.iter();
+        match fields
+            .filter(|(found, _)| found.eq_ignore_ascii_case(wanted))
+            .count()
+        {
+            1 => first,
+            _ => b"",
+        }
+    }
+
     /// The first value of a field, empty if there is none.
     pub(crate) fn get(self, name: &HeaderName) -> &'a [u8] {
         match self {

@@ -180,6 +180,17 @@ fn what_is_not_recorded_is_passed_on_as_decided() {
         let state = ["-H", &*field, "-H", "tracestate: v=1"];
         assert_eq!(get(&gateway, "/").args(state).send().status, 200);
     }
+    // Two are as good as none.
+    let field = format!("traceparent: {parent}");
+    let twice = [
+        "-H",
+        &*field,
+        "-H",
+        "Traceparent: 00-1",
+        "-H",
+        "tracestate: v=1",
+    ];
+    assert_eq!(get(&gateway, "/twice").args(twice).send().status, 200);
     assert_eq!(get(&gateway, "/set").send().status, 200);
     let asked = app.requests();
     // A client that nobody trusts has asked for it to be recorded.
@@ -193,8 +204,10 @@ fn what_is_not_recorded_is_passed_on_as_decided() {
     );
     assert!(!begun.contains(TRACE), "{begun}");
     assert_eq!(asked[1].header("tracestate"), None);
-    assert_eq!(asked[2].header("traceparent"), Some("mine"));
-    assert!(!asked[2].head.contains("00-"), "{}", asked[2].head);
+    assert!(!asked[2].head.contains(TRACE), "{}", asked[2].head);
+    assert_eq!(asked[2].header("tracestate"), None);
+    assert_eq!(asked[3].header("traceparent"), Some("mine"));
+    assert!(!asked[3].head.contains("00-"), "{}", asked[3].head);
     assert_eq!(collector.requests(), []);
 }
 

@@ -185,8 +185,8 @@ impl RequestCtx {
         match decision.trace.as_deref() {
             Some(trace) => trace.is_sampled.then_some(trace.trace_id.0),
             None if decision.is_traced => {
-                let context = TraceContext::parse(request.fields.get(&TRACEPARENT))?;
-                Some(context.trace_id.0)
+                let context = TraceContext::parse(request.fields.get_only(&TRACEPARENT))?;
+                context.is_sampled.then_some(context.trace_id.0)
             }
             None => None,
         }

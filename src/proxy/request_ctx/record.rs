@@ -54,7 +54,7 @@ impl Record for RequestRecord<'_> {
             LogField::RequestId => Value::Word(ctx.request_id()),
             LogField::TraceId => match decision.and_then(|one| one.trace.as_deref()) {
                 Some(trace) => Value::Shown(&trace.trace_id),
-                None => trace_id(request.fields.get(&TRACEPARENT)).into(),
+                None => trace_id(request.fields.get_only(&TRACEPARENT)).into(),
             },
             LogField::Referer => Value::Text(request.fields.get(&REFERER)),
             LogField::UserAgent => Value::Text(request.fields.get(&USER_AGENT)),
