@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -13,6 +14,9 @@ use crate::config::model::Syslog;
 
 /// How many octets are written to a connection at once.
 const PART: usize = 64 << 10;
+
+/// How long a connection may take for that much.
+const PART_TIME: Duration = Duration::from_secs(30);
 
 /// How much is sent of a message that is too long for a datagram: what any receiver accepts.
 const SHORT: usize = 2048;
@@ -126,10 +130,16 @@ impl Daemon {
         match &mut self.kind {
             Kind::Journal(journal) => journal.send(&self.part).map_err(|error| (0, error)),
             Kind::Syslog { transport, .. } => {
-                let mut done = 0;
+                let (mut done, until) = (0, Instant::now() + PART_TIME);
                 while let Some(left) = self.part.get(done..).filter(|left| !left.is_empty()) {
                     match transport.send(left) {
-                        Ok(count) => done += count,
+                        Ok(count) => {
+                            done += count;
+                            // A receiver that accepts octet by octet would never be given up.
+                            if done < self.part.len() && Instant::now() >= until {
+                                return Err((done, io::ErrorKind::TimedOut.into()));
+                            }
+                        }
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                         Err(error) if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
                             // Nothing of this size is ever accepted.

@@ -1,16 +1,23 @@
 //! Connections to receivers of syslog messages.
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::unix::net::UnixDatagram;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use openssl::ssl::{SslConnector, SslMethod, SslStream};
+use openssl::ssl::{HandshakeError, SslConnector, SslStream};
+use socket2::{SockRef, TcpKeepalive};
 
 use crate::config::model::{Syslog, SyslogReceiver};
+use crate::http_client::tls_connector;
 
-/// How long a connection may take.
+/// How long a connection may take, and then its handshake.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long a receiver may acknowledge nothing, or not respond while nothing is sent. What is sent
+/// meanwhile is lost with it.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// How long a receiver may accept nothing.
 const SEND: Duration = Duration::from_secs(5);
@@ -18,7 +25,7 @@ const SEND: Duration = Duration::from_secs(5);
 /// A receiver, and the connection to it if there is one.
 pub(super) struct Transport {
     receiver: SyslogReceiver,
-    tls: Option<SslConnector>,
+    ca_file: Option<PathBuf>,
     link: Option<Link>,
 }
 
@@ -26,7 +33,7 @@ enum Link {
     Unix(UnixDatagram),
     Udp(UdpSocket),
     Tcp(TcpStream),
-    Tls(Box<SslStream<TcpStream>>),
+    Tls(Box<SslStream<Timed>>),
 }
 
 impl Transport {
@@ -35,21 +42,20 @@ impl Transport {
     /// # Errors
     /// If the roots cannot be loaded.
     pub(super) fn new(syslog: &Syslog) -> io::Result<Self> {
-        let tls = match syslog.receiver {
-            SyslogReceiver::Tls(..) => {
-                let mut builder = SslConnector::builder(SslMethod::tls_client())?;
-                if let Some(file) = &syslog.ca_file {
-                    builder.set_ca_file(file)?;
-                }
-                Some(builder.build())
-            }
-            _ => None,
-        };
-        Ok(Self {
+        let transport = Self {
             receiver: syslog.receiver.clone(),
-            tls,
+            ca_file: syslog.ca_file.clone(),
             link: None,
-        })
+        };
+        if let SyslogReceiver::Tls(..) = transport.receiver {
+            transport.connector()?;
+        }
+        Ok(transport)
+    }
+
+    /// What verifies the receiver. It is made for each connection, since the roots may change.
+    fn connector(&self) -> io::Result<SslConnector> {
+        tls_connector(self.ca_file.as_deref()).map_err(io::Error::other)
     }
 
     /// Whether messages follow each other in a stream, each after its length.
@@ -88,9 +94,9 @@ impl Transport {
                     && stream.set_nonblocking(false).is_ok()
             }
             Some(Link::Tls(stream)) => {
-                stream.get_ref().set_nonblocking(true).is_ok()
+                stream.get_ref().tcp.set_nonblocking(true).is_ok()
                     && is_quiet(stream.read(&mut [0; 256]))
-                    && stream.get_ref().set_nonblocking(false).is_ok()
+                    && stream.get_ref().tcp.set_nonblocking(false).is_ok()
             }
             Some(Link::Unix(_) | Link::Udp(_)) | None => true,
         };
@@ -126,10 +132,14 @@ impl Transport {
             })?),
             SyslogReceiver::Tcp(host, port) => Link::Tcp(connect_tcp(host, *port)?),
             SyslogReceiver::Tls(host, port) => {
-                let stream = connect_tcp(host, *port)?;
-                stream.set_read_timeout(Some(CONNECT))?;
-                let tls = self.tls.as_ref().ok_or(ErrorKind::Unsupported)?;
-                let stream = tls.connect(host, stream).map_err(io::Error::other)?;
+                let (connector, tcp) = (self.connector()?, connect_tcp(host, *port)?);
+                let until = Some(Instant::now() + CONNECT);
+                let connected = connector.connect(host, Timed { tcp, until });
+                let mut stream = connected.map_err(|error| match error {
+                    HandshakeError::WouldBlock(_) => ErrorKind::TimedOut.into(),
+                    error => io::Error::other(error),
+                })?;
+                stream.get_mut().until = None;
                 Link::Tls(Box::new(stream))
             }
         })
@@ -150,7 +160,41 @@ fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
         TcpStream::connect_timeout(&address, CONNECT)
     })?;
     stream.set_write_timeout(Some(SEND))?;
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_user_timeout(Some(SILENCE))?;
+    let probes = TcpKeepalive::new().with_time(SILENCE / 2);
+    socket.set_tcp_keepalive(&probes.with_interval(SILENCE / 6).with_retries(3))?;
     Ok(stream)
+}
+
+/// A connection that is read until a moment, however little comes at a time.
+#[derive(Debug)]
+struct Timed {
+    tcp: TcpStream,
+    until: Option<Instant>,
+}
+
+impl Read for Timed {
+    fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+        if let Some(until) = self.until {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            self.tcp.set_read_timeout(Some(left))?;
+        }
+        self.tcp.read(octets)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.tcp.write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.tcp.flush()
+    }
 }
 
 /// The first success with an address of a host, or the last failure.

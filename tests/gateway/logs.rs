@@ -5,6 +5,7 @@ mod level;
 mod lines;
 mod rotation;
 mod syslog;
+mod syslog_tls;
 
 use std::fs;
 

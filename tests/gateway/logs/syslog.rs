@@ -1,6 +1,6 @@
 //! Receivers of syslog messages (RFC 5424), which are there or not.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use std::time::Duration;
 use super::logging;
 use crate::support::{Origin, TlsClient, wait_for};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A message as RFC 5424 has it.
 #[derive(Debug)]
-struct Message {
+pub(super) struct Message {
     facility: u16,
     severity: u16,
     kind: String,
-    text: String,
+    pub(super) text: String,
 }
 
 /// Reads a message and accepts nothing that the grammar does not have.
@@ -60,7 +60,7 @@ fn parse(message: &[u8]) -> Message {
 }
 
 /// The next message of a stream with counted octets (RFC 6587, section 3.4.1).
-fn read_counted(stream: &mut BufReader<TcpStream>) -> Option<Message> {
+pub(super) fn read_counted(stream: &mut impl BufRead) -> Option<Message> {
     let mut count = Vec::new();
     stream.read_until(b' ', &mut count).ok()?;
     let count = std::str::from_utf8(count.strip_suffix(b" ")?).expect("a number");
