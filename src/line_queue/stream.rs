@@ -32,6 +32,8 @@ pub(super) struct Stream {
     rotate: Option<Rotate>,
     /// The size of the file, if it is rotated.
     size: u64,
+    /// Whether it is a file, and no pipe or device that the path leads to.
+    is_file: bool,
     /// The last write ended in the middle of a line.
     is_torn: bool,
     /// When to check the file again, or to try to rotate it again.
@@ -50,13 +52,14 @@ impl Stream {
             out,
             path,
             size: 0,
+            is_file: false,
             is_torn: false,
             next_check: now + CHECK,
             next_rotation: now,
             fault: None,
             is_faulty: false,
         };
-        stream.size = stream.measure();
+        stream.measure();
         stream
     }
 
@@ -66,7 +69,7 @@ impl Stream {
             self.out = append(path)?;
             self.is_torn = false;
             self.is_faulty = false;
-            self.size = self.measure();
+            self.measure();
         }
         Ok(())
     }
@@ -150,7 +153,9 @@ impl Stream {
     /// shared stream as many as are not mixed with those of others.
     fn piece<'l>(&self, lines: &'l [u8], may_rotate: bool) -> &'l [u8] {
         let most = match (&self.path, self.rotate) {
-            (Some(_), Some(rotate)) if may_rotate && Instant::now() >= self.next_rotation => {
+            (Some(_), Some(rotate))
+                if may_rotate && self.is_file && Instant::now() >= self.next_rotation =>
+            {
                 usize::try_from(rotate.size.saturating_sub(self.size)).unwrap_or(usize::MAX)
             }
             (Some(_), _) => return lines,
@@ -190,11 +195,12 @@ impl Stream {
         };
         let first = memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1);
         let full = self.size.saturating_add(first as u64) > rotate.size;
-        if self.size == 0 || !full || Instant::now() < self.next_rotation {
+        if !self.is_file || self.size == 0 || !full || Instant::now() < self.next_rotation {
             return;
         }
         let renamed = match self.is_ours(path) {
-            true => shift_files(path, rotate.keep),
+            // A link leads to the next file too.
+            true => fs::canonicalize(path).and_then(|path| shift_files(&path, rotate.keep)),
             // Others have rotated or removed it.
             false => Ok(()),
         };
@@ -213,11 +219,10 @@ impl Stream {
         }
     }
 
-    fn measure(&self) -> u64 {
-        match self.rotate {
-            Some(_) => self.out.metadata().map_or(0, |data| data.len()),
-            None => 0,
-        }
+    fn measure(&mut self) {
+        let data = self.rotate.and_then(|_| self.out.metadata().ok());
+        self.is_file = data.as_ref().is_some_and(fs::Metadata::is_file);
+        self.size = data.map_or(0, |data| data.len());
     }
 }
 

@@ -8,12 +8,16 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn queue(path: &Path, capacity: usize) -> (LineQueue, IntCounter) {
+    rotated(path, capacity, None)
+}
+
+fn rotated(path: &Path, capacity: usize, rotate: Option<Rotate>) -> (LineQueue, IntCounter) {
     let lost = IntCounter::new("lost", "lost").expect("a valid name");
     let queue = LineQueue::start(Setup {
         name: "the test's log",
         thread: "test-log",
         target: Target::File(path.to_owned()),
-        rotate: None,
+        rotate,
         capacity,
         lost: lost.clone(),
     });
@@ -119,4 +123,64 @@ fn a_file_that_cannot_be_opened_anew_is_tried_again() {
     assert!(queue.flush(PATIENCE));
     assert_eq!(fs::read_to_string(&path).expect("a file"), "three\n");
     assert_eq!((kept().as_str(), lost.get()), ("one\ntwo\n", 0));
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_holds_nobody_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("fifo");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
+    let error = Target::File(path).open().err().expect("nobody reads it");
+    assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::ENXIO as i32));
+}
+
+#[test]
+fn a_file_is_for_its_user_and_group() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    let (_queue, _) = queue(&path, 1 << 10);
+    let mode = fs::metadata(&path).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777 & !0o640, 0, "{mode:o}");
+}
+
+#[test]
+fn what_a_link_leads_to_is_rotated_and_the_link_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, disk) = (folder.path().join("log"), folder.path().join("disk"));
+    fs::create_dir(&disk).expect("made");
+    std::os::unix::fs::symlink(disk.join("log"), &path).expect("linked");
+    let rotate = Rotate { size: 10, keep: 2 };
+    let (queue, lost) = rotated(&path, 1 << 10, Some(rotate));
+    for line in [&b"first\n"[..], b"second\n"] {
+        queue.push(line);
+        assert!(queue.flush(PATIENCE));
+    }
+    let read = |name: &str| fs::read_to_string(disk.join(name)).expect("a file");
+    assert_eq!(
+        (read("log.1").as_str(), read("log").as_str()),
+        ("first\n", "second\n")
+    );
+    assert!(path.is_symlink());
+    assert_eq!(lost.get(), 0);
+}
+
+#[test]
+fn what_is_no_file_is_not_rotated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    std::os::unix::fs::symlink("/dev/null", &path).expect("linked");
+    let rotate = Rotate { size: 10, keep: 2 };
+    let (queue, lost) = rotated(&path, 1 << 10, Some(rotate));
+    for _ in 0..5 {
+        queue.push(b"a line\n");
+        assert!(queue.flush(PATIENCE));
+    }
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    assert_eq!(
+        fs::read_link(&path).expect("a link"),
+        Path::new("/dev/null")
+    );
+    assert_eq!(lost.get(), 0);
 }
