@@ -8,7 +8,7 @@ use crate::printable::is_control;
 /// How many octets of what a client sent are logged in one field. The rest is replaced by `…`.
 pub(super) const LONGEST: usize = 2048;
 
-/// How many octets a line may have before what clients sent is left out.
+/// How many octets a line may have before what others sent is left out.
 const LONGEST_LINE: usize = 32 << 10;
 
 /// How many octets one may become: `\u00HH`.
@@ -27,10 +27,19 @@ pub(super) enum Style {
     Json,
 }
 
-/// Writes the beginning of `value`.
+/// Writes the beginning of what others sent.
 pub(super) fn escape(line: &mut Vec<u8>, value: &[u8], style: Style) {
     let room = LONGEST_LINE.saturating_sub(line.len()) / GROWTH;
-    let kept = beginning(value, LONGEST.min(room));
+    escape_up_to(LONGEST.min(room), line, value, style);
+}
+
+/// Writes a word of the gateway. However much clients have sent, it is there.
+pub(super) fn escape_word(line: &mut Vec<u8>, word: &str, style: Style) {
+    escape_up_to(LONGEST, line, word.as_bytes(), style);
+}
+
+fn escape_up_to(longest: usize, line: &mut Vec<u8>, value: &[u8], style: Style) {
+    let kept = beginning(value, longest);
     if kept.iter().all(|octet| is_plain(*octet, style)) {
         line.extend_from_slice(kept);
     } else {
@@ -46,7 +55,7 @@ pub(super) struct Escaping<'a>(pub(super) &'a mut Vec<u8>, pub(super) Style);
 
 impl fmt::Write for Escaping<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        escape(self.0, text.as_bytes(), self.1);
+        escape_word(self.0, text, self.1);
         Ok(())
     }
 }
@@ -163,5 +172,8 @@ mod tests {
             escape(&mut line, &[0x01; 60_000], Style::Json);
         }
         assert!(line.len() < 36 << 10, "{}", line.len());
+        // Nor does that hide what the gateway has to say.
+        escape_word(&mut line, "no_route", Style::Json);
+        assert!(line.ends_with(b"no_route"));
     }
 }

@@ -3,7 +3,9 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use super::escape::{Style, escape, show};
+use http::header::REFERER;
+
+use super::escape::{Style, escape, escape_word, show};
 use super::number::{put_digits, put_number};
 use super::record::{Record, Value};
 use super::time;
@@ -112,6 +114,9 @@ fn value<'r>(format: &AccessFormat, record: &'r dyn Record, column: &Column) -> 
         Column::Header(name, _) => {
             return match record.header(name) {
                 b"" => Value::None,
+                value if format.hides_query && *name == REFERER => {
+                    Value::Text(without_query(value))
+                }
                 value => Value::Text(value),
             };
         }
@@ -140,7 +145,7 @@ fn put(line: &mut Vec<u8>, column: &Column, value: Value<'_>, style: Style) {
     match value {
         Value::None => {}
         Value::Text(text) => escape(line, text, style),
-        Value::Word(word) => escape(line, word.as_bytes(), style),
+        Value::Word(word) => escape_word(line, word, style),
         Value::Shown(shown) => show(line, shown, style),
         Value::Number(number) => put_number(line, number),
         Value::Flag(flag) => line.extend_from_slice(if flag { b"true" } else { b"false" }),

@@ -19,7 +19,11 @@ impl Record for Sample<'_> {
     }
 
     fn header(&self, name: &HeaderName) -> &[u8] {
-        if name == "x-a" { b"a \"b" } else { b"" }
+        match name.as_str() {
+            "x-a" => b"a \"b",
+            "referer" => b"https://b.example/?secret",
+            _ => b"",
+        }
     }
 }
 
@@ -115,6 +119,7 @@ fn fields_are_added_and_left_out() {
         Column::Field(LogField::Sni),
         Column::header(HeaderName::from_static("x-a")),
         Column::header(HeaderName::from_static("x-b")),
+        Column::header(HeaderName::from_static("referer")),
     ];
     let removed = [LogField::UserAgent, LogField::Query, LogField::Time];
     let record = sample()
@@ -126,7 +131,9 @@ fn fields_are_added_and_left_out() {
     );
     assert!(line.contains("\"GET /x HTTP/1.1\" 200 5 \"https://b.example/\" \"-\" host="));
     assert!(
-        line.ends_with(" sni=\"a.example\" header_x_a=\"a \\x22b\""),
+        line.ends_with(
+            " sni=\"a.example\" header_x_a=\"a \\x22b\" header_referer=\"https://b.example/\""
+        ),
         "{line}"
     );
     let line = written(
@@ -205,6 +212,36 @@ fn a_long_line_is_cut() {
     let many = "{host}{target}{user_agent}".repeat(50);
     assert!(own(&many, &record).len() < 40 * 1024);
     parsed(&json(&record));
+}
+
+#[test]
+fn nothing_a_client_sends_hides_what_the_gateway_says() {
+    let evil = Value::Text(&[0xad; 60_000]);
+    let mut record = sample().with(LogField::Refused, Value::Word("no_route"));
+    for field in [
+        LogField::Host,
+        LogField::Method,
+        LogField::Target,
+        LogField::Referer,
+        LogField::UserAgent,
+    ] {
+        record = record.with(field, evil);
+    }
+    let mut journal = Vec::new();
+    for format in [LogFormat::Json, LogFormat::Text] {
+        let format = AccessFormat::usual(format, &[Column::Field(LogField::Refused)], &[]);
+        line::write_journal(&format, &record, &mut journal);
+        let journal = String::from_utf8(std::mem::take(&mut journal)).expect("text");
+        assert!(journal.len() < 40 * 1024, "{}", journal.len());
+        for field in [
+            "REQUEST_ID=00ff",
+            "UPSTREAM=10.0.0.1:8080",
+            "REFUSED=no_route",
+        ] {
+            let field = format!("\nSNIGATE_{field}\n");
+            assert!(journal.contains(&field), "{field}");
+        }
+    }
 }
 
 #[test]
