@@ -7,6 +7,9 @@ use tracing::field::{Field, Visit};
 
 use crate::printable;
 
+/// What an event begins with.
+pub(super) const MESSAGE: &str = "MESSAGE=";
+
 /// The message of an event, and its fields.
 #[derive(Default)]
 struct Fields {
@@ -44,7 +47,7 @@ impl Fields {
 pub(super) fn write_event(event: &Event<'_>, out: &mut dyn fmt::Write) -> fmt::Result {
     let mut fields = Fields::default();
     event.record(&mut fields);
-    writeln!(out, "MESSAGE={}{}", fields.message, fields.others)?;
+    writeln!(out, "{MESSAGE}{}{}", fields.message, fields.others)?;
     writeln!(out, "SNIGATE_MODULE={}", event.metadata().target())?;
     out.write_str(&fields.named)
 }

@@ -11,6 +11,7 @@ use prometheus::IntCounter;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::journal;
 use crate::config::model::{Log, LogTarget, Rotate};
 use crate::line_queue::{LineQueue, Setup, Severity, Target};
 use crate::printable;
@@ -99,12 +100,17 @@ impl Output {
 
     fn push(&self, severity: Severity, event: &[u8]) {
         let open = self.open.load();
-        let is_fields = event.starts_with(b"MESSAGE=");
-        match open.queue.target() {
+        let fields = event.strip_prefix(journal::MESSAGE.as_bytes());
+        let event = match (open.queue.target(), fields) {
             // The formatter has escaped each value.
-            Target::Journal(_) if is_fields => return open.queue.push_record(severity, event),
-            _ => {}
-        }
+            (Target::Journal(_), Some(_)) => return open.queue.push_record(severity, event),
+            // The target has changed since it was formatted: the message has all the others.
+            (_, Some(fields)) => fields
+                .split(|octet| *octet == b'\n')
+                .next()
+                .unwrap_or(fields),
+            (_, None) => event,
+        };
         let text = String::from_utf8_lossy(event);
         let line = text.strip_suffix('\n').unwrap_or(&text);
         let is_terminal = *open.queue.target() == Target::Stderr;
@@ -121,7 +127,7 @@ impl Output {
         };
         match open.queue.target() {
             Target::Journal(_) => {
-                let fields = format!("MESSAGE={line}\n");
+                let fields = format!("{}{line}\n", journal::MESSAGE);
                 open.queue.push_record(severity, fields.as_bytes());
             }
             _ => open.queue.push_record(severity, line.as_bytes()),
@@ -194,5 +200,25 @@ mod tests {
             without_colours("\x1b[2mtime\x1b[0m \x1b[32m INFO\x1b[0m a\u{202e}b"),
             "time  INFO a\\u202eb"
         );
+    }
+
+    #[test]
+    fn fields_for_the_journal_become_a_line_elsewhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let lost = IntCounter::new("lost", "lost").expect("a valid name");
+        let output = Output::stderr(lost).expect("an output");
+        let log = Log {
+            target: LogTarget::File(path.clone()),
+            ..Log::default()
+        };
+        output.redirect(&log).expect("opened");
+        output.push(
+            Severity::Info,
+            b"MESSAGE=reloaded sites=1\nSNIGATE_SITES=1\n",
+        );
+        output.flush(Duration::from_secs(30));
+        let written = std::fs::read_to_string(&path).expect("a file");
+        assert_eq!(written, "reloaded sites=1\n");
     }
 }
