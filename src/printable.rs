@@ -69,6 +69,16 @@ pub fn line(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// At most so many octets of a text, without an incomplete character at the end.
+pub fn beginning(text: &[u8], longest: usize) -> &[u8] {
+    let is_inside = |at: usize| text.get(at).is_some_and(|octet| octet & 0xc0 == 0x80);
+    // A character has at most four octets.
+    let end = (longest.saturating_sub(3)..=longest)
+        .rev()
+        .find(|at| !is_inside(*at));
+    text.get(..end.unwrap_or(longest)).unwrap_or(text)
+}
+
 /// Somebody else's words on one line of at most `longest` characters, with an ellipsis if they were
 /// longer. Controls become spaces; other invisible characters become U+FFFD.
 pub fn one_line(words: &str, longest: usize) -> String {
@@ -188,6 +198,15 @@ mod tests {
         ] {
             assert!(!is_control(character), "{character:?}");
         }
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        let text = "a€𝄞b".as_bytes();
+        let lengths = (0..=9).map(|longest| beginning(text, longest).len());
+        assert!(lengths.eq([0, 1, 1, 1, 4, 4, 4, 4, 8, 9]));
+        assert_eq!(beginning(&[0x80; 10], 6).len(), 6);
+        assert_eq!(beginning(text, usize::MAX), text);
     }
 
     #[test]

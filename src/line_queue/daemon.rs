@@ -11,6 +11,7 @@ use super::journal::Journal;
 use super::syslog::Header;
 use super::transport::Transport;
 use crate::config::model::Syslog;
+use crate::printable::beginning;
 
 /// How many octets are written to a connection at once.
 const PART: usize = 64 << 10;
@@ -144,7 +145,7 @@ impl Daemon {
                         Err(error) if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
                             // Nothing of this size is ever accepted.
                             return transport
-                                .send(beginning(left))
+                                .send(beginning(left, SHORT))
                                 .map(drop)
                                 .map_err(|error| (0, error));
                         }
@@ -161,16 +162,5 @@ impl Daemon {
             Kind::Journal(journal) => journal.disconnect(),
             Kind::Syslog { transport, .. } => transport.disconnect(),
         }
-    }
-}
-
-/// The beginning of a message, without an incomplete character at its end.
-fn beginning(message: &[u8]) -> &[u8] {
-    let first = message.get(..SHORT).unwrap_or(message);
-    match first.utf8_chunks().last() {
-        Some(chunk) => first
-            .get(..first.len() - chunk.invalid().len())
-            .unwrap_or(first),
-        None => first,
     }
 }
