@@ -147,13 +147,18 @@ pub struct RequestTrace {
     pub parent: Option<u64>,
     /// The id of the span of the request.
     pub server: u64,
-    /// The id of the span of the attempt at a server.
+    /// The id of the span of the current attempt at a server.
     pub client: u64,
     /// Whether it is recorded.
     pub is_sampled: bool,
 }
 
 impl RequestTrace {
+    /// Gives the next attempt at a server a span of its own. Returns the id of the last one's.
+    pub fn next_attempt(&mut self) -> u64 {
+        std::mem::replace(&mut self.client, fastrand::u64(1..))
+    }
+
     /// What the server that the request is passed to gets to know.
     pub fn passed_on(&self) -> TraceContext {
         let parent = match (self.is_sampled, self.parent) {

@@ -68,8 +68,13 @@ impl FailureReason {
         }
     }
 
+    /// The reason as a word.
+    pub(crate) fn word(self) -> &'static str {
+        WORDS.get(self as usize).copied().unwrap_or_default()
+    }
+
     /// The reason for an error of a server.
-    fn of_server(error: &ErrorType) -> Self {
+    pub(crate) fn of_server(error: &ErrorType) -> Self {
         use ErrorType as E;
         match error {
             E::HTTPStatus(502) => Self::Unresolved,
@@ -108,7 +113,7 @@ mod tests {
 
     fn word(error: &Error) -> &'static str {
         let failure = Failure::of(error, true);
-        WORDS[FailureReason::of(failure, error) as usize]
+        FailureReason::of(failure, error).word()
     }
 
     #[test]

@@ -198,8 +198,9 @@ impl<C: Client> Passage<'_, C> {
             let outcome = match connected {
                 Connected::Http1(mut connection) => {
                     let head = match &head {
-                        Some(head) => Bytes::clone(head),
-                        None => {
+                        // Else it names the span of the last attempt.
+                        Some(head) if self.ctx.recorded().is_none() => Bytes::clone(head),
+                        _ => {
                             let written = write_head(request, &self.ctx, body, is_websocket)?;
                             head.insert(written).clone()
                         }
@@ -254,19 +255,16 @@ impl<C: Client> Passage<'_, C> {
             };
             let error = deadline.explain(error);
             if let Some(next) = next {
-                self.ctx.retry_at(next);
+                self.ctx.retry_at(next, &error);
                 may_reuse = true;
                 continue;
             }
             let is_safe = is_idempotent || outcome.is_unprocessed;
             let repeatable = is_safe && !outcome.has_begun && replay.is_complete();
             let is_stale = is_reused || outcome.is_unprocessed;
+            let ctx = &mut self.ctx;
             // The exchange knows whose time was up.
-            let body_complete = true;
-            if !self
-                .ctx
-                .record_exchange_failure(&error, is_stale, repeatable, body_complete)
-            {
+            if !ctx.record_exchange_failure(&error, is_stale, repeatable, true) {
                 return Err(error);
             }
             may_reuse = !is_reused;

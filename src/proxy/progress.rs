@@ -2,9 +2,15 @@
 //! and its spans.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+
+use super::endpoint::Endpoint;
+
+/// The most failed attempts of a request that are kept. A name may have any number of addresses.
+const MOST_FAILED: usize = 15;
 
 /// How far a request has come. Moments are counted from its arrival.
 #[derive(Debug, Default)]
@@ -13,6 +19,8 @@ pub(super) struct Progress {
     pub(super) attempts: u32,
     /// The last of these attempts.
     pub(super) last: Attempt,
+    /// Those that have failed, for their spans.
+    pub(super) failed: Vec<FailedAttempt>,
     /// How long the request has waited for a server with room.
     pub(super) waited: Option<Moment>,
     /// Octets of the request's body.
@@ -31,6 +39,22 @@ pub(super) struct Attempt {
     pub(super) status: Option<StatusCode>,
     /// Whether the connection was kept from an earlier request.
     is_reused: bool,
+    /// Whether it has failed, and is among those that have.
+    pub(super) has_failed: bool,
+}
+
+/// An attempt that has failed, of a request that is recorded.
+#[derive(Debug)]
+pub(super) struct FailedAttempt {
+    pub(super) attempt: Attempt,
+    /// How many were before it.
+    pub(super) number: u32,
+    pub(super) ended: Duration,
+    pub(super) server: Arc<Endpoint>,
+    /// The id of its span.
+    pub(super) span: u64,
+    /// Why it has failed, as a word, if its status does not say it.
+    pub(super) why: Option<&'static str>,
 }
 
 impl Progress {
@@ -41,6 +65,27 @@ impl Progress {
             began: Some(now.into()),
             ..Attempt::default()
         };
+    }
+
+    /// Keeps the last attempt, which has failed `now`.
+    pub(super) fn keep_failed(
+        &mut self,
+        now: Duration,
+        why: Option<&'static str>,
+        server: &Arc<Endpoint>,
+        span: u64,
+    ) {
+        self.last.has_failed = true;
+        if self.failed.len() < MOST_FAILED {
+            self.failed.push(FailedAttempt {
+                attempt: self.last,
+                number: self.attempts.saturating_sub(1),
+                ended: now,
+                server: Arc::clone(server),
+                span,
+                why,
+            });
+        }
     }
 }
 

@@ -214,7 +214,9 @@ impl RequestCtx {
     /// Records that the chosen server can be reached, and whether its connection was kept from an
     /// earlier request.
     pub(crate) fn record_connected(&mut self, is_reused: bool) {
-        self.progress.last.record_connected(self.elapsed(), is_reused);
+        self.progress
+            .last
+            .record_connected(self.elapsed(), is_reused);
         let (Some(proxy), Some(choice)) = (self.proxy(), &self.choice) else {
             return;
         };
@@ -259,6 +261,7 @@ impl RequestCtx {
     /// has been sent, so any request may be tried elsewhere.
     pub(crate) fn record_connect_failure(&mut self, error: &mut Error) -> bool {
         error.as_up();
+        self.end_attempt(Some(FailureReason::of_server(error.etype()).word()));
         if failure::is_out_of_resources(error) {
             // The server is not to blame.
             error.etype = ErrorType::HTTPStatus(503);
@@ -273,6 +276,7 @@ impl RequestCtx {
 
     /// Has the chosen server tried once more.
     pub(crate) fn try_server_again(&mut self) {
+        self.end_attempt(Some(FailureReason::Reset.word()));
         self.next.clone_from(&self.choice);
     }
 
@@ -298,8 +302,10 @@ impl RequestCtx {
             proxy.pool.attempts.failed.inc();
         }
         let died = matches!(error.etype(), ConnectionClosed | ReadError | WriteError);
+        let failure = Failure::of(error, body_complete);
+        self.end_attempt(Some(FailureReason::of(failure, error).word()));
         // Servers close connections that wait, and that is no failure.
-        let is_to_blame = matches!(Failure::of(error, body_complete), Failure::Upstream(..));
+        let is_to_blame = matches!(failure, Failure::Upstream(..));
         if is_to_blame && !(died && is_reused) {
             self.judge_server(true);
         }
@@ -329,8 +335,13 @@ impl RequestCtx {
         self.retrying.by_status(proxy, choice, self.key)
     }
 
-    /// Has the request retried at the server that a [`StatusRetry`] has picked.
-    pub(crate) fn retry_at(&mut self, next: Picked) {
+    /// Has the request retried at the server that a [`StatusRetry`] has picked because of this
+    /// error, which is the status of a response.
+    pub(crate) fn retry_at(&mut self, next: Picked, error: &Error) {
+        if let ErrorType::HTTPStatus(code) = error.etype() {
+            self.progress.last.status = StatusCode::from_u16(*code).ok();
+        }
+        self.end_attempt(None);
         self.retrying.count_retry();
         self.change_address(next);
     }
@@ -338,6 +349,7 @@ impl RequestCtx {
     /// Has the request sent to another address of its server, which is no retry.
     pub(crate) fn change_address(&mut self, next: Picked) {
         self.judge_server(true);
+        self.end_attempt(Some("overtaken"));
         if let Some(choice) = &self.choice {
             self.retrying.record_failed(choice);
         }

@@ -98,6 +98,8 @@ pub struct Site {
 
 /// A route, ready for requests.
 struct Route {
+    /// As it is configured.
+    path: model::PathMatch,
     matcher: Matcher,
     action: Action,
     rewriting: Option<Box<Rewriting>>,
@@ -219,6 +221,7 @@ impl SiteTable {
     /// Routes bound to the pools of this table.
     fn routes(&self, routes: &[model::Route], metrics: &Metrics) -> Arc<[Route]> {
         let routes = routes.iter().map(|route| Route {
+            path: route.path.clone(),
             matcher: Matcher::of(route),
             action: self.action(route, metrics),
             rewriting: route.rewriting.as_deref().map(Rewriting::new).map(Box::new),

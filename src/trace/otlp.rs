@@ -114,11 +114,8 @@ fn write_span(message: &mut Message, span: &Span) {
     for (key, value) in &span.attributes {
         message.nested(9, |attribute| write_attribute(attribute, key, value));
     }
-    if let Some(error) = &span.error {
-        message.nested(15, |status| {
-            status.octets(2, error.as_bytes());
-            status.integer(3, 2);
-        });
+    if span.is_error {
+        message.nested(15, |status| status.integer(3, 2));
     }
     let is_remote = match span.kind {
         SpanKind::Server => IS_REMOTE,
@@ -250,14 +247,14 @@ mod tests {
                 ("share", 0.25.into()),
                 ("long", "x".repeat(300).into()),
             ],
-            error: Some("no server".into()),
+            is_error: true,
         };
         let client = Span {
             id: 8,
             parent: Some(7),
             kind: SpanKind::Client,
             attributes: Vec::new(),
-            error: None,
+            is_error: false,
             ..server.clone()
         };
         let resource = [("service.name", Value::from("edge"))];
@@ -307,7 +304,6 @@ mod tests {
         );
         let status = server.status.as_ref().expect("a status");
         assert_eq!(status.code(), StatusCode::Error);
-        assert_eq!(status.message, "no server");
         assert!(client.status.is_none());
         assert_eq!((server.flags, client.flags), (0x301, 0x101));
     }

@@ -1,4 +1,4 @@
-//! What is recorded of a request and of the attempt at a server.
+//! What is recorded of a request and of each attempt at a server.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -16,8 +16,8 @@ pub struct Span {
     pub begin: SystemTime,
     pub end: SystemTime,
     pub attributes: Vec<(&'static str, Value)>,
-    /// Why it failed; `None` if it did not.
-    pub error: Option<Cow<'static, str>>,
+    /// Whether it failed. Why, its attributes say.
+    pub is_error: bool,
 }
 
 /// Who a span belongs to: the side that got the request, or the side that sent it.

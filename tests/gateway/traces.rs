@@ -153,9 +153,25 @@ fn a_request_is_a_span_and_so_is_the_attempt_at_its_server() {
         );
     }
     assert!(!format!("{found:?}").contains("secret"), "{found:?}");
+    // Without a route of its own, its name is the method alone.
+    assert_eq!((&*server.name, &*client.name), ("GET", "GET"));
     let attributes = text(&client.attributes);
-    assert_eq!(attributes["server.address"], "127.0.0.1");
-    assert_eq!(attributes["server.port"], app.address().port().to_string());
+    let (port, url) = (app.address().port(), format!("http://{}/x", app.address()));
+    for (name, value) in [
+        ("http.request.method", "GET"),
+        ("http.response.status_code", "200"),
+        ("server.address", "127.0.0.1"),
+        ("server.port", &*port.to_string()),
+        ("url.full", &*url),
+        ("snigate.upstream", "app"),
+    ] {
+        assert_eq!(
+            attributes.get(name).map(String::as_str),
+            Some(value),
+            "{attributes:?}"
+        );
+    }
+    assert_eq!(attributes.get("http.request.resend_count"), None);
 
     // The server continues below the attempt, with the decision to record.
     let asked = app.requests();
@@ -238,7 +254,10 @@ fn failures_and_responses_of_the_gateway_are_spans() {
         let mut found = found.iter().filter(|span| span.kind == kind);
         found.find(|span| kind == 3 || text(&span.attributes)["url.path"] == path)
     };
-    assert!(of("/own", 2).expect("a span").status.is_none());
+    let own = of("/own", 2).expect("a span");
+    assert!(own.status.is_none());
+    assert_eq!(own.name, "GET /own");
+    assert_eq!(text(&own.attributes)["http.route"], "/own");
     let failed = of("/gone", 2).expect("a span");
     assert_eq!(failed.status.as_ref().expect("an error").code, 2);
     let attributes = text(&failed.attributes);
@@ -246,6 +265,106 @@ fn failures_and_responses_of_the_gateway_are_spans() {
     assert_eq!(attributes["error.type"], "502");
     let attempt = of("/gone", 3).expect("a span");
     assert_eq!(attempt.status.as_ref().expect("an error").code, 2);
+    let attributes = text(&attempt.attributes);
+    assert_eq!(attributes["error.type"], "connect_failed");
+    assert_eq!(attributes.get("http.response.status_code"), None);
+}
+
+#[test]
+fn each_attempt_is_a_span_that_its_server_continues() {
+    let busy = Origin::start(|_| vec![Act::respond(503, "busy")]);
+    let (app, dead, collector) = (Origin::named("app"), Origin::refusing(), collector());
+    let servers = [dead.address(), busy.address(), app.address()].map(|one| format!("\"{one}\""));
+    let gateway = serving(
+        &[&["a.test"]],
+        format!(
+            "tracing: {{ endpoint: \"http://{}\", sample: 1 }}\n\
+             upstreams: {{ app: {{ servers: [{}] }} }}\n\
+             sites: [{{ hosts: [a.test], routes: [{{ upstream: app, \
+             retries: {{ attempts: 2, on: [connect, 503] }} }}] }}]\n\
+             log: {{ access: off }}\n",
+            collector.address(),
+            servers.join(", "),
+        ),
+    );
+    let gateway = gateway.start();
+    for _ in 0..4 {
+        assert_eq!(get(&gateway, "/").send().text(), "app");
+    }
+    assert!(!busy.requests().is_empty());
+    let found = wait_for("the spans", || {
+        let found: Vec<Span> = collector.requests().iter().flat_map(decode).collect();
+        let count = found.iter().filter(|span| span.kind == 2).count();
+        (count == 4).then_some(found)
+    });
+    // What each server was told, and so the spans that it continues.
+    let told = |origin: &Origin| -> Vec<String> {
+        let requests = origin.requests().into_iter();
+        let parent = |one: Received| {
+            one.header("traceparent")
+                .map(|field| field[36..52].to_owned())
+        };
+        requests.filter_map(parent).collect()
+    };
+    let (of_busy, of_app) = (told(&busy), told(&app));
+    assert_eq!(of_app.len(), 4);
+    let (mut refused, mut turned_away) = (0, 0);
+    for server in found.iter().filter(|span| span.kind == 2) {
+        assert!(server.status.is_none(), "{server:?}");
+        let mut attempts: Vec<&Span> = found
+            .iter()
+            .filter(|span| span.parent_span_id == server.span_id)
+            .collect();
+        attempts.sort_by_key(|span| span.start_time_unix_nano);
+        for (number, span) in attempts.iter().enumerate() {
+            let attributes = text(&span.attributes);
+            let resent = (number > 0).then(|| number.to_string());
+            assert_eq!(attributes.get("http.request.resend_count"), resent.as_ref());
+            assert_eq!(span.status.is_some(), attributes.contains_key("error.type"));
+            let (id, status) = (
+                hexadecimal(&span.span_id),
+                attributes.get("http.response.status_code"),
+            );
+            match status.map(String::as_str) {
+                Some("200") => {
+                    assert_eq!(number + 1, attempts.len());
+                    assert!(of_app.contains(&id) && span.status.is_none(), "{span:?}");
+                }
+                Some("503") => {
+                    turned_away += 1;
+                    assert_eq!(attributes["error.type"], "503");
+                    assert!(of_busy.contains(&id), "{span:?}");
+                }
+                None => {
+                    refused += 1;
+                    assert_eq!(attributes["error.type"], "connect_failed");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(refused > 0, "{found:?}");
+    assert_eq!(turned_away, of_busy.len());
+}
+
+#[test]
+fn a_response_that_its_server_breaks_off_is_an_error() {
+    let app = Origin::start(|_| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+        vec![Act::send(head), Act::Close]
+    });
+    let collector = collector();
+    let gateway = traced(&app, &collector, "sample: 1").start();
+    assert!(get(&gateway, "/").args(["-X", "ODD"]).try_send().is_err());
+    for span in spans(&collector, 2) {
+        assert_eq!(span.status.as_ref().expect("an error").code, 2, "{span:?}");
+        let attributes = text(&span.attributes);
+        assert_eq!(attributes["error.type"], "reset");
+        assert_eq!(attributes["http.response.status_code"], "200");
+        // Any client could make up more of these.
+        assert_eq!(span.name, "HTTP");
+        assert_eq!(attributes["http.request.method"], "_OTHER");
+    }
 }
 
 #[test]

@@ -179,6 +179,25 @@ impl RequestCtx {
         trace.filter(|_| !changes.fields.drops(TRACEPARENT.as_str().as_bytes()))
     }
 
+    /// The trace of the request, if the gateway records it.
+    pub(crate) fn recorded(&self) -> Option<&RequestTrace> {
+        let trace = self.decision.as_ref()?.trace.as_deref();
+        trace.filter(|trace| trace.is_sampled)
+    }
+
+    /// Keeps the attempt at the chosen server, which has failed, for its span. Without `why`, its
+    /// status says why.
+    pub(super) fn end_attempt(&mut self, why: Option<&'static str>) {
+        let now = self.elapsed();
+        let trace = self.decision.as_mut().and_then(|one| one.trace.as_mut());
+        if let (Some(trace), Some(choice)) = (trace.filter(|one| one.is_sampled), &self.choice)
+            && !self.progress.last.has_failed
+        {
+            let span = trace.next_attempt();
+            self.progress.keep_failed(now, why, &choice.endpoint, span);
+        }
+    }
+
     /// The id of the trace of the request, if somebody records it.
     pub(crate) fn trace_id(&self, request: &Request<'_>) -> Option<u128> {
         let decision = self.decision.as_ref()?;
@@ -212,7 +231,8 @@ impl RequestCtx {
     /// Counts the request, of whose response's body so many octets were sent.
     pub(crate) fn count(&self, status: u16, octets: usize, traced: Option<Traced>) {
         let duration = self.elapsed();
-        if let (Some(proxy), Some(time)) = (self.proxy(), self.progress.last.time_to_end(duration)) {
+        if let (Some(proxy), Some(time)) = (self.proxy(), self.progress.last.time_to_end(duration))
+        {
             proxy.pool.attempts.times.duration.observe(time, traced);
         }
         if let Some(site) = self.site() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::{Action, Route, Site};
-use crate::config::model::{self, Access, ErrorPages, Maintenance, SiteTls, TunnelKind};
+use crate::config::model::{self, Access, ErrorPages, Maintenance, PathMatch, SiteTls, TunnelKind};
 use crate::host::Pattern;
 use crate::metrics::Metrics;
 use crate::proxy::authority::Channel;
@@ -51,6 +51,14 @@ impl Site {
     /// What the route at an index changes in requests and responses.
     pub(crate) fn rewriting(&self, index: usize) -> Option<&Rewriting> {
         self.routes.get(index)?.rewriting.as_deref()
+    }
+
+    /// The path of the route at an index as it is configured; `None` if it is for all paths.
+    pub(in crate::proxy) fn route_path(&self, index: usize) -> Option<&str> {
+        match &self.routes.get(index)?.path {
+            PathMatch::Prefix(path) if **path == *"/" => None,
+            path => Some(path.text()),
+        }
     }
 
     /// How responses to requests of the route at an index are compressed, if they are.
