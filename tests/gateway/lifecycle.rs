@@ -1,6 +1,7 @@
 //! Starting and stopping, in order and not.
 
 mod disconnects;
+mod logs;
 mod privileges;
 mod signals;
 mod stalled;

@@ -6,6 +6,7 @@ mod lines;
 mod rotation;
 mod syslog;
 mod syslog_tls;
+mod targets;
 
 use std::fs;
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::logging;
-use crate::support::{Origin, snigate, wait_for};
+use crate::support::{Origin, TlsClient, curl, snigate, wait_for};
 
 #[test]
 fn the_level_is_changed_at_run_time() {
@@ -41,6 +41,88 @@ fn the_level_is_changed_at_run_time() {
 }
 
 #[test]
+fn the_api_changes_the_level_for_those_who_may() {
+    let origin = Origin::named("hello");
+    let gateway = logging(&origin, "access: off, level: info");
+    let gateway = gateway.token("correct-horse").start();
+    let url = format!("http://{}/api/v1/log", gateway.admin);
+    let put = |token: &str, body: &str| {
+        let request = curl(&url).args(["-X", "PUT", "-d", body]);
+        request
+            .arg("-H")
+            .arg(format!("Authorization: Bearer {token}"))
+            .send()
+    };
+    let level = || {
+        let view = gateway.ask("GET", "/api/v1/log").text();
+        let view: Value = serde_json::from_str(&view).expect("JSON");
+        view["level"].as_str().expect("a level").to_owned()
+    };
+    let debug = r#"{ "level": "debug" }"#;
+    assert_eq!(put("wrong", debug).status, 401);
+    assert_eq!(
+        curl(&url).args(["-X", "PUT", "-d", debug]).send().status,
+        401
+    );
+    assert_eq!(
+        curl(&url).send().status,
+        401,
+        "who may not change it may not see it"
+    );
+    for body in [
+        "",
+        "debug",
+        "{}",
+        "[]",
+        r#"{ "level": 7 }"#,
+        r#"{ "level": "" }"#,
+        r#"{ "level": "inof" }"#,
+        r#"{ "level": "info,a=b=c" }"#,
+        r#"{ "level": "debug\u000ainfo" }"#,
+        r#"{ "level": "debug", "for": "1h" }"#,
+    ] {
+        let reply = put("correct-horse", body);
+        assert_eq!(reply.status, 400, "{body}");
+        let kind = reply.header("content-type");
+        assert_eq!(kind, Some("application/problem+json"), "{body}");
+        assert!(!reply.text().contains('\n'), "{}", reply.text());
+    }
+    assert_eq!(level(), "info");
+
+    // What is logged follows.
+    let mut asked = 0;
+    let mut is_logged = |name: &str| {
+        asked += 1;
+        let head = format!(
+            "POST /{name}{asked} HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\nno\r\n"
+        );
+        let mut stream = TlsClient::named("a.test").connect(gateway.https);
+        assert_eq!(stream.request(&head).status, 400);
+        // A line that is always there comes after it.
+        let before = gateway.log().len();
+        assert_eq!(gateway.reload().0, 200);
+        wait_for("the reload's line", || {
+            let log = gateway.log();
+            log[before..].contains("reloaded").then_some(())
+        });
+        gateway.log().matches(" DEBUG refused ").count()
+    };
+    assert_eq!(is_logged("quiet"), 0);
+    let reply = put("correct-horse", debug);
+    assert_eq!(reply.status, 200);
+    let view: Value = serde_json::from_str(&reply.text()).expect("JSON");
+    assert_eq!(
+        (&view["level"], &view["configured"]),
+        (&"debug".into(), &"info".into())
+    );
+    assert_eq!(level(), "debug");
+    assert_eq!(is_logged("loud"), 1);
+    assert_eq!(put("correct-horse", r#"{ "level": "info" }"#).status, 200);
+    assert_eq!(is_logged("quiet"), 1);
+    assert!(!gateway.log().contains("correct-horse"));
+}
+
+#[test]
 fn a_full_disk_does_not_hold_the_gateway_up() {
     let origin = Origin::named("hello");
     let builder = logging(&origin, "access: access.log, target: own.log, level: debug");
@@ -48,7 +130,7 @@ fn a_full_disk_does_not_hold_the_gateway_up() {
         std::os::unix::fs::symlink("/dev/full", builder.dir().join(file)).expect("linked");
     }
     let gateway = builder.start();
-    let mut stream = crate::support::TlsClient::named("a.test").connect(gateway.https);
+    let mut stream = TlsClient::named("a.test").connect(gateway.https);
     for _ in 0..50 {
         assert_eq!(stream.get("a.test", "/").status, 200);
     }
