@@ -5,17 +5,19 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Loss, append};
 use crate::config::model::Rotate;
+use crate::lock::MutexExt as _;
 
 /// The pause while a non-blocking stream has no room.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How much is written at once to a stream that others may write to: as much as a pipe accepts as a
-/// whole.
+/// How much is written at once to a stream that other programs may write to: as much as a pipe accepts
+/// as a whole.
 const WHOLE: usize = 4096;
 
 /// How often it is checked whether the file is still there.
@@ -34,6 +36,8 @@ pub(super) struct Stream {
     size: u64,
     /// Whether it is a file, and no pipe or device that the path leads to.
     is_file: bool,
+    /// Held by whoever writes to a stream that several logs may write to.
+    turn: Option<Arc<Mutex<()>>>,
     /// The last write ended in the middle of a line.
     is_torn: bool,
     /// When to check the file again, or to try to rotate it again.
@@ -49,6 +53,7 @@ impl Stream {
         let now = Instant::now();
         let mut stream = Self {
             rotate: rotate.filter(|_| path.is_some()),
+            turn: path.is_none().then(|| turn_at(&out)),
             out,
             path,
             size: 0,
@@ -134,6 +139,8 @@ impl Stream {
                 self.is_torn = false;
             }
             let piece = self.piece(rest, may_rotate);
+            let turn = self.turn.clone();
+            let _turn = turn.as_ref().map(|turn| turn.lock_unpoisoned());
             let mut left = piece;
             while !left.is_empty() {
                 let written = self.write_some(left);
@@ -226,6 +233,23 @@ impl Stream {
     }
 }
 
+/// What all that write to this stream have in common, under whichever name.
+fn turn_at(stream: &File) -> Arc<Mutex<()>> {
+    static TURNS: Mutex<Vec<((u64, u64), Weak<Mutex<()>>)>> = Mutex::new(Vec::new());
+    let place = stream
+        .metadata()
+        .map_or((0, 0), |data| (data.dev(), data.ino()));
+    let mut turns = TURNS.lock_unpoisoned();
+    turns.retain(|(_, turn)| turn.strong_count() > 0);
+    let known = turns.iter().find(|(other, _)| *other == place);
+    if let Some(turn) = known.and_then(|(_, turn)| turn.upgrade()) {
+        return turn;
+    }
+    let turn = Arc::default();
+    turns.push((place, Arc::downgrade(&turn)));
+    turn
+}
+
 /// Renames `log` to `log.1`, that to `log.2` and so on. The last one is replaced.
 fn shift_files(path: &Path, keep: u32) -> io::Result<()> {
     // Up to the first gap: nothing older needs to move.
@@ -246,4 +270,42 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
 fn ends_line(piece: &[u8], left: &[u8]) -> bool {
     let written = piece.len() - left.len();
     written.checked_sub(1).and_then(|last| piece.get(last)) == Some(&b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    #[test]
+    fn long_lines_of_two_logs_stay_whole_in_one_stream() {
+        const LINES: usize = 50;
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let writing = ["a", "b"].map(|letter| {
+            let out = File::from(OwnedFd::from(writer.try_clone().expect("a copy")));
+            thread::spawn(move || {
+                // Longer than the pipe.
+                let line = letter.repeat(100_000) + "\n";
+                let mut stream = Stream::new(out, None, None);
+                for _ in 0..LINES {
+                    let written = stream.write(line.as_bytes(), true, &mut Loss::default());
+                    written.expect("written");
+                }
+            })
+        });
+        drop(writer);
+        let mut count = 0;
+        for line in BufReader::new(reader).lines() {
+            let line = line.expect("a line");
+            let first = line.get(..1).expect("a letter");
+            assert!(line == first.repeat(100_000), "lines are mixed");
+            count += 1;
+        }
+        assert_eq!(count, 2 * LINES);
+        for thread in writing {
+            thread.join().expect("no panic");
+        }
+    }
 }
