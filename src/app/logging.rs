@@ -174,7 +174,8 @@ impl Running {
             return;
         }
         let before = std::mem::replace(&mut levels.current, level.to_owned());
-        let report = || tracing::info!(level, before, "the log level has changed");
+        // JSON has the level of the event itself as "level".
+        let report = || tracing::info!(current = level, before, "the log level has changed");
         let is_seen = tracing::enabled!(tracing::Level::INFO);
         if is_seen {
             report();

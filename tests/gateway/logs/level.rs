@@ -8,7 +8,7 @@ use crate::support::{Origin, TlsClient, curl, snigate, wait_for};
 #[test]
 fn the_level_is_changed_at_run_time() {
     let origin = Origin::named("hello");
-    let gateway = logging(&origin, "access: off, level: warn").start();
+    let gateway = logging(&origin, "access: off, level: warn, format: json").start();
     let admin = gateway.admin.to_string();
     let log = |level: &[&str]| snigate(&[&["log", "--admin", &*admin], level].concat());
     let shown = log(&[]);
@@ -23,6 +23,11 @@ fn the_level_is_changed_at_run_time() {
     assert_eq!(view["level"], "info,snigate::reload=debug");
     assert_eq!(view["configured"], "warn");
     gateway.wait_for_log("the log level has changed");
+    let lines = gateway.log();
+    let line = lines.lines().find(|line| line.contains("has changed"));
+    let line: Value = serde_json::from_str(line.expect("a line")).expect("JSON");
+    assert_eq!(line["level"], "INFO");
+    assert_eq!(line["current"], "info,snigate::reload=debug");
     for (wrong, hint) in [("inof", "did you mean 'info'?"), ("a=b=c", "give one of")] {
         let refused = log(&[wrong]);
         assert_eq!(refused.code, Some(1), "{refused:?}");
