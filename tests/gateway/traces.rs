@@ -12,7 +12,9 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 
-use crate::support::{Act, Builder, Curl, Gateway, Origin, Received, serving, wait_for};
+use crate::support::{
+    Act, Builder, Ca, Curl, Gateway, Origin, Received, TlsOrigin, serving, wait_for,
+};
 
 /// The file with the configuration.
 const CONFIG: &str = "snigate.yaml";
@@ -115,6 +117,7 @@ fn a_request_is_a_span_and_so_is_the_attempt_at_its_server() {
     let parent = format!("traceparent: 00-{TRACE}-00f067aa0ba902b7-00");
     let reply = get(&gateway, "/x?secret=1")
         .args(["-H", &parent, "-H", "tracestate: v=1"])
+        .args(["-H", "Tracestate: w=2", "-H", "baggage: k=v"])
         .send();
     assert_eq!(reply.status, 200);
 
@@ -178,7 +181,10 @@ fn a_request_is_a_span_and_so_is_the_attempt_at_its_server() {
     let told = format!("00-{TRACE}-{}-01", hexadecimal(&client.span_id));
     assert_eq!(asked[0].header("traceparent"), Some(&*told));
     assert_eq!(asked[0].head.matches("traceparent").count(), 1);
-    assert_eq!(asked[0].header("tracestate"), Some("v=1"));
+    let head = asked[0].head.to_lowercase();
+    assert!(head.contains("\r\ntracestate: v=1\r\n"), "{head}");
+    assert!(head.contains("\r\ntracestate: w=2\r\n"), "{head}");
+    assert_eq!(asked[0].header("baggage"), Some("k=v"));
     let export = &collector.requests()[0];
     assert_eq!(export.line(), "POST /v1/traces HTTP/1.1");
     assert_eq!(export.header("x-key"), Some("secret"));
@@ -415,6 +421,34 @@ fn a_collector_that_asks_for_an_eternity_gets_the_spans_at_the_end() {
     collector.wait_for_requests(1);
     assert!(gateway.stop().success());
     assert_eq!(collector.requests().len(), 2);
+}
+
+#[test]
+fn a_collector_is_verified_by_its_ca() {
+    let (app, ca) = (Origin::named("app"), Ca::new("Collectors"));
+    let collector = TlsOrigin::start(&ca.leaf(&["localhost"]).make());
+    let port = collector.address().port();
+    for (root, is_trusted) in [(&ca, true), (&Ca::new("Others"), false)] {
+        let tracing = format!(
+            "tracing: {{ endpoint: \"https://localhost:{port}\", sample: 1, \
+             ca_file: collectors.pem }}\n"
+        );
+        let builder = serving(&[&["a.test"]], tracing + &sites(&app));
+        fs::write(builder.dir().join("collectors.pem"), root.pem()).expect("written");
+        let mut gateway = builder.start();
+        let before = collector.names().len();
+        assert_eq!(get(&gateway, "/").send().status, 200);
+        if is_trusted {
+            let exported = "snigate_trace_spans_total{result=\"exported\"}";
+            wait_for("the spans", || {
+                (gateway.metric(exported) == Some(2.0)).then_some(())
+            });
+        }
+        // It tries once more.
+        assert!(gateway.stop().success());
+        let connections = collector.names().len() - before;
+        assert_eq!(connections > 0, is_trusted, "{connections}");
+    }
 }
 
 #[test]
