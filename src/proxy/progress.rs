@@ -159,6 +159,11 @@ mod tests {
     }
 
     #[test]
+    fn each_request_has_room_for_it() {
+        assert!(size_of::<Progress>() <= 80, "{}", size_of::<Progress>());
+    }
+
+    #[test]
     fn an_attempt_is_timed_from_its_connection_to_its_response() {
         let mut progress = Progress::default();
         progress.begin_attempt(Duration::ZERO);
