@@ -235,7 +235,9 @@ impl Stream {
 
 /// What all that write to this stream have in common, under whichever name.
 fn turn_at(stream: &File) -> Arc<Mutex<()>> {
-    static TURNS: Mutex<Vec<((u64, u64), Weak<Mutex<()>>)>> = Mutex::new(Vec::new());
+    /// By device and inode.
+    type Known = Vec<((u64, u64), Weak<Mutex<()>>)>;
+    static TURNS: Mutex<Known> = Mutex::new(Vec::new());
     let place = stream
         .metadata()
         .map_or((0, 0), |data| (data.dev(), data.ino()));
