@@ -27,6 +27,8 @@ fn rendering(criterion: &mut Criterion) {
             status: 200,
             duration: Duration::from_millis(3),
             octets: 1000,
+            received: 0,
+            is_maintenance: false,
             traced: None,
         });
     }

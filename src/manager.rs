@@ -288,6 +288,7 @@ impl TlsManager {
         self.on_demand.answer_decided(&self.renewals, self.now());
         if let Some(gauges) = &mut self.gauges {
             gauges.show_limits(self.renewals.limits());
+            gauges.show_waiting(self.renewals.waiting());
         }
         jobs
     }

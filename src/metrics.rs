@@ -3,12 +3,15 @@
 //! Labels are bounded by the configuration: a site by its first host, a status by its class, never
 //! a raw path or a name that a client chose.
 
+mod by_name;
 mod catalog;
+mod count;
 mod depths;
 mod durations;
 mod ends;
 mod exemplar;
 mod exposition;
+mod key_servers;
 mod notify;
 mod ocsp;
 mod parsed_cache;
@@ -28,12 +31,13 @@ pub use self::durations::Durations;
 pub use self::ends::{CertificateEnds, End};
 pub use self::exemplar::Traced;
 pub use self::exposition::{Family, Format, Kind};
+pub use self::key_servers::{KeyServerMetrics, KeyServers};
 pub use self::notify::NotifyMetrics;
 pub use self::ocsp::StatusMetrics;
 pub use self::parsed_cache::ParsedCacheMetrics;
 pub use self::sites::{Ended, SiteMetrics, Sites};
-pub use self::tunnels::{TunnelMetrics, Tunnels};
-pub use self::upstreams::{UpstreamTimes, Upstreams};
+pub use self::tunnels::{TunnelEnd, TunnelMetrics, Tunnels};
+pub use self::upstreams::{UpstreamMetrics, Upstreams};
 
 use self::catalog::Catalog;
 use self::exposition::{Exposition, Source};
@@ -74,6 +78,8 @@ pub struct Metrics {
     pub renewals: IntCounterVec,
     /// Certificates that issuers are being asked for.
     pub renewals_running: IntGauge,
+    /// Certificates that are due and that no issuer is being asked for yet.
+    pub renewals_waiting: IntGauge,
     /// Until when a CA limits requests, by issuer and scope of the limit.
     pub ca_limited: IntGaugeVec,
     /// Requests by site and status class, and seconds from a request's head to the end of its
@@ -86,15 +92,9 @@ pub struct Metrics {
     /// Requests that failed after they were accepted, by reason.
     pub failed: IntCounterVec,
     /// Fetches of JWKS, by server and result.
-    pub key_fetches: IntCounterVec,
-    /// How long the servers of upstreams take.
-    pub upstream_times: Upstreams,
-    /// Attempts at an upstream by result.
-    pub upstream_attempts: IntCounterVec,
-    /// Retries of requests to an upstream by result.
-    pub upstream_retries: IntCounterVec,
-    /// Addresses of upstream servers that were ejected because requests to them failed.
-    pub upstream_ejections: IntCounterVec,
+    pub key_servers: KeyServers,
+    /// Attempts at upstreams, and how long their servers take.
+    pub upstreams: Upstreams,
     /// 1 for each address that health checks have found to work, 0 for the others.
     pub upstream_healthy: IntGaugeVec,
     /// 1 for each address that is drained.
@@ -119,9 +119,9 @@ pub struct Metrics {
     pub limited: IntCounterVec,
     /// Connections of balancers refused for want of a PROXY protocol header, by reason.
     pub proxy_protocol_refused: IntCounterVec,
-    /// Connections that are passed on octet by octet.
     /// Spans by what became of them.
     pub trace_spans: IntCounterVec,
+    /// Connections that are passed on octet by octet.
     pub tunnels: Tunnels,
     /// Notifications of recipients.
     pub notify: NotifyMetrics,
@@ -136,12 +136,16 @@ impl Metrics {
         let mut catalog = Catalog::default();
         let sites = Sites::default();
         let certificate_ends = CertificateEnds::default();
-        let upstream_times = Upstreams::default();
+        let upstreams = Upstreams::default();
+        let tunnels = Tunnels::default();
+        let key_servers = KeyServers::default();
         let depths = Depths::default();
         for families in [
             &sites::FAMILIES[..],
             &ends::FAMILIES,
             &upstreams::FAMILIES,
+            &tunnels::FAMILIES,
+            &key_servers::FAMILIES,
             &depths::families(),
             &process::FAMILIES,
         ] {
@@ -150,7 +154,9 @@ impl Metrics {
         let sources: Vec<Box<dyn Source>> = vec![
             Box::new(sites.clone()),
             Box::new(certificate_ends.clone()),
-            Box::new(upstream_times.clone()),
+            Box::new(upstreams.clone()),
+            Box::new(tunnels.clone()),
+            Box::new(key_servers.clone()),
             Box::new(depths.clone()),
             Box::new(Process),
         ];
@@ -221,6 +227,10 @@ impl Metrics {
                 "snigate_certificate_renewals_running",
                 "Certificates that issuers are being asked for.",
             )?,
+            renewals_waiting: catalog.gauge(
+                "snigate_certificate_renewals_waiting",
+                "Certificates that are due and wait for their turn.",
+            )?,
             ca_limited: catalog.gauges(
                 "snigate_ca_limited_until_seconds",
                 "Unix time at which a CA's limit ends, by issuer and scope.",
@@ -242,27 +252,8 @@ impl Metrics {
                 "Requests that failed after they had been accepted, by reason.",
                 &["reason"],
             )?,
-            key_fetches: catalog.counters(
-                "snigate_jwks_fetches_total",
-                "Fetches of JWKS, by server and result.",
-                &["server", "result"],
-            )?,
-            upstream_times,
-            upstream_attempts: catalog.counters(
-                "snigate_upstream_attempts_total",
-                "Attempts at an upstream by result.",
-                &["upstream", "result"],
-            )?,
-            upstream_retries: catalog.counters(
-                "snigate_upstream_retries_total",
-                "Retries of requests to an upstream: sent, or not because the budget was used up.",
-                &["upstream", "result"],
-            )?,
-            upstream_ejections: catalog.counters(
-                "snigate_upstream_ejections_total",
-                "Servers of an upstream that were left out because requests to them failed.",
-                &["upstream"],
-            )?,
+            key_servers,
+            upstreams,
             upstream_healthy: catalog.gauges(
                 "snigate_upstream_healthy",
                 "1 for a server's address whose health checks succeed, 0 if they fail.",
@@ -316,7 +307,7 @@ impl Metrics {
                 "Spans of requests, by what became of them: exported, rejected or lost.",
                 &["result"],
             )?,
-            tunnels: Tunnels::new(&mut catalog)?,
+            tunnels,
             notify: NotifyMetrics::new(&mut catalog)?,
             registry: catalog.registry,
             written: Arc::new(Written {

@@ -153,6 +153,11 @@ impl Renewals {
         jobs
     }
 
+    /// How many certificates are due and wait for their turn.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queues.waiting()
+    }
+
     /// Applies the result of a job. Returns what changes in what is served.
     pub(crate) fn apply_result(&mut self, done: JobResult, now: UnixTime) -> Option<SpecChange> {
         let JobResult { guard, outcome } = done;

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use http::Uri;
-use prometheus::IntCounterVec;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
@@ -18,7 +17,7 @@ use super::fetch::fetch;
 use super::keys::KeySet;
 use crate::http_client::{HttpClient, HttpError, Options, Patience};
 use crate::lock::MutexExt as _;
-use crate::metrics::Metrics;
+use crate::metrics::{KeyServerMetrics, Metrics};
 use crate::throttle::Throttle;
 
 /// How long one fetch may take, and the most octets of a response.
@@ -48,7 +47,7 @@ pub struct KeyServer {
     ended: watch::Sender<u64>,
     waiting: Semaphore,
     failures: Throttle,
-    fetches: OnceLock<IntCounterVec>,
+    fetches: OnceLock<Arc<KeyServerMetrics>>,
 }
 
 /// What is known of the fetches of keys.
@@ -119,7 +118,8 @@ impl KeyServer {
 
     /// Counts fetches from now on.
     pub fn count_in(&self, metrics: &Metrics) {
-        _ = self.fetches.set(metrics.key_fetches.clone());
+        self.fetches
+            .get_or_init(|| metrics.key_servers.server(self.host()));
     }
 
     /// Its host and port.
@@ -195,7 +195,7 @@ impl KeyServer {
     /// Takes up what a fetch has found. Returns whether it has failed.
     fn take_up(&self, found: Result<Option<KeySet>, String>) -> bool {
         let server = self.host();
-        let (result, has_failed) = match found {
+        let has_failed = match found {
             Ok(found) => {
                 if let Some(found) = found {
                     let (keys, skipped) = (found.count(), found.skipped());
@@ -209,7 +209,7 @@ impl KeyServer {
                         _ => tracing::info!(server, keys, skipped, "fetched the JWKS"),
                     }
                 }
-                ("ok", false)
+                false
             }
             Err(error) => {
                 if let Some(suppressed) = self.failures.admit() {
@@ -222,11 +222,14 @@ impl KeyServer {
                         "cannot fetch the JWKS; keeping the known keys"
                     );
                 }
-                ("failed", true)
+                true
             }
         };
         if let Some(fetches) = self.fetches.get() {
-            fetches.with_label_values(&[server, result]).inc();
+            match has_failed {
+                true => fetches.failed.inc(),
+                false => fetches.ok.inc(),
+            }
         }
         has_failed
     }

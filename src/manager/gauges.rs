@@ -97,6 +97,12 @@ impl Gauges {
         self.limits = known;
     }
 
+    /// Shows how many certificates wait for their turn to be obtained.
+    pub(super) fn show_waiting(&self, waiting: usize) {
+        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+        self.metrics.renewals_waiting.set(waiting);
+    }
+
     /// Whether so many were removed that it is no longer known which end first.
     pub(super) fn are_few(&self) -> bool {
         let first = lock(&self.first);

@@ -1,28 +1,20 @@
 //! Request counts of each site.
 //!
 //! A site takes memory here only after its first request, and little: there may be a million, of
-//! which most are rarely requested. Only so many have counts of their own; the requests of all
-//! others are summed up.
+//! which most are rarely requested.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::by_name::{ByName, Named};
+use super::count::Count;
 use super::durations::Durations;
 use super::exemplar::Traced;
 use super::exposition::{Exposition, Family, Kind, Source};
-use crate::lock::MutexExt;
 
 /// The classes of statuses, in their order.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-
-/// How many sites are shown by name: the first that have a request.
-pub(super) const MOST: usize = 5_000;
-
-/// The label of all others. It is no host.
-pub(super) const OTHERS: &str = "(others)";
 
 const REQUESTS: Family = Family {
     name: "snigate_requests_total",
@@ -45,24 +37,34 @@ const OCTETS: Family = Family {
     help: "Octets of response bodies that were sent to clients, by site.",
 };
 
+const RECEIVED: Family = Family {
+    name: "snigate_request_bytes_total",
+    kind: Kind::Counter,
+    labels: &["site"],
+    help: "Octets of request bodies that came from clients, by site.",
+};
+
+const MAINTENANCE: Family = Family {
+    name: "snigate_requests_maintenance_total",
+    kind: Kind::Counter,
+    labels: &["site"],
+    help: "Requests that were refused because of maintenance, by site.",
+};
+
 /// What is written here.
-pub(super) const FAMILIES: [Family; 3] = [REQUESTS, DURATIONS, OCTETS];
+pub(super) const FAMILIES: [Family; 5] = [REQUESTS, DURATIONS, OCTETS, RECEIVED, MAINTENANCE];
 
 /// The requests of all sites. A handle; clones share the counts.
-#[derive(Clone, Default)]
-pub struct Sites(Arc<Shared>);
-
-#[derive(Default)]
-struct Shared {
-    by_name: Mutex<BTreeMap<Arc<str>, Arc<Counts>>>,
-    others: Arc<Counts>,
-}
+#[derive(Clone, Debug, Default)]
+pub struct Sites(ByName<Counts>);
 
 #[derive(Default)]
 struct Counts {
-    by_class: [AtomicU64; CLASSES.len()],
+    by_class: [Count; CLASSES.len()],
     durations: Durations,
-    octets: AtomicU64,
+    octets: Count,
+    received: Count,
+    maintenance: Count,
 }
 
 /// A request that has ended.
@@ -73,6 +75,10 @@ pub struct Ended {
     pub duration: Duration,
     /// Of the response's body.
     pub octets: usize,
+    /// Octets of the request's body.
+    pub received: u64,
+    /// Whether it was refused because of maintenance.
+    pub is_maintenance: bool,
     /// The trace that it belongs to.
     pub traced: Option<Traced>,
 }
@@ -80,41 +86,12 @@ pub struct Ended {
 impl Sites {
     /// The counts of a site, continued if it has had requests.
     pub(super) fn site(&self, name: &Arc<str>) -> SiteMetrics {
-        let known = self.lock().get(name).cloned();
+        let known = self.0.get(name);
         SiteMetrics {
             name: Arc::clone(name),
             counts: known.map_or_else(OnceLock::new, OnceLock::from),
             sites: self.clone(),
         }
-    }
-
-    /// The counts of a site that has its first request.
-    fn counts(&self, name: &Arc<str>) -> Arc<Counts> {
-        let mut all = self.lock();
-        if all.len() >= MOST && !all.contains_key(name) {
-            // Some may be of sites that are gone.
-            forget_gone(&mut all);
-        }
-        if all.len() >= MOST && !all.contains_key(name) {
-            return Arc::clone(&self.0.others);
-        }
-        Arc::clone(all.entry(Arc::clone(name)).or_default())
-    }
-
-    /// A panic while the lock was held leaves at worst one site that is not shown.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<Counts>>> {
-        self.0.by_name.lock_unpoisoned()
-    }
-}
-
-/// Live sites hold their counts too.
-fn forget_gone(all: &mut BTreeMap<Arc<str>, Arc<Counts>>) {
-    all.retain(|_, counts| Arc::strong_count(counts) > 1);
-}
-
-impl fmt::Debug for Sites {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sites").finish_non_exhaustive()
     }
 }
 
@@ -123,21 +100,24 @@ impl fmt::Debug for Sites {
 pub struct SiteMetrics {
     name: Arc<str>,
     /// Set by the first request.
-    counts: OnceLock<Arc<Counts>>,
+    counts: OnceLock<Arc<Named<Counts>>>,
     sites: Sites,
 }
 
 impl SiteMetrics {
     /// Counts a request.
     pub fn observe(&self, ended: &Ended) {
-        let counts = self.counts.get_or_init(|| self.sites.counts(&self.name));
-        let class = usize::from(ended.status / 100).saturating_sub(1);
+        let first = || self.sites.0.get_or_add(&self.name);
+        let counts = self.counts.get_or_init(first);
+        // What is no valid status is an error of the server (RFC 9110, section 15).
+        let class = usize::from(ended.status / 100).clamp(1, CLASSES.len()) - 1;
         if let Some(counter) = counts.by_class.get(class) {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.inc();
         }
         counts.durations.observe(ended.duration, ended.traced);
-        let octets = ended.octets as u64;
-        counts.octets.fetch_add(octets, Ordering::Relaxed);
+        counts.octets.add(ended.octets as u64);
+        counts.received.add(ended.received);
+        counts.maintenance.add(ended.is_maintenance.into());
     }
 }
 
@@ -149,17 +129,7 @@ impl fmt::Debug for Counts {
 
 impl Source for Sites {
     fn write(&self, to: &mut Exposition) {
-        let mut all = self.lock();
-        forget_gone(&mut all);
-        let mut sites: Vec<_> = all
-            .iter()
-            .map(|(name, counts)| (Arc::clone(name), Arc::clone(counts)))
-            .collect();
-        drop(all);
-        let others = &self.0.others;
-        if others.by_class.iter().any(|count| load(count) > 0) {
-            sites.push((OTHERS.into(), Arc::clone(others)));
-        }
+        let sites = self.0.all();
         if sites.is_empty() {
             return;
         }
@@ -167,7 +137,7 @@ impl Source for Sites {
         for (site, counts) in &sites {
             for (class, count) in CLASSES.iter().zip(&counts.by_class) {
                 let labels = [("site", &**site), ("status", *class)];
-                to.integer(REQUESTS.name, &labels, load(count));
+                to.integer(REQUESTS.name, &labels, count.get());
             }
         }
         to.begin(DURATIONS.name, DURATIONS.kind, DURATIONS.help);
@@ -177,17 +147,23 @@ impl Source for Sites {
         }
         to.begin(OCTETS.name, OCTETS.kind, OCTETS.help);
         for (site, counts) in &sites {
-            to.integer(OCTETS.name, &[("site", site)], load(&counts.octets));
+            to.integer(OCTETS.name, &[("site", site)], counts.octets.get());
+        }
+        to.begin(MAINTENANCE.name, MAINTENANCE.kind, MAINTENANCE.help);
+        for (site, counts) in &sites {
+            let labels = [("site", &**site)];
+            to.integer(MAINTENANCE.name, &labels, counts.maintenance.get());
+        }
+        to.begin(RECEIVED.name, RECEIVED.kind, RECEIVED.help);
+        for (site, counts) in &sites {
+            to.integer(RECEIVED.name, &[("site", site)], counts.received.get());
         }
     }
 }
 
-fn load(count: &AtomicU64) -> u64 {
-    count.load(Ordering::Relaxed)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::by_name::MOST;
     use super::super::{Format, Metrics};
     use super::*;
 
@@ -200,6 +176,8 @@ mod tests {
             status,
             duration: Duration::from_micros(micros),
             octets: 3,
+            received: 2,
+            is_maintenance: status == 503,
             traced: None,
         }
     }
@@ -217,7 +195,7 @@ mod tests {
             "# TYPE snigate_requests_total counter",
             r#"snigate_requests_total{site="a.example",status="1xx"} 0"#,
             r#"snigate_requests_total{site="a.example",status="2xx"} 2"#,
-            r#"snigate_requests_total{site="a.example",status="5xx"} 1"#,
+            r#"snigate_requests_total{site="a.example",status="5xx"} 2"#,
             "# TYPE snigate_request_duration_seconds histogram",
             r#"snigate_request_duration_seconds_bucket{site="a.example",le="0.001"} 1"#,
             r#"snigate_request_duration_seconds_bucket{site="a.example",le="0.0025"} 3"#,
@@ -226,6 +204,8 @@ mod tests {
             r#"snigate_request_duration_seconds_sum{site="a.example"} 61.5045"#,
             r#"snigate_request_duration_seconds_count{site="a.example"} 4"#,
             r#"snigate_response_bytes_total{site="a.example"} 12"#,
+            r#"snigate_request_bytes_total{site="a.example"} 8"#,
+            r#"snigate_requests_maintenance_total{site="a.example"} 1"#,
         ] {
             assert!(text.lines().any(|one| one == line), "{line}\n{text}");
         }

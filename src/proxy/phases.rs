@@ -16,12 +16,12 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::Gateway;
-use super::attempts::NoServer;
 use super::authentication::Denial;
 use super::decision::{Decision, Step};
 use super::failure::{self, Failure};
 use super::handover::Handover;
 use super::header::{self, Forwarded};
+use super::no_server::NoServer;
 use super::phase_ctx::PhaseCtx;
 use super::refusal::Refusal;
 use super::request::{Request, origin_form};

@@ -14,11 +14,11 @@ use http::{HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorSource, ErrorType};
 
 use super::admission::Admission;
-use super::attempts::NoServer;
 use super::connection_limit::{ConnectionLimit, Held, UpstreamPermit};
 use super::decision::Decision;
 use super::failure::{self, Failure};
 use super::failure_reason::FailureReason;
+use super::no_server::NoServer;
 use super::progress::Progress;
 use super::refusal::Refusal;
 use super::request::Request;
@@ -200,7 +200,7 @@ impl RequestCtx {
     /// Records that there is no server to try, and returns the error that the request fails with.
     pub(crate) fn record_no_server(&self, why: NoServer) -> Box<Error> {
         match self.proxy() {
-            Some(proxy) => proxy.pool.attempts.record_no_server(why),
+            Some(proxy) => why.record(&proxy.pool.metrics),
             None => Error::explain(ErrorType::InternalError, "the route is gone").into_in(),
         }
     }
@@ -221,9 +221,9 @@ impl RequestCtx {
             return;
         };
         if is_reused {
-            proxy.pool.attempts.reused.inc();
+            proxy.pool.metrics.reused.inc();
         } else {
-            proxy.pool.attempts.connected.inc();
+            proxy.pool.metrics.connected.inc();
             proxy.pool.record_connected(choice);
         }
     }
@@ -239,7 +239,7 @@ impl RequestCtx {
         let mut has_failed = false;
         if let Some(proxy) = self.proxy() {
             if let Some(time) = self.progress.last.time_to_response() {
-                proxy.pool.attempts.times.first_byte.observe(time, None);
+                proxy.pool.metrics.first_byte.observe(time, None);
             }
             has_failed = proxy.pool.is_failure(status);
         }
@@ -268,7 +268,7 @@ impl RequestCtx {
             return false;
         }
         if let Some(proxy) = self.proxy() {
-            proxy.pool.attempts.connect_failed.inc();
+            proxy.pool.metrics.connect_failed.inc();
         }
         self.judge_server(true);
         self.retry(RetryCause::Connect)
@@ -299,7 +299,7 @@ impl RequestCtx {
             return false;
         }
         if let Some(proxy) = self.proxy() {
-            proxy.pool.attempts.failed.inc();
+            proxy.pool.metrics.failed.inc();
         }
         let died = matches!(error.etype(), ConnectionClosed | ReadError | WriteError);
         let failure = Failure::of(error, body_complete);

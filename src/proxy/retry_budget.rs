@@ -4,13 +4,11 @@
 //! A request costs one atomic addition. Times are milliseconds of the pool's time, and come in as
 //! arguments.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use prometheus::IntCounter;
+use std::sync::{Arc, Mutex};
 
 use crate::lock::MutexExt as _;
-use crate::metrics::Metrics;
+use crate::metrics::UpstreamMetrics;
 
 /// The time over which requests and retries are counted, in seconds.
 const WINDOW: u32 = 10;
@@ -23,8 +21,7 @@ pub(crate) struct RetryBudget {
     /// The second in the high half, and its requests in the low half.
     requests: [AtomicU64; WINDOW as usize],
     retries: Mutex<[Second; WINDOW as usize]>,
-    sent: IntCounter,
-    over_budget: IntCounter,
+    metrics: Arc<UpstreamMetrics>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -35,17 +32,11 @@ struct Second {
 
 impl RetryBudget {
     /// Without any requests yet.
-    pub(super) fn new(upstream: &str, metrics: &Metrics) -> Self {
-        let of = |result| {
-            metrics
-                .upstream_retries
-                .with_label_values(&[upstream, result])
-        };
+    pub(super) fn new(metrics: Arc<UpstreamMetrics>) -> Self {
         Self {
             requests: Default::default(),
             retries: Mutex::default(),
-            sent: of("sent"),
-            over_budget: of("over_budget"),
+            metrics,
         }
     }
 
@@ -67,7 +58,7 @@ impl RetryBudget {
 
     /// Counts a retry of a request that has reached no server, which loads none twice.
     pub(super) fn record_free_retry(&self) {
-        self.sent.inc();
+        self.metrics.retries.inc();
     }
 
     /// Counts a retry, if no more than so many percent of the requests are retries. Returns whether
@@ -86,7 +77,7 @@ impl RetryBudget {
         let recent = retries.iter().filter(|second| is_recent(second.number));
         let used: u64 = recent.map(|second| second.count).sum();
         if used >= allowed {
-            self.over_budget.inc();
+            self.metrics.over_budget.inc();
             return false;
         }
         if let Some(slot) = retries.get_mut((number % WINDOW) as usize) {
@@ -95,7 +86,7 @@ impl RetryBudget {
             }
             slot.count += 1;
         }
-        self.sent.inc();
+        self.metrics.retries.inc();
         true
     }
 }
@@ -108,9 +99,11 @@ fn second(now: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
 
     fn budget() -> RetryBudget {
-        RetryBudget::new("app", &Metrics::new().expect("metrics"))
+        let metrics = Metrics::new().expect("metrics");
+        RetryBudget::new(metrics.upstreams.upstream("app"))
     }
 
     /// How many retries are allowed at a time.
@@ -126,8 +119,8 @@ mod tests {
         assert_eq!(allowed(&budget, 5_000, 20), 30);
         assert_eq!(allowed(&budget, 14_999, 20), 0, "the same ten seconds");
         assert_eq!(allowed(&budget, 15_000, 20), 30);
-        assert_eq!(budget.sent.get(), 60);
-        assert_eq!(budget.over_budget.get(), 3);
+        assert_eq!(budget.metrics.retries.get(), 60);
+        assert_eq!(budget.metrics.over_budget.get(), 3);
     }
 
     #[test]

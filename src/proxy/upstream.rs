@@ -24,9 +24,8 @@ pub use self::view::EndpointView;
 use self::group::Group;
 use crate::config::model::{Balance, HashKey, HealthCheck, Protocol, Upstream, UpstreamTls};
 use crate::dns::stub::Found;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, UpstreamMetrics};
 use crate::proxy::admission::{Admission, Queue};
-use crate::proxy::attempts::Attempts;
 use crate::proxy::availability::Trial;
 use crate::proxy::connection_limit::ConnectionLimit;
 use crate::proxy::dial::{Dialer, Duplex};
@@ -68,7 +67,7 @@ pub struct Pool {
     drain_list: Arc<DrainList>,
     started: Instant,
     pub(crate) retry_budget: RetryBudget,
-    pub(crate) attempts: Attempts,
+    pub(crate) metrics: Arc<UpstreamMetrics>,
     pub(crate) failures: Throttle,
 }
 
@@ -83,6 +82,7 @@ impl Pool {
     /// The pool of `upstream`, with nothing known of its servers yet.
     pub(crate) fn new(upstream: &Arc<Upstream>, metrics: &Metrics) -> Self {
         let tls = TlsSettings::new(upstream);
+        let counts = metrics.upstreams.upstream(&upstream.name);
         let group = |is_backup| Group::new(&upstream.servers, &upstream.balance, is_backup);
         let has_limit = upstream
             .servers
@@ -100,8 +100,8 @@ impl Pool {
             sticky: None,
             drain_list: DrainList::new(&upstream.name, metrics),
             started: Instant::now(),
-            retry_budget: RetryBudget::new(&upstream.name, metrics),
-            attempts: Attempts::new(&upstream.name, metrics),
+            retry_budget: RetryBudget::new(Arc::clone(&counts)),
+            metrics: counts,
             failures: Throttle::default(),
             tls,
             upstream: Arc::clone(upstream),
@@ -252,9 +252,8 @@ impl Pool {
         needs_http1: bool,
     ) -> Result<Box<dyn Duplex>> {
         let (server, endpoint) = (self.server(choice)?, &choice.endpoint);
-        server
-            .open_connection(endpoint, header, dialer, patience, needs_http1)
-            .await
+        let opening = server.open_connection(endpoint, header, dialer, patience, needs_http1);
+        self.metrics.time_connecting(opening).await
     }
 
     /// What the servers speak.

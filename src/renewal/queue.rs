@@ -120,6 +120,13 @@ impl RenewalQueues {
         begun
     }
 
+    /// How many are due and wait for their turn.
+    pub(super) fn waiting(&self) -> usize {
+        let lanes = [&self.configured, &self.on_demand].into_iter();
+        let plans = lanes.flat_map(|queue| queue.by_issuers.values());
+        plans.map(Plan::waiting).sum()
+    }
+
     /// When [`Self::begin_due`] next has something.
     pub(super) fn next_wake(&self) -> Option<UnixTime> {
         let lanes = [&self.configured, &self.on_demand].into_iter();

@@ -273,6 +273,11 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         self.entries.is_empty()
     }
 
+    /// How many are due and not being worked on, as far as was seen.
+    pub fn waiting(&self) -> usize {
+        self.asked.len() + self.missing.len() + self.renewals.len()
+    }
+
     /// How many are being worked on.
     pub fn running(&self) -> usize {
         self.running

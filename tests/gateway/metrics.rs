@@ -1,6 +1,7 @@
 //! `/metrics` as Prometheus reads it, the dashboard and the alert rules.
 
 mod prometheus;
+mod reloads;
 mod scrapes;
 
 use std::fs;
@@ -8,6 +9,14 @@ use std::fs;
 use crate::support::{
     Ca, CaReply, FakeCa, Gateway, Origin, TlsClient, connect, curl, exchange, serving, wait_for,
 };
+
+/// Waits until a metric with these labels has this value.
+#[track_caller]
+fn wait_for_count(gateway: &Gateway, metric: &str, count: usize) {
+    wait_for(metric, || {
+        (gateway.metric(metric) == Some(count as f64)).then_some(())
+    });
+}
 
 /// A gateway that has had some of everything, and what it needs.
 struct Busy {
@@ -47,6 +56,7 @@ impl Busy {
                  - {{ hosts: [dead.test], tls: off, upstream: dead }}\n\
                  - {{ hosts: [limited.test], tls: fake, routes: [{{ respond: {{ body: x }} }}] }}\n\
                  - {{ hosts: [\"*\"], routes: [{{ respond: {{ body: x }} }}] }}\n\
+                 events: [{{ on: [\"*\"], exec: {{ command: [/bin/true] }} }}]\n\
                  log: {{ access: access.log }}\n",
                 directory = issuer.directory(),
                 ca_file = issuer.ca_file(),

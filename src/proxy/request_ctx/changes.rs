@@ -233,13 +233,15 @@ impl RequestCtx {
         let duration = self.elapsed();
         if let (Some(proxy), Some(time)) = (self.proxy(), self.progress.last.time_to_end(duration))
         {
-            proxy.pool.attempts.times.duration.observe(time, traced);
+            proxy.pool.metrics.duration.observe(time, traced);
         }
         if let Some(site) = self.site() {
             site.metrics.observe(&Ended {
                 status,
                 duration,
                 octets,
+                received: self.progress.received,
+                is_maintenance: matches!(self.refusal, Some(Refusal::Maintenance(_))),
                 traced,
             });
         }

@@ -26,7 +26,7 @@ pub(crate) struct Tunnel {
     pub(crate) idle: Duration,
     /// How many connections to upstreams there may be at a time, 0 for as many as there is room for.
     pub(crate) upstream_connections: usize,
-    pub(crate) metrics: TunnelMetrics,
+    pub(crate) metrics: Arc<TunnelMetrics>,
 }
 
 /// How a request is passed on.

@@ -7,11 +7,11 @@ use pingora_core::{ErrorType, Result};
 use super::Opening;
 use crate::config::model::RetryCause;
 use crate::proxy::admission::Admission;
-use crate::proxy::attempts::NoServer;
 use crate::proxy::availability::Trial;
 use crate::proxy::connection_limit::UpstreamPermit;
 use crate::proxy::dial::{Dialer, Duplex};
 use crate::proxy::failure::is_out_of_resources;
+use crate::proxy::no_server::NoServer;
 use crate::proxy::race;
 use crate::proxy::retry::Retrying;
 use crate::proxy::route::Tunnel;
@@ -40,7 +40,7 @@ impl Judge {
             let trial = self.trial.take();
             self.pool.record_result(&self.choice, trial, has_failed);
             if has_failed {
-                self.pool.attempts.failed.inc();
+                self.pool.metrics.failed.inc();
             }
         }
     }
@@ -81,7 +81,7 @@ pub(super) async fn open_connection(
         }
         first => first,
     };
-    let mut picked = first.map_err(|why| pool.attempts.record_no_server(why))?;
+    let mut picked = first.map_err(|why| why.record(&pool.metrics))?;
     let mut retrying = Retrying::default();
     loop {
         let Picked {
@@ -97,7 +97,7 @@ pub(super) async fn open_connection(
                     Some(winner) => (winner.choice, winner.admission),
                     None => (choice, admission),
                 };
-                pool.attempts.connected.inc();
+                pool.metrics.connected.inc();
                 pool.record_connected(&choice);
                 _ = socket.set_nodelay();
                 let judge = Judge {
@@ -120,7 +120,7 @@ pub(super) async fn open_connection(
             error.etype = ErrorType::HTTPStatus(503);
             return Err(error);
         }
-        pool.attempts.connect_failed.inc();
+        pool.metrics.connect_failed.inc();
         pool.record_result(&choice, admission.take_trial(), true);
         drop(admission);
         let next = retrying.pick_next(proxy, &choice, key, RetryCause::Connect);

@@ -14,6 +14,7 @@ use super::pipe::{End, Meter};
 use crate::access_log::{self, Value, client};
 use crate::clock::{Clock as _, SystemClock, UnixTime};
 use crate::config::model::LogField;
+use crate::metrics::TunnelEnd;
 use crate::proxy::Gateway;
 use crate::proxy::failure::{CLIENT_GONE, ErrorSummary, Failure};
 use crate::proxy::refusal::Refusal;
@@ -38,7 +39,7 @@ pub(super) struct Record<'a> {
     judge: Option<Judge>,
     refusal: Option<Refusal>,
     status: u16,
-    ended: &'static str,
+    ended: TunnelEnd,
 }
 
 impl<'a> Record<'a> {
@@ -48,7 +49,7 @@ impl<'a> Record<'a> {
         tunnel: &'a Tunnel,
         opening: Opening<'a>,
     ) -> Self {
-        tunnel.metrics.open.inc();
+        tunnel.metrics.begin();
         let now = Instant::now();
         Self {
             gateway,
@@ -63,7 +64,7 @@ impl<'a> Record<'a> {
             judge: None,
             refusal: None,
             status: 200,
-            ended: "stopped",
+            ended: TunnelEnd::Stopped,
         }
     }
 
@@ -72,7 +73,7 @@ impl<'a> Record<'a> {
         self.gateway.refused.count(refusal);
         let (status, _) = refusal.status();
         self.status = status.as_u16();
-        self.ended = "refused";
+        self.ended = TunnelEnd::Refused;
         self.refusal = Some(refusal);
     }
 
@@ -81,7 +82,7 @@ impl<'a> Record<'a> {
         let failure = Failure::of(error, true);
         let status = failure.response_status();
         self.status = status.map_or(CLIENT_GONE, |(status, _)| status.as_u16());
-        self.ended = "unreachable";
+        self.ended = TunnelEnd::Unreachable;
         let pool = &self.tunnel.proxy.pool;
         if let Some(suppressed) = pool.failures.admit() {
             tracing::warn!(
@@ -111,14 +112,14 @@ impl<'a> Record<'a> {
             judge.record(true);
         }
         self.ended = match end {
-            End::ClientClosed => "client_closed",
-            End::ServerClosed => "server_closed",
-            End::ClientReset => "client_reset",
-            End::ServerReset => "server_reset",
-            End::Idle => "idle",
-            End::Total => "total",
-            End::MadeRoom => "made_room",
-            End::Outdated => "outdated",
+            End::ClientClosed => TunnelEnd::ClientClosed,
+            End::ServerClosed => TunnelEnd::ServerClosed,
+            End::ClientReset => TunnelEnd::ClientReset,
+            End::ServerReset => TunnelEnd::ServerReset,
+            End::Idle => TunnelEnd::Idle,
+            End::Total => TunnelEnd::Total,
+            End::MadeRoom => TunnelEnd::MadeRoom,
+            End::Outdated => TunnelEnd::Outdated,
         };
     }
 
@@ -131,7 +132,7 @@ impl Meter for Record<'_> {
     fn count_received(&mut self, octets: usize) {
         let octets = octets as u64;
         self.received += octets;
-        self.tunnel.metrics.received.inc_by(octets);
+        self.tunnel.metrics.received.add(octets);
     }
 
     fn count_sent(&mut self, octets: usize) {
@@ -140,14 +141,13 @@ impl Meter for Record<'_> {
             judge.record(false);
         }
         self.sent += octets;
-        self.tunnel.metrics.sent.inc_by(octets);
+        self.tunnel.metrics.sent.add(octets);
     }
 }
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        self.tunnel.metrics.open.dec();
-        self.tunnel.metrics.count_end(self.ended);
+        self.tunnel.metrics.end(self.ended);
         let access = self.gateway.access.load();
         if access.is_on() {
             access.write(&Line {
@@ -190,7 +190,7 @@ impl access_log::Record for Line<'_, '_> {
                 None => Value::None,
             },
             LogField::ClientCertFingerprint => certificate.map(|one| &*one.fingerprint).into(),
-            LogField::Ended => Value::Word(record.ended),
+            LogField::Ended => Value::Word(record.ended.as_str()),
             LogField::Sni => Value::Text(opening.name),
             LogField::TlsVersion => opening.tls.map(|tls| &*tls.version).into(),
             LogField::TlsCipher => opening.tls.map(|tls| &*tls.cipher).into(),

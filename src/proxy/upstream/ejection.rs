@@ -66,7 +66,7 @@ fn eject(pool: &Pool, rule: &Eject, endpoint: &Arc<Endpoint>, now: u64) {
         return;
     }
     let time = availability.eject(now, rule);
-    pool.attempts.ejected.inc();
+    pool.metrics.ejected.inc();
     tracing::warn!(
         upstream = &**pool.name(),
         server = &*endpoint.text,

@@ -10,11 +10,11 @@ use std::time::Duration;
 use super::group::{Group, Method};
 use super::{Choice, Picked, Pool, millis};
 use crate::proxy::admission::Admission;
-use crate::proxy::attempts::NoServer;
 use crate::proxy::availability::{Admittance, Trial};
 use crate::proxy::connection_limit::UpstreamPermit;
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::hash;
+use crate::proxy::no_server::NoServer;
 use crate::proxy::sticky::Session;
 
 /// How long the only request that tries an ejected address keeps others from trying it.

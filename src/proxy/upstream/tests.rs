@@ -11,9 +11,9 @@ use http::HeaderMap;
 
 use super::*;
 use crate::config::model::{Eject, StatusSet, UpstreamAddress, UpstreamServer};
-use crate::proxy::attempts::NoServer;
 use crate::proxy::availability::Standing;
 use crate::proxy::known_addresses::FoundAddress;
+use crate::proxy::no_server::NoServer;
 use crate::proxy::request::Fields;
 
 fn pool(servers: Vec<UpstreamServer>) -> Pool {
@@ -289,7 +289,7 @@ fn a_server_that_fails_requests_is_ejected_and_then_tried_by_one() {
     assert!(find_trial().is_none());
     pool.record_result(&choice, trial, true);
     assert_eq!(ports(&pool), [2]);
-    assert_eq!(pool.attempts.ejected.get(), 1);
+    assert_eq!(pool.metrics.ejected.get(), 1);
 
     let mut pool = pool;
     pass_time(&mut pool, Duration::from_secs(31));

@@ -40,7 +40,6 @@ pub(in crate::proxy) async fn dial(
     protocol: Option<&[u8]>,
 ) -> Result<Box<dyn Duplex>> {
     let (server, endpoint) = (pool.server(choice)?, &choice.endpoint);
-    server
-        .open_tunnel(endpoint, header, dialer, patience, protocol)
-        .await
+    let opening = server.open_tunnel(endpoint, header, dialer, patience, protocol);
+    pool.metrics.time_connecting(opening).await
 }
