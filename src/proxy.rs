@@ -38,6 +38,7 @@ mod granted;
 mod grpc;
 mod handover;
 mod hash;
+mod head_watch;
 mod header;
 mod health;
 mod http2;

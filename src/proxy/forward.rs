@@ -215,7 +215,9 @@ impl<C: Client> Passage<'_, C> {
                         upload,
                         &mut replay,
                     );
-                    let outcome = exchange.carry(|status| ctx.record_response(status)).await;
+                    let outcome = exchange
+                        .carry(|status, sent| ctx.record_response(status, sent))
+                        .await;
                     if outcome.result.is_err() && client.has_cancelled() {
                         // Its port is free at once, and the server learns that nobody waits.
                         connection.reset_on_close();
@@ -235,7 +237,7 @@ impl<C: Client> Passage<'_, C> {
                         asked,
                         patience,
                     };
-                    let record = |status| self.ctx.record_response(status);
+                    let record = |status, sent| self.ctx.record_response(status, sent);
                     let carried = http2::carry(place, outgoing, &mut client, &mut replay, record);
                     // In a box, so that requests to other servers reserve no memory for it.
                     Box::pin(carried).await

@@ -149,7 +149,7 @@ impl PhaseCtx {
     /// Records that the head of a response has arrived. Only a tunnel may be silent for longer than
     /// the route allows.
     pub(super) fn record_response(&mut self, status: StatusCode) {
-        self.request.record_response(status);
+        self.request.record_response(status, None);
         let is_tunnel = status == StatusCode::SWITCHING_PROTOCOLS;
         if is_tunnel {
             self.total = None;

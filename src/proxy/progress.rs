@@ -33,6 +33,8 @@ pub(super) struct Attempt {
     began: Option<Moment>,
     /// When the request got its connection to the server.
     connected: Option<Moment>,
+    /// When the server had the complete request, or the connection if it has not waited for that.
+    asked: Option<Moment>,
     /// When the head of the response had arrived.
     responded: Option<Moment>,
     /// The status of that response.
@@ -93,11 +95,19 @@ impl Attempt {
     /// Records that the request has its connection.
     pub(super) fn record_connected(&mut self, now: Duration, is_reused: bool) {
         (self.connected, self.is_reused) = (Some(now.into()), is_reused);
-        (self.responded, self.status) = (None, None);
+        (self.asked, self.responded, self.status) = (None, None, None);
     }
 
-    /// Records that the head of a response has arrived.
-    pub(super) fn record_response(&mut self, now: Duration, status: StatusCode) {
+    /// Records that the head of a response has arrived. The server had the complete request at
+    /// `sent`, unless it has not waited for that: what a client takes to send a body is not the
+    /// server's time.
+    pub(super) fn record_response(
+        &mut self,
+        now: Duration,
+        sent: Option<Duration>,
+        status: StatusCode,
+    ) {
+        self.asked = sent.map(Moment::from).or(self.connected);
         (self.responded, self.status) = (Some(now.into()), Some(status));
     }
 
@@ -118,18 +128,17 @@ impl Attempt {
         self.responded.map(Duration::from)
     }
 
-    /// How long the server took from the connection to the head of its response.
+    /// How long the server took from the request to the head of its response.
     pub(super) fn time_to_response(&self) -> Option<Duration> {
-        let connected = Duration::from(self.connected?);
-        Some(self.responded()?.saturating_sub(connected))
+        Some(self.responded()?.saturating_sub(self.asked?.into()))
     }
 
-    /// How long the server took from the connection to the end of its response, which is `now`. An
+    /// How long the server took from the request to the end of its response, which is `now`. An
     /// upgraded connection lasts for as long as the client likes, and counts as none.
     pub(super) fn time_to_end(&self, now: Duration) -> Option<Duration> {
-        let connected = Duration::from(self.connected?);
+        let asked = Duration::from(self.asked?);
         let is_response = self.status? != StatusCode::SWITCHING_PROTOCOLS;
-        is_response.then(|| now.saturating_sub(connected))
+        is_response.then(|| now.saturating_sub(asked))
     }
 }
 
@@ -169,7 +178,7 @@ mod tests {
         progress.begin_attempt(Duration::ZERO);
         progress.last.record_connected(ms(2), false);
         assert_eq!(progress.last.time_to_end(ms(9)), None, "no response");
-        progress.last.record_response(ms(5), StatusCode::OK);
+        progress.last.record_response(ms(5), None, StatusCode::OK);
         assert_eq!(progress.last.opened(), Some(ms(2)));
         assert_eq!(progress.last.responded(), Some(ms(5)));
         assert_eq!(progress.last.time_to_response(), Some(ms(3)));
@@ -182,8 +191,20 @@ mod tests {
         progress.last.record_connected(ms(12), true);
         assert_eq!(progress.last.opened(), None);
         let upgraded = StatusCode::SWITCHING_PROTOCOLS;
-        progress.last.record_response(ms(13), upgraded);
+        progress.last.record_response(ms(13), None, upgraded);
         assert_eq!(progress.last.time_to_response(), Some(ms(1)));
         assert_eq!(progress.last.time_to_end(ms(14)), None);
+    }
+
+    #[test]
+    fn what_a_client_takes_to_send_is_not_the_time_of_the_server() {
+        let mut progress = Progress::default();
+        progress.begin_attempt(ms(1));
+        progress.last.record_connected(ms(2), false);
+        progress
+            .last
+            .record_response(ms(900), Some(ms(890)), StatusCode::OK);
+        assert_eq!(progress.last.time_to_response(), Some(ms(10)));
+        assert_eq!(progress.last.time_to_end(ms(950)), Some(ms(60)));
     }
 }

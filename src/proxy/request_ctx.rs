@@ -228,14 +228,16 @@ impl RequestCtx {
         }
     }
 
-    /// Records that the head of a response has arrived. Only the first call in an attempt counts.
-    pub(crate) fn record_response(&mut self, status: StatusCode) {
+    /// Records that the head of a response has arrived. The server had the complete request at
+    /// `sent`, if it has waited for that. Only the first call in an attempt counts.
+    pub(crate) fn record_response(&mut self, status: StatusCode, sent: Option<Instant>) {
         let is_interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
         if is_interim || self.progress.last.status.is_some() {
             return;
         }
         let now = self.elapsed();
-        self.progress.last.record_response(now, status);
+        let sent = sent.map(|sent| sent.saturating_duration_since(self.started));
+        self.progress.last.record_response(now, sent, status);
         let mut has_failed = false;
         if let Some(proxy) = self.proxy() {
             if let Some(time) = self.progress.last.time_to_response() {

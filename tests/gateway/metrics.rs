@@ -3,6 +3,7 @@
 mod prometheus;
 mod reloads;
 mod scrapes;
+mod times;
 
 use std::fs;
 

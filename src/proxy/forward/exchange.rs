@@ -14,6 +14,7 @@ use super::response::Asked;
 use super::upload::{Replay, Upload};
 use super::wait::{Patience, Wait, WaitClock};
 use crate::proxy::connection::Connection;
+use crate::proxy::head_watch::HeadWatch;
 
 /// How an exchange ended.
 pub(super) struct Outcome {
@@ -73,13 +74,16 @@ impl<'a, C: Client> Exchange<'a, C> {
         }
     }
 
-    /// Carries the exchange to its end. `record_response` gets the status of the response.
-    pub(super) async fn carry(mut self, mut record_response: impl FnMut(StatusCode)) -> Outcome {
+    /// Carries the exchange to its end. `record_response` gets the status of the response, and when
+    /// the request was complete.
+    pub(super) async fn carry(
+        mut self,
+        record_response: impl FnOnce(StatusCode, Option<std::time::Instant>),
+    ) -> Outcome {
+        let mut watch = HeadWatch::new(record_response);
         let result = poll_fn(|cx| {
             let carried = self.poll(cx);
-            if let Some(status) = self.download.status {
-                record_response(status);
-            }
+            watch.look(self.upload.is_over(), self.download.status);
             carried
         });
         let result = result.await;

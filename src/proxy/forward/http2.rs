@@ -22,6 +22,7 @@ use super::upload::Replay;
 use super::wait::{Patience, Wait, WaitClock};
 use crate::proxy::alarm::Alarm;
 use crate::proxy::grpc;
+use crate::proxy::head_watch::HeadWatch;
 use crate::proxy::http2::{Place, stream_error};
 
 /// A request for a server of HTTP/2.
@@ -53,7 +54,8 @@ struct Exchange<'a, C> {
     has_response: bool,
 }
 
-/// Carries a request and its response. `record_response` gets the status of each head.
+/// Carries a request and its response. `record_response` gets the status of the response, and when
+/// the request was complete.
 ///
 /// A stream that is not complete is reset when this ends, or is dropped.
 pub(super) async fn carry<C: Client>(
@@ -61,7 +63,7 @@ pub(super) async fn carry<C: Client>(
     outgoing: Outgoing<'_>,
     client: &mut C,
     replay: &mut Replay,
-    mut record_response: impl FnMut(StatusCode),
+    record_response: impl FnOnce(StatusCode, Option<std::time::Instant>),
 ) -> Outcome {
     let Outgoing { body, max_body, .. } = outgoing;
     if outgoing.may_pause {
@@ -106,14 +108,13 @@ pub(super) async fn carry<C: Client>(
         has_sign: false,
         has_response: false,
     };
+    let mut watch = HeadWatch::new(record_response);
     let result = poll_fn(|cx| {
         let carried = exchange.poll(cx);
         if mem::take(&mut exchange.has_sign) {
             place.note_sign();
         }
-        if let Some(status) = exchange.download.status {
-            record_response(status);
-        }
+        watch.look(exchange.upload.is_over(), exchange.download.status);
         carried
     });
     let result = result.await;
@@ -281,7 +282,7 @@ mod tests {
         };
         let carried = async {
             let begun = Instant::now();
-            let outcome = carry(place, outgoing, &mut client, &mut replay, |_| {}).await;
+            let outcome = carry(place, outgoing, &mut client, &mut replay, |_, _| {}).await;
             (outcome, begun.elapsed())
         };
         let acting = async {

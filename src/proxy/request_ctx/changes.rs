@@ -231,8 +231,14 @@ impl RequestCtx {
     /// Counts the request, of whose response's body so many octets were sent.
     pub(crate) fn count(&self, status: u16, octets: usize, traced: Option<Traced>) {
         let duration = self.elapsed();
-        if let (Some(proxy), Some(time)) = (self.proxy(), self.progress.last.time_to_end(duration))
-        {
+        // What was cut says nothing of how long a response takes.
+        let is_whole = self.failure.is_none();
+        let time = self
+            .progress
+            .last
+            .time_to_end(duration)
+            .filter(|_| is_whole);
+        if let (Some(proxy), Some(time)) = (self.proxy(), time) {
             proxy.pool.metrics.duration.observe(time, traced);
         }
         if let Some(site) = self.site() {
