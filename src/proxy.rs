@@ -89,6 +89,7 @@ mod warm_up;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::StatusCode;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
@@ -280,8 +281,16 @@ impl Gateway {
     }
 
     /// Counts and logs a request that has ended, with so many octets after the response's head.
-    fn record_request(&self, ctx: &RequestCtx, status: u16, octets: usize, request: &Request<'_>) {
-        if let Some(reason) = ctx.failure_reason(status) {
+    /// `written` is the status of that, if it was begun.
+    fn record_request(
+        &self,
+        ctx: &RequestCtx,
+        written: Option<StatusCode>,
+        octets: usize,
+        request: &Request<'_>,
+    ) {
+        let status = ctx.status(written);
+        if let Some(reason) = ctx.failure_reason(written) {
             self.failed.count(reason);
         }
         let at = |id| Traced {

@@ -73,14 +73,16 @@ const WORDS: [&str; 15] = [
     "other",
 ];
 
-/// What OpenSSL says, and what that means. The first that is found counts.
-const TEXTS: [(&str, Reason); 31] = [
+/// What OpenSSL says, and what that means. The first that is found counts: OpenSSL may say several
+/// things, of which those of a layer below the handshake come first here.
+const TEXTS: [(&str, Reason); 47] = [
+    ("unknown alert type", Reason::Malformed),
     (" alert ", Reason::RefusedByClient),
+    // Alerts for which OpenSSL has words without that one.
+    ("tlsv1 ", Reason::RefusedByClient),
     ("http request", Reason::NotTls),
     ("https proxy request", Reason::NotTls),
     ("wrong version number", Reason::NotTls),
-    ("packet length too long", Reason::NotTls),
-    ("record layer failure", Reason::NotTls),
     ("unsupported protocol", Reason::Version),
     ("version too low", Reason::Version),
     ("unknown protocol", Reason::Version),
@@ -88,11 +90,13 @@ const TEXTS: [(&str, Reason); 31] = [
     ("inappropriate fallback", Reason::Version),
     ("no shared cipher", Reason::Cipher),
     ("no ciphers", Reason::Cipher),
-    ("key share", Reason::Group),
+    ("no suitable key share", Reason::Group),
     ("no suitable groups", Reason::Group),
     ("no shared group", Reason::Group),
-    ("missing supported groups", Reason::Group),
+    ("unsupported elliptic curve", Reason::Group),
     ("signature algorithm", Reason::Signature),
+    ("legacy sigalg", Reason::Signature),
+    ("digest algorithm", Reason::Signature),
     ("no application protocol", Reason::ApplicationProtocol),
     ("eof", Reason::ClientGone),
     ("EOF", Reason::ClientGone),
@@ -106,6 +110,20 @@ const TEXTS: [(&str, Reason); 31] = [
     ("decode error", Reason::Malformed),
     ("unexpected", Reason::Malformed),
     ("decryption failed", Reason::Malformed),
+    ("record layer failure", Reason::Malformed),
+    ("missing ", Reason::Malformed),
+    ("unsolicited extension", Reason::Malformed),
+    ("duplicate", Reason::Malformed),
+    ("inconsistent", Reason::Malformed),
+    ("illegal", Reason::Malformed),
+    ("too many", Reason::Malformed),
+    ("too much", Reason::Malformed),
+    ("excessive message size", Reason::Malformed),
+    ("digest check failed", Reason::Malformed),
+    ("data in", Reason::Malformed),
+    ("handshake data", Reason::Malformed),
+    ("ccs", Reason::Malformed),
+    ("compression", Reason::Malformed),
 ];
 
 /// Counts failed handshakes by reason.
@@ -168,6 +186,20 @@ mod tests {
             ("unsupported protocol", "no_shared_version"),
             ("no shared cipher", "no_shared_cipher"),
             ("no suitable key share", "no_shared_group"),
+            ("bad key share", "malformed"),
+            ("no shared signature algorithms", "no_shared_signature"),
+            ("missing sigalgs extension", "malformed"),
+            ("tlsv1 unrecognized name", "refused_by_client"),
+            ("unknown alert type", "malformed"),
+            (
+                "wrong version number:x.c:1:, record layer failure",
+                "not_tls",
+            ),
+            (
+                "decryption failed or bad record mac:x.c:1:, record layer failure",
+                "malformed",
+            ),
+            ("mixed handshake and non handshake data", "malformed"),
             ("unexpected eof while reading", "client_gone"),
             (
                 "reading cause: Connection reset by peer (os error 104)",

@@ -13,7 +13,6 @@ use pingora_proxy::HttpProxy;
 
 use super::authentication::Denial;
 use super::decision::{Decision, Step, apply_user_limit};
-use super::failure::CLIENT_GONE;
 use super::file_transfer::transfer_file;
 use super::forward::{Carried, Client, forward};
 use super::header::is_websocket;
@@ -242,7 +241,7 @@ impl DirectResponder for ProxyApp {
             let mut ctx = RequestCtx::new();
             // Nothing is sent, whatever the route would make of it.
             _ = ctx.take_decision(decision, request);
-            self.gateway.record_request(&ctx, CLIENT_GONE, 0, request);
+            self.gateway.record_request(&ctx, None, 0, request);
             return Routed::Gone;
         };
         let denial = authenticated.err();
@@ -329,7 +328,7 @@ impl DirectResponder for ProxyApp {
     }
 
     fn record_sent(&self, response: Prepared, request: &Request<'_>, octets: usize) {
-        let status = response.status().as_u16();
+        let status = Some(response.status());
         self.gateway
             .record_request(&response.ctx, status, octets, request);
     }

@@ -81,8 +81,8 @@ impl FailureReason {
             E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::SocketError => {
                 Self::ConnectFailed
             }
-            E::ConnectTimedout => Self::ConnectTimeout,
-            E::InvalidCert | E::TLSHandshakeFailure | E::TLSHandshakeTimedout => Self::Untrusted,
+            E::ConnectTimedout | E::TLSHandshakeTimedout => Self::ConnectTimeout,
+            E::InvalidCert | E::TLSHandshakeFailure => Self::Untrusted,
             E::HTTPStatus(_) | E::ReadTimedout | E::WriteTimedout => Self::Timeout,
             E::ConnectionClosed | E::ReadError | E::WriteError => Self::Reset,
             _ => Self::InvalidResponse,
@@ -122,6 +122,7 @@ mod tests {
         for (etype, expected) in [
             (E::ConnectRefused, "connect_failed"),
             (E::ConnectTimedout, "connect_timeout"),
+            (E::TLSHandshakeTimedout, "connect_timeout"),
             (E::InvalidCert, "untrusted"),
             (E::ReadTimedout, "timeout"),
             (E::ConnectionClosed, "reset"),

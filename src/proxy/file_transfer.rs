@@ -358,10 +358,9 @@ impl<C: Client> Transfer<'_, C> {
                 return self.gateway.refuse(self.ctx, refusal, request);
             }
             None => {
-                let status = self.ctx.status(self.status);
                 let octets = self.client.recoded_octets().unwrap_or(self.octets);
                 self.gateway
-                    .record_request(&self.ctx, status, octets, request);
+                    .record_request(&self.ctx, self.status, octets, request);
                 return match has_failed {
                     true => Carried::Cut,
                     false => Carried::Complete,

@@ -384,8 +384,7 @@ impl<C: Client> Passage<'_, C> {
                 return Carried::Respond(Box::new(page));
             }
         }
-        let status = self.ctx.status(self.sent.status);
-        let octets = self.sent.octets;
+        let Sent { status, octets, .. } = self.sent;
         self.gateway
             .record_request(&self.ctx, status, octets, self.request);
         match failed {

@@ -341,11 +341,10 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut PhaseCtx) {
         let written = session.response_written().map(|head| head.status);
-        let status = ctx.request.status(written);
         ctx.request.progress.received = session.body_bytes_read() as u64;
         let request = Request::of(session.req_header(), session.digest());
         let octets = session.body_bytes_sent();
-        self.record_request(&ctx.request, status, octets, &request);
+        self.record_request(&ctx.request, written, octets, &request);
         if session_body::is_http2(session) && (error.is_none() || ctx.page_sent) {
             ctx.request.release_upstream();
             session_body::await_body_end(session, session_body::IDLE_AFTER).await;

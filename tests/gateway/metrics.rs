@@ -1,6 +1,7 @@
 //! `/metrics` as Prometheus reads it, the dashboard and the alert rules.
 
 mod prometheus;
+mod reasons;
 mod reloads;
 mod scrapes;
 mod times;

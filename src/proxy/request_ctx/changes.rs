@@ -222,9 +222,10 @@ impl RequestCtx {
         }
     }
 
-    /// Why the request has failed, if it has. `status` is the one that it ends with.
-    pub(crate) fn failure_reason(&self, status: u16) -> Option<FailureReason> {
-        let gone = (status == CLIENT_GONE).then_some(FailureReason::ClientGone);
+    /// Why the request has failed, if it has. `written` is the status of its response, if one was
+    /// begun: without one its client is gone.
+    pub(crate) fn failure_reason(&self, written: Option<StatusCode>) -> Option<FailureReason> {
+        let gone = written.is_none().then_some(FailureReason::ClientGone);
         self.failure_reason.or(gone)
     }
 
