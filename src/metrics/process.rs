@@ -2,6 +2,7 @@
 //! its start, read from `/proc` at the time of the scrape.
 
 use std::fs;
+use std::sync::OnceLock;
 
 use rustix::process::{Resource, getrlimit};
 
@@ -51,6 +52,9 @@ pub(super) const FAMILIES: [Family; 7] = [
 /// this runs on.
 const TICKS: f64 = 100.0;
 
+/// When the process started, as it was read first: it seems to change when the clock is set.
+static START: OnceLock<f64> = OnceLock::new();
+
 /// The process itself.
 pub(super) struct Process;
 
@@ -88,13 +92,13 @@ impl Usage {
     fn read() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let (stat, status) = (read("/proc/self/stat"), read("/proc/self/status"));
-        // The directory that is being read is one of them.
-        let descriptors = fs::read_dir("/proc/self/fd").map(|all| all.count().saturating_sub(1));
         let most = getrlimit(Resource::Nofile).current;
+        let parsed = Self::parse(&stat, &status, &read("/proc/stat"));
         Self {
-            descriptors: descriptors.ok().map(|count| count as f64),
+            descriptors: open_descriptors().map(|count| count as f64),
             most_descriptors: most.map(|most| most as f64),
-            ..Self::parse(&stat, &status, &read("/proc/stat"))
+            start: parsed.start.map(|start| *START.get_or_init(|| start)),
+            ..parsed
         }
     }
 
@@ -134,6 +138,20 @@ impl Usage {
             self.descriptors,
             self.most_descriptors,
         ]
+    }
+}
+
+/// How many descriptors are open.
+fn open_descriptors() -> Option<u64> {
+    let directory = "/proc/self/fd";
+    // Linux says so from version 6.2, without a walk through as many as there may be connections.
+    match fs::metadata(directory).ok()?.len() {
+        0 => {
+            let walked = fs::read_dir(directory).ok()?.count();
+            // The directory that is being read is one of them.
+            Some(walked.saturating_sub(1) as u64)
+        }
+        count => Some(count),
     }
 }
 
