@@ -4,6 +4,9 @@ use prometheus::{IntCounterVec, IntGaugeVec};
 
 use super::catalog::Catalog;
 
+/// What an attempt to deliver a notification leads to.
+const RESULTS: [&str; 3] = ["delivered", "failed", "given_up"];
+
 /// What becomes of notifications.
 #[derive(Clone, Debug)]
 pub struct NotifyMetrics {
@@ -36,6 +39,15 @@ impl NotifyMetrics {
         })
     }
 
+    /// Shows a recipient from now on: an increase is seen only by whoever has seen the count before.
+    pub fn begin(&self, hook: &str) {
+        self.waiting.with_label_values(&[hook]);
+        self.dropped.with_label_values(&[hook]);
+        for result in RESULTS {
+            self.attempts.with_label_values(&[hook, result]);
+        }
+    }
+
     /// Counts an attempt to deliver a notification.
     pub fn count_attempt(&self, hook: &str, result: &str) {
         self.attempts.with_label_values(&[hook, result]).inc();
@@ -57,7 +69,7 @@ impl NotifyMetrics {
         // It has none of those that it never had.
         let _ = self.waiting.remove_label_values(&[hook]);
         let _ = self.dropped.remove_label_values(&[hook]);
-        for result in ["delivered", "failed", "given_up"] {
+        for result in RESULTS {
             let _ = self.attempts.remove_label_values(&[hook, result]);
         }
     }

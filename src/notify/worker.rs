@@ -96,6 +96,7 @@ impl Worker {
     pub(super) async fn run(mut self, mut stopping: ShutdownWatch) {
         let _claim = self.keeper.claim().await;
         let mut hook = Arc::clone(&self.config.borrow_and_update().hook);
+        self.shared.metrics.begin(&hook.name);
         // What an earlier process knew comes first.
         self.keep().await;
         loop {
@@ -283,6 +284,7 @@ impl Worker {
         self.outbox.retain(|event| filter::is_wanted(&hook, event));
         if before.name != hook.name {
             self.shared.metrics.forget(&before.name);
+            self.shared.metrics.begin(&hook.name);
         }
         if before.digest != hook.digest {
             self.compose_at = None;

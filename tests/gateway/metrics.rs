@@ -1,5 +1,6 @@
 //! `/metrics` as Prometheus reads it, the dashboard and the alert rules.
 
+mod alerts;
 mod prometheus;
 mod reasons;
 mod reloads;

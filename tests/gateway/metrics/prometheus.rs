@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Busy, TRACE};
 use crate::support::{Prometheus, promtool, wait_for};
 
-fn read(path: &str) -> String {
+pub(super) fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file")
 }
 

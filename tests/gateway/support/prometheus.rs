@@ -107,6 +107,16 @@ impl Prometheus {
         data["result"].as_array().map_or(0, Vec::len)
     }
 
+    /// The value of the first series of an expression, 0 if it has none.
+    #[track_caller]
+    pub fn value(&self, expression: &str) -> f64 {
+        let data = self.data("/api/v1/query", &[("query", expression)]);
+        let value = data["result"][0]["value"][1].as_str();
+        value
+            .and_then(|value| value.parse().ok())
+            .unwrap_or_default()
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
