@@ -349,6 +349,76 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// The commands in a page: those in code within a line, and the lines of code that begin with one.
+    fn commands(page: &str) -> Vec<String> {
+        let (mut found, mut is_code) = (Vec::new(), false);
+        for line in page.lines() {
+            if line.trim_start().starts_with("```") {
+                is_code = !is_code;
+            } else if is_code {
+                let line = line.trim_start().trim_start_matches("$ ");
+                found.push(line.split(" #").next().unwrap_or_default().to_owned());
+            } else {
+                found.extend(line.split('`').skip(1).step_by(2).map(str::to_owned));
+            }
+        }
+        found.retain(|text| text.starts_with("snigate ") && !text.starts_with("snigate ="));
+        found
+    }
+
+    /// The words of a command, up to what only a shell understands.
+    fn words(command: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for (number, part) in command.split('"').enumerate() {
+            if number % 2 == 1 {
+                words.push(part.to_owned());
+                continue;
+            }
+            for word in part.split_whitespace() {
+                match word {
+                    "&&" | "|" | ">" | "…" => return words,
+                    "SHELL" => words.push("bash".to_owned()),
+                    _ => words.push(word.to_owned()),
+                }
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn commands_in_the_documentation_are_understood() {
+        use clap::error::ErrorKind as E;
+
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut pages = vec![package.join("README.md"), package.join("SECURITY.md")];
+        let docs = std::fs::read_dir(package.join("docs")).expect("a directory");
+        pages.extend(docs.map(|entry| entry.expect("an entry").path()));
+        let (mut count, mut wrong) = (0, Vec::new());
+        for path in pages {
+            let page = std::fs::read_to_string(&path).expect("a page");
+            for command in commands(&page) {
+                count += 1;
+                let Err(error) = Cli::command().try_get_matches_from(words(&command)) else {
+                    continue;
+                };
+                let is_partial = matches!(
+                    error.kind(),
+                    E::DisplayHelp
+                        | E::DisplayVersion
+                        | E::DisplayHelpOnMissingArgumentOrSubcommand
+                        | E::MissingSubcommand
+                        // What is named without its arguments.
+                        | E::MissingRequiredArgument
+                );
+                if !is_partial {
+                    wrong.push(format!("{}: {command}: {error}", path.display()));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(count > 80, "{count}");
+    }
+
     #[test]
     fn short_help_fits_a_screen() {
         let help = Cli::command().render_help().to_string();

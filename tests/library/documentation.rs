@@ -1,6 +1,7 @@
-//! The code in docs/library.md is the examples' own, the tests that docs/security.md names exist, and
-//! docs/operations.md has every event.
+//! The code in docs/library.md is the examples' own, the tests that docs/security.md names exist,
+//! docs/operations.md has every event, and links and names of metrics lead somewhere.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -102,4 +103,120 @@ fn each_event_and_each_finding_is_in_the_documentation_of_operations() {
         .filter(|state| !text.contains(&format!("`{state}`")))
         .collect();
     assert_eq!(unknown, [&""; 0], "not in docs/operations.md");
+}
+
+/// Every page of documentation, with its path.
+fn pages() -> Vec<(PathBuf, String)> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = Vec::new();
+    for directory in ["", "docs", "fuzz", "benches", "certs"] {
+        let entries = fs::read_dir(package.join(directory)).expect("a directory");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let paths = paths.filter(|path| path.extension().is_some_and(|end| end == "md"));
+        pages.extend(paths.map(|path| {
+            let text = fs::read_to_string(&path).expect("a file");
+            (path, text)
+        }));
+    }
+    assert!(pages.len() > 15);
+    pages
+}
+
+/// The lines of a page that are no code.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_code = false;
+    text.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    })
+}
+
+/// What a heading is linked by.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading
+        .chars()
+        .filter(|char| char.is_alphanumeric() || matches!(char, ' ' | '-' | '_'));
+    kept.map(|char| if char == ' ' { '-' } else { char })
+        .collect()
+}
+
+#[test]
+fn every_link_of_the_documentation_leads_somewhere() {
+    let pages = pages();
+    let anchors: BTreeMap<PathBuf, BTreeSet<String>> = pages
+        .iter()
+        .map(|(path, text)| {
+            let headings = prose(text).filter(|line| line.starts_with('#'));
+            let path = path.canonicalize().expect("a file");
+            (path, headings.map(anchor).collect())
+        })
+        .collect();
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (path, text) in &pages {
+        let text: Vec<&str> = prose(text).collect();
+        let text = text.join("\n");
+        for link in text.split("](").skip(1) {
+            let link = link.split([')', ' ']).next().unwrap_or_default();
+            if link.starts_with("http") || link.starts_with("mailto:") {
+                continue;
+            }
+            count += 1;
+            let (file, part) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => path.clone(),
+                file => path.parent().expect("a directory").join(file),
+            };
+            let is_good = target.canonicalize().is_ok_and(|target| {
+                part.is_empty() || anchors.get(&target).is_some_and(|all| all.contains(part))
+            });
+            if !is_good {
+                wrong.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count > 100, "{count} links");
+}
+
+/// Every metric that a page, an alert or the dashboard names exists.
+#[test]
+fn every_metric_of_the_documentation_exists() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let metrics = snigate::metrics::Metrics::new().expect("metrics");
+    let known: BTreeSet<&str> = metrics.families().iter().map(|one| one.name).collect();
+    let is_known = |name: &str| {
+        let stem = ["_bucket", "_sum", "_count"]
+            .into_iter()
+            .find_map(|suffix| name.strip_suffix(suffix));
+        known.contains(name) || stem.is_some_and(|stem| known.contains(stem))
+    };
+    let mut texts = pages();
+    // It has those that there were, too.
+    texts.retain(|(path, _)| !path.ends_with("CHANGELOG.md"));
+    for path in ["conf/alerts.yml", "conf/grafana.json"] {
+        let path = package.join(path);
+        let text = fs::read_to_string(&path).expect("a file");
+        texts.push((path, text));
+    }
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (path, text) in &texts {
+        let is_part = |char: char| char.is_ascii_alphanumeric() || char == '_';
+        let words = text.split(|char| !is_part(char));
+        for word in
+            words.filter(|word| word.starts_with("snigate_") || word.starts_with("process_"))
+        {
+            // What begins all names.
+            if matches!(word, "snigate_" | "process_") {
+                continue;
+            }
+            count += 1;
+            if !is_known(word) {
+                wrong.push(format!("{}: {word}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count > 150, "{count} names");
 }
