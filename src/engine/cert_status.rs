@@ -366,7 +366,7 @@ impl StatusWatch {
             })
             .await;
             let pause = PASS_PAUSE.max(self.pass_took * SURVEY_SHARE);
-            self.pass_at = self.pass_at.or(Some(Instant::now() + pause));
+            self.pass_at.get_or_insert_with(|| Instant::now() + pause);
         }
     }
 

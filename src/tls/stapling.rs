@@ -64,6 +64,9 @@ mod tests {
         b"\x30\x1c\x30\x1a\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x01\x86\x0ehttp://o.test/",
     );
 
+    /// The shortest response there is: `unauthorized`.
+    const REFUSAL: &[u8] = b"\x30\x03\x0a\x01\x06";
+
     fn certificate(ca: &TestCa) -> Arc<TlsCertificate> {
         let key = p256();
         let mut params = leaf_params(&["a.test"], NOW - DAY, NOW + DAY);
@@ -102,14 +105,14 @@ mod tests {
         let (one, newer) = (certificate(&ca), certificate(&ca));
         let now = SystemClock.now();
         let response = Arc::new(Staple {
-            response: (*b"a response").into(),
+            response: REFUSAL.into(),
             this_update: now - 60,
             next_update: now + 3600,
         });
         let status = one.status().expect("it names a responder");
         status.update(|known| known.staple = Some(response));
         let set = CertificateSet::single(Arc::clone(&one));
-        assert_eq!(sent(&one, &set).as_deref(), Some(&b"a response"[..]));
+        assert_eq!(sent(&one, &set).as_deref(), Some(REFUSAL));
         // The file has another one by now.
         assert_eq!(sent(&newer, &set), None);
     }

@@ -48,7 +48,7 @@ fn certificates_are_listed_the_most_urgent_first() {
     assert_eq!(
         rows[0],
         [
-            "NAME", "NAMES", "ISSUER", "STATE", "EXPIRES", "LEFT", "NEXT"
+            "NAME", "NAMES", "ISSUER", "STATE", "STAPLE", "EXPIRES", "LEFT", "NEXT"
         ]
     );
     let soon = table
