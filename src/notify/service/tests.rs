@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use super::super::testing::{entry, hostile, now, one, thousand};
+use super::super::testing::{entry, hostile, notification, now, one, thousand};
 use super::super::{DeliveryError, EntryState};
 use super::*;
 use crate::clock::SystemClock;
@@ -365,7 +365,7 @@ fn alertmanager_gets_all_alerts_at_once_and_the_end_of_those_that_are_over() {
     let mut down = entry(EventKind::StorageFailed, Severity::Critical, "", "no room");
     down.trouble = Some("storage/".to_owned());
     down.event.domain = "a.example".to_owned();
-    let alert = &body(&config, &super::super::testing::notification(vec![down]))[0];
+    let alert = &body(&config, &notification(vec![down]))[0];
     assert!(alert["labels"].get("domain").is_none(), "{alert}");
 }
 
@@ -651,4 +651,15 @@ async fn a_token_that_a_service_sends_back_is_not_shown_not_even_in_part() {
     let (url, _) = server(vec![("403 No", &*long)].leak());
     let error = deliver(&ntfy(&url), &one()).await.expect_err("refused");
     assert!(!error.to_string().contains("tk_s"), "{error}");
+}
+
+#[test]
+fn a_test_leaves_no_alert_open() {
+    let mut test = entry(EventKind::NotificationTest, Severity::Info, "", "a test");
+    test.trouble = None;
+    let sent = bodies(&pagerduty("http://127.0.0.1"), &notification(vec![test]));
+    assert_eq!(sent.len(), 2);
+    assert_eq!(text_at(&sent[0], "/event_action"), "trigger");
+    assert_eq!(text_at(&sent[1], "/event_action"), "resolve");
+    assert_eq!(sent[0]["dedup_key"], sent[1]["dedup_key"]);
 }
