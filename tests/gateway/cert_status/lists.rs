@@ -133,7 +133,7 @@ fn lists_that_do_not_count_revoke_nothing() {
             let failed = metric(&gateway, "snigate_crl_fetches_total{result=\"failed\"}");
             (failed >= 1.0).then_some(())
         });
-        assert!(gateway.log().contains(words), "{name}: {}", gateway.log());
+        gateway.wait_for_log(words);
         assert_eq!(
             gateway.count("certificate_revoked", "a.example"),
             0,
