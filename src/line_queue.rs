@@ -14,26 +14,22 @@ mod transport;
 mod writer;
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
-use rustix::fs::OFlags;
 
 use self::daemon::Daemon;
+use self::stream::append;
 use self::writer::Writer;
 use crate::config::model::{LogTarget, Rotate, Syslog};
 use crate::lock::MutexExt;
-
-/// The mode of a file that is made: lines are about people, and no business of all users.
-const MODE: u32 = 0o640;
 
 /// Where lines are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -391,14 +387,6 @@ impl Shared {
 /// A buffer that never grows. Its unused part takes no memory.
 fn buffer(capacity: usize) -> Vec<u8> {
     Vec::with_capacity(capacity)
-}
-
-/// Opens a file to append to. A pipe that nobody reads fails at once instead of waiting for a reader.
-fn append(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let mut options = OpenOptions::new();
-    options.create(true).append(true).mode(MODE);
-    options.custom_flags(flags.bits().cast_signed()).open(path)
 }
 
 #[cfg(test)]

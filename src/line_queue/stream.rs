@@ -1,15 +1,17 @@
 //! Writes lines to a file or a stream, never mixing them with those of others, and rotates the file.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Loss, append};
+use rustix::fs::OFlags;
+
+use super::Loss;
 use crate::config::model::Rotate;
 use crate::lock::MutexExt as _;
 
@@ -25,6 +27,17 @@ const CHECK: Duration = Duration::from_secs(1);
 
 /// How long a rotation that has failed is not tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// The mode of a file that is made: lines are about people, and no business of all users.
+const MODE: u32 = 0o640;
+
+/// Opens a file to append to. A pipe that nobody reads fails at once instead of waiting for a reader.
+pub(super) fn append(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).mode(MODE);
+    options.custom_flags(flags.bits().cast_signed()).open(path)
+}
 
 /// A file or a stream that lines are written to.
 pub(super) struct Stream {

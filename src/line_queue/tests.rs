@@ -1,5 +1,6 @@
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 
 use nix::fcntl::{FcntlArg, fcntl};
 
