@@ -213,6 +213,9 @@ impl TlsManager {
             .as_ref()
             .is_some_and(|before| before.dns != config.dns);
         self.renewals.configure(&config.issuers, is_other_dns);
+        if let Some(gauges) = &mut self.gauges {
+            gauges.show_issuers(config.issuers.keys());
+        }
         self.on_demand.configure(before.as_deref(), config);
     }
 

@@ -1,6 +1,6 @@
 //! The metrics of the certificates: how many there are, and which of them end first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::certificate::{Change, TlsCertificate};
@@ -12,6 +12,9 @@ use crate::schedule::Wait;
 /// How many certificates are shown by name.
 const SHOWN: usize = 10_000;
 
+/// What comes of asking an issuer for a certificate.
+const RESULTS: [&str; 3] = ["ok", "failed", "vetoed"];
+
 /// How many are held in order, so that not every removal makes all certificates be searched.
 const HELD: usize = 2 * SHOWN;
 
@@ -19,6 +22,8 @@ const HELD: usize = 2 * SHOWN;
 pub(super) struct Gauges {
     metrics: Metrics,
     by_source: HashMap<String, i64>,
+    /// The issuers that are configured.
+    issuers: BTreeSet<Arc<str>>,
     /// The limits of CAs that are shown, by issuer and by what they hold.
     limits: BTreeMap<(Arc<str>, &'static str), UnixTime>,
     first: Arc<Mutex<First>>,
@@ -43,6 +48,7 @@ impl Gauges {
         Self {
             metrics,
             by_source: HashMap::new(),
+            issuers: BTreeSet::new(),
             limits: BTreeMap::new(),
             first,
         }
@@ -70,6 +76,23 @@ impl Gauges {
         let mut first = lock(&self.first);
         first.all = first.all.saturating_sub(1);
         first.held.remove(&key(certificate));
+    }
+
+    /// Counts what these issuers are asked for from now on, and no longer shows others: an increase is
+    /// seen only by whoever has seen the count before.
+    pub(super) fn show_issuers<'a>(&mut self, issuers: impl Iterator<Item = &'a Arc<str>>) {
+        let known: BTreeSet<Arc<str>> = issuers.cloned().collect();
+        let renewals = &self.metrics.renewals;
+        for result in RESULTS {
+            for gone in self.issuers.difference(&known) {
+                // It is there, unless a defect has removed it before.
+                let _ = renewals.remove_label_values(&[&**gone, result]);
+            }
+            for issuer in &known {
+                renewals.with_label_values(&[&**issuer, result]);
+            }
+        }
+        self.issuers = known;
     }
 
     /// Shows these limits of CAs, of several that hold the same the one that lasts longest, and no
@@ -175,6 +198,24 @@ mod tests {
     use super::*;
     use crate::certificate::Loader;
     use crate::certificate::testing::{DAY, NOW, TestCa};
+    use crate::metrics::Format;
+
+    #[test]
+    fn issuers_are_shown_for_as_long_as_they_are_configured() {
+        let metrics = Metrics::new().expect("metrics");
+        let mut gauges = Gauges::new(metrics.clone());
+        let text = || String::from_utf8(metrics.render(Format::Text)).expect("text");
+        let (one, other) = (Arc::from("one"), Arc::from("other"));
+        gauges.show_issuers([&one, &other].into_iter());
+        metrics.renewals.with_label_values(&["other", "ok"]).inc();
+        let of = |issuer: &str, result: &str| {
+            format!("renewals_total{{issuer={issuer:?},result={result:?}}}")
+        };
+        assert!(text().contains(&format!("{} 0", of("one", "vetoed"))));
+        gauges.show_issuers([&other].into_iter());
+        assert!(!text().contains(&of("one", "failed")));
+        assert!(text().contains(&format!("{} 1", of("other", "ok"))));
+    }
 
     #[test]
     fn those_that_end_first_are_held_and_found_again_when_they_go() {

@@ -46,7 +46,7 @@ impl Source for KeyServers {
         to.begin(FETCHES.name, FETCHES.kind, FETCHES.help);
         for (server, counts) in &all {
             for (result, count) in [("ok", &counts.ok), ("failed", &counts.failed)] {
-                let labels = [("server", &**server), ("result", result)];
+                let labels = [("result", result), ("server", &**server)];
                 to.integer(FETCHES.name, &labels, count.get());
             }
         }

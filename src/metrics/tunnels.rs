@@ -130,14 +130,14 @@ impl Source for Tunnels {
         to.begin(ENDED.name, ENDED.kind, ENDED.help);
         for (site, counts) in &all {
             for (result, count) in WORDS.iter().zip(&counts.ended) {
-                let labels = [("site", &**site), ("result", *result)];
+                let labels = [("result", *result), ("site", &**site)];
                 to.integer(ENDED.name, &labels, count.get());
             }
         }
         to.begin(OCTETS.name, OCTETS.kind, OCTETS.help);
         for (site, counts) in &all {
             for (direction, count) in [("received", &counts.received), ("sent", &counts.sent)] {
-                let labels = [("site", &**site), ("direction", direction)];
+                let labels = [("direction", direction), ("site", &**site)];
                 to.integer(OCTETS.name, &labels, count.get());
             }
         }
@@ -159,14 +159,14 @@ mod tests {
         drop(site);
         for line in [
             r#"snigate_tunnels_open{site="a"} 1"#,
-            r#"snigate_tunnels_total{site="a",result="stopped"} 0"#,
-            r#"snigate_tunnel_bytes_total{site="a",direction="sent"} 5"#,
+            r#"snigate_tunnels_total{result="stopped",site="a"} 0"#,
+            r#"snigate_tunnel_bytes_total{direction="sent",site="a"} 5"#,
         ] {
             assert!(text().contains(line), "{line}");
         }
         tunnel.end(TunnelEnd::Stopped);
         assert!(text().contains(r#"snigate_tunnels_open{site="a"} 0"#));
-        assert!(text().contains(r#"snigate_tunnels_total{site="a",result="stopped"} 1"#));
+        assert!(text().contains(r#"snigate_tunnels_total{result="stopped",site="a"} 1"#));
         drop(tunnel);
         assert!(!text().contains("snigate_tunnel"));
     }

@@ -128,6 +128,9 @@ impl UpstreamCounts {
     }
 }
 
+/// Which times of an upstream.
+type DurationsOf = fn(&UpstreamCounts) -> &Durations;
+
 impl Source for Upstreams {
     fn write(&self, to: &mut Exposition) {
         let all = self.0.all();
@@ -137,14 +140,14 @@ impl Source for Upstreams {
         to.begin(ATTEMPTS.name, ATTEMPTS.kind, ATTEMPTS.help);
         for (name, counts) in &all {
             for (result, count) in counts.attempts() {
-                let labels = [("upstream", &**name), ("result", result)];
+                let labels = [("result", result), ("upstream", &**name)];
                 to.integer(ATTEMPTS.name, &labels, count.get());
             }
         }
         to.begin(RETRIES.name, RETRIES.kind, RETRIES.help);
         for (name, counts) in &all {
             for (result, count) in counts.retries() {
-                let labels = [("upstream", &**name), ("result", result)];
+                let labels = [("result", result), ("upstream", &**name)];
                 to.integer(RETRIES.name, &labels, count.get());
             }
         }
@@ -153,7 +156,7 @@ impl Source for Upstreams {
             let labels = [("upstream", &**name)];
             to.integer(EJECTIONS.name, &labels, counts.ejected.get());
         }
-        let histograms: [(Family, fn(&UpstreamCounts) -> &Durations); 3] = [
+        let histograms: [(Family, DurationsOf); 3] = [
             (CONNECT, |counts| &counts.connect),
             (FIRST_BYTE, |counts| &counts.first_byte),
             (DURATION, |counts| &counts.duration),
@@ -186,8 +189,8 @@ mod tests {
         for line in [
             r#"snigate_upstream_first_byte_seconds_count{upstream="web"} 1"#,
             r#"snigate_upstream_connect_seconds_count{upstream="web"} 0"#,
-            r#"snigate_upstream_attempts_total{upstream="web",result="connected"} 2"#,
-            r#"snigate_upstream_retries_total{upstream="web",result="over_budget"} 0"#,
+            r#"snigate_upstream_attempts_total{result="connected",upstream="web"} 2"#,
+            r#"snigate_upstream_retries_total{result="over_budget",upstream="web"} 0"#,
             r#"snigate_upstream_ejections_total{upstream="web"} 0"#,
         ] {
             assert!(text().contains(line), "{line}");

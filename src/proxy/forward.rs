@@ -215,9 +215,8 @@ impl<C: Client> Passage<'_, C> {
                         upload,
                         &mut replay,
                     );
-                    let outcome = exchange
-                        .carry(|status, sent| ctx.record_response(status, sent))
-                        .await;
+                    let record = |status, sent| ctx.record_response(status, sent);
+                    let outcome = exchange.carry(record).await;
                     if outcome.result.is_err() && client.has_cancelled() {
                         // Its port is free at once, and the server learns that nobody waits.
                         connection.reset_on_close();

@@ -9,7 +9,7 @@ use openssl::ssl::SslVersion;
 
 use super::wait_for_count;
 use crate::support::{
-    Act, Ca, Gateway, Origin, TlsClient, TlsOrigin, connect, exchange, serving, wait_for,
+    Ca, Gateway, Origin, TlsClient, TlsOrigin, connect, exchange, serving, wait_for,
 };
 
 /// The counts of a metric by reason.
@@ -50,7 +50,7 @@ fn hello(client: TlsClient) -> Vec<u8> {
     let (mut stream, _) = listener.accept().expect("a client");
     let mut octets = vec![0; 5];
     stream.read_exact(&mut octets).expect("a record");
-    let length = u16::from_be_bytes([octets[3], octets[4]]).into();
+    let length = usize::from(u16::from_be_bytes([octets[3], octets[4]]));
     octets.resize(5 + length, 0);
     stream.read_exact(&mut octets[5..]).expect("the record");
     drop(stream);
@@ -198,6 +198,7 @@ fn each_request_that_fails_has_its_reason() {
         ("stranger", stranger.address().to_string(), ", tls: on"),
         ("resetting", resetting.address().to_string(), ""),
         ("silent", silent.address().to_string(), ""),
+        ("left", silent.address().to_string(), ""),
         ("garbage", garbage.address().to_string(), ""),
         ("cut", cut.address().to_string(), ""),
         ("unresolved", "nowhere.invalid:80".to_owned(), ""),
@@ -208,9 +209,10 @@ fn each_request_that_fails_has_its_reason() {
     }
     yaml.push_str("sites:\n- hosts: [plain.test]\n  tls: off\n  routes:\n");
     for (name, ..) in &upstreams {
+        let read = if *name == "left" { "30s" } else { "400ms" };
         yaml.push_str(&format!(
             "  - {{ path: /{name}, upstream: {name}, max_body: 8, \
-             timeout: {{ connect: 500ms, read: 400ms }} }}\n"
+             timeout: {{ connect: 500ms, read: {read} }} }}\n"
         ));
     }
     let gateway = Gateway::start(yaml);
@@ -228,7 +230,7 @@ fn each_request_that_fails_has_its_reason() {
     let leave = || {
         let before = silent.requests().len();
         let mut stream: TcpStream = connect(gateway.http);
-        let head = "POST /silent HTTP/1.1\r\nHost: plain.test\r\nContent-Length: 0\r\n\r\n";
+        let head = "POST /left HTTP/1.1\r\nHost: plain.test\r\nContent-Length: 0\r\n\r\n";
         stream.write_all(head.as_bytes()).expect("taken");
         wait_for("the request", || {
             (silent.requests().len() > before).then_some(())

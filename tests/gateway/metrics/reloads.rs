@@ -28,8 +28,9 @@ fn what_is_removed_is_shown_until_the_last_request_to_it_has_ended() {
     let mut gateway = serving(&[&["raw.test"]], "").start();
     gateway.replace_config(&before);
     assert_eq!(gateway.reload().0, 200);
+    let http = gateway.http;
     let plain = |host: &str, path: &str| {
-        let mut stream = connect(gateway.http);
+        let mut stream = connect(http);
         let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).expect("taken");
         stream
@@ -86,7 +87,7 @@ fn what_is_removed_is_shown_until_the_last_request_to_it_has_ended() {
     let counted = r#"snigate_requests_total{site="app.test",status="2xx"}"#;
     wait_for_count(&gateway, counted, 2);
     let attempts = |result: &str| {
-        let name = format!("snigate_upstream_attempts_total{{upstream=\"app\",result={result:?}}}");
+        let name = format!("snigate_upstream_attempts_total{{result={result:?},upstream=\"app\"}}");
         gateway.metric(&name).expect("a count")
     };
     assert_eq!(attempts("connected") + attempts("reused"), 2.0);
