@@ -12,6 +12,9 @@ use crate::support::{
     Ca, Gateway, Origin, TlsClient, TlsOrigin, connect, exchange, serving, wait_for,
 };
 
+/// Does what makes something fail.
+type Cause<'a, T> = Box<dyn Fn() -> T + 'a>;
+
 /// The counts of a metric by reason.
 fn by_reason(gateway: &Gateway, metric: &str) -> BTreeMap<String, f64> {
     let text = gateway.ask("GET", "/metrics").text();
@@ -96,7 +99,7 @@ fn each_handshake_that_fails_has_its_reason() {
     let garbage = [&whole[..], &[23, 3, 3, 0, 40], &[7; 40]].concat();
     // Its message is shorter than it says.
     let cut = [22, 3, 1, 0, 8, 1, 0, 0, 4, 3, 3, 7, 7];
-    let causes: Vec<(&str, Box<dyn Fn() + '_>)> = vec![
+    let causes: Vec<(&str, Cause<'_, ()>)> = vec![
         ("client_gone", Box::new(|| drop(connect(address)))),
         ("client_gone", Box::new(|| drop(begun(&whole[..50])))),
         (
@@ -238,7 +241,7 @@ fn each_request_that_fails_has_its_reason() {
         Vec::new()
     };
     let chunked = "Transfer-Encoding: chunked\r\n\r\n";
-    let causes: Vec<(&str, u16, Box<dyn Fn() -> Vec<u8> + '_>)> = vec![
+    let causes: Vec<(&str, u16, Cause<'_, Vec<u8>>)> = vec![
         ("client_gone", 0, Box::new(leave)),
         (
             "body_timeout",
