@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn each_request_has_room_for_it() {
-        assert!(size_of::<Progress>() <= 80, "{}", size_of::<Progress>());
+        assert!(size_of::<Progress>() <= 88, "{}", size_of::<Progress>());
     }
 
     #[test]
