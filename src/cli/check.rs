@@ -55,7 +55,8 @@ pub(super) fn check(
     if valid { Ok(()) } else { Err(Failure::Invalid) }
 }
 
-/// Explains where a request would lead that arrives at the listener `at`. Of an invalid configuration, reports the mistakes instead.
+/// Explains where a request would lead that arrives at the listener `at`. Of an invalid
+/// configuration, reports the mistakes instead.
 pub(super) fn explain(
     output: &Output,
     config: &Path,

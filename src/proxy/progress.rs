@@ -15,9 +15,7 @@ const MOST_FAILED: usize = 15;
 /// How far a request has come. Moments are counted from its arrival.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// How often a server was tried.
-    pub(super) attempts: u32,
-    /// The last of these attempts.
+    /// The last attempt at a server.
     pub(super) last: Attempt,
     /// Those that have failed, for their spans.
     pub(super) failed: Vec<FailedAttempt>,
@@ -30,6 +28,8 @@ pub(super) struct Progress {
 /// One attempt at a server.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Attempt {
+    /// Its number among those of the request, from 1; 0 before the first.
+    pub(super) number: u32,
     began: Option<Moment>,
     /// When the request got its connection to the server.
     connected: Option<Moment>,
@@ -49,8 +49,6 @@ pub(super) struct Attempt {
 #[derive(Debug)]
 pub(super) struct FailedAttempt {
     pub(super) attempt: Attempt,
-    /// How many were before it.
-    pub(super) number: u32,
     pub(super) ended: Duration,
     pub(super) server: Arc<Endpoint>,
     /// The id of its span.
@@ -62,8 +60,8 @@ pub(super) struct FailedAttempt {
 impl Progress {
     /// Records that another attempt begins.
     pub(super) fn begin_attempt(&mut self, now: Duration) {
-        self.attempts = self.attempts.saturating_add(1);
         self.last = Attempt {
+            number: self.last.number.saturating_add(1),
             began: Some(now.into()),
             ..Attempt::default()
         };
@@ -81,7 +79,6 @@ impl Progress {
         if self.failed.len() < MOST_FAILED {
             self.failed.push(FailedAttempt {
                 attempt: self.last,
-                number: self.attempts.saturating_sub(1),
                 ended: now,
                 server: Arc::clone(server),
                 span,
@@ -169,7 +166,7 @@ mod tests {
 
     #[test]
     fn each_request_has_room_for_it() {
-        assert!(size_of::<Progress>() <= 88, "{}", size_of::<Progress>());
+        assert!(size_of::<Progress>() <= 80, "{}", size_of::<Progress>());
     }
 
     #[test]
@@ -185,7 +182,7 @@ mod tests {
         assert_eq!(progress.last.time_to_end(ms(9)), Some(ms(7)));
         // The next one has nothing of it.
         progress.begin_attempt(ms(10));
-        assert_eq!((progress.attempts, progress.last.began()), (2, ms(10)));
+        assert_eq!((progress.last.number, progress.last.began()), (2, ms(10)));
         assert_eq!(progress.last.responded(), None);
         assert_eq!(progress.last.time_to_end(ms(11)), None);
         progress.last.record_connected(ms(12), true);

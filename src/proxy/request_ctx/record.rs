@@ -66,7 +66,7 @@ impl Record for RequestRecord<'_> {
             LogField::Route => decision.and_then(Decision::route_index).into(),
             LogField::Upstream => ctx.upstream().into(),
             LogField::UpstreamName => ctx.proxy().map(|proxy| &**proxy.pool.name()).into(),
-            LogField::Attempts => Some(u64::from(ctx.progress.attempts))
+            LogField::Attempts => Some(u64::from(ctx.progress.last.number))
                 .filter(|attempts| *attempts > 0)
                 .into(),
             LogField::Refused => ctx.refusal.map(Refusal::reason).into(),

@@ -47,7 +47,6 @@ pub(crate) fn record_spans(tracer: &Tracer, ctx: &RequestCtx, request: &Request<
     for one in &ctx.progress.failed {
         tracer.record(recorded.attempt(&Outcome {
             attempt: &one.attempt,
-            number: one.number,
             ended: one.ended,
             server: &one.server,
             span: one.span,
@@ -58,7 +57,6 @@ pub(crate) fn record_spans(tracer: &Tracer, ctx: &RequestCtx, request: &Request<
     if let Some(choice) = ctx.choice.as_ref().filter(|_| !progress.last.has_failed) {
         tracer.record(recorded.attempt(&Outcome {
             attempt: &progress.last,
-            number: progress.attempts.saturating_sub(1),
             ended: took,
             server: &choice.endpoint,
             span: trace.client,
@@ -88,8 +86,6 @@ struct Recorded<'a> {
 /// What became of an attempt.
 struct Outcome<'a> {
     attempt: &'a Attempt,
-    /// How many were before it.
-    number: u32,
     ended: Duration,
     server: &'a Endpoint,
     span: u64,
@@ -196,8 +192,9 @@ impl Recorded<'_> {
         if let Some(proxy) = self.ctx.proxy() {
             attributes.push(("snigate.upstream", proxy.pool.name().to_string().into()));
         }
-        if outcome.number > 0 {
-            let resent = i64::from(outcome.number);
+        let resent = outcome.attempt.number.saturating_sub(1);
+        if resent > 0 {
+            let resent = i64::from(resent);
             attributes.push(("http.request.resend_count", resent.into()));
         }
         for (name, moment) in [
