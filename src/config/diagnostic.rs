@@ -125,10 +125,12 @@ impl Diagnostic {
 
     /// The key and the message.
     fn subject(&self) -> String {
+        // Messages quote what the file says.
+        let message = printable::line(&self.message);
         if self.path.is_empty() {
-            self.message.clone()
+            message.into_owned()
         } else {
-            format!("{}: {}", printable::line(&self.path), self.message)
+            format!("{}: {message}", printable::line(&self.path))
         }
     }
 

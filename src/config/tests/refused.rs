@@ -1,6 +1,7 @@
 //! Rejected configurations: each fault alone, at its place, with the relevant words in its message.
 
 use super::*;
+use crate::printable;
 
 /// Runs a table: `LINE:COLUMN: KEY | what the message says | what is wrong`.
 fn each(table: &str, whole: impl Fn(&str) -> String) {
@@ -107,6 +108,18 @@ fn faults_of_sites() {
 #[test]
 fn faults_of_the_text() {
     each(include_str!("refused/text.txt"), str::to_owned);
+}
+
+#[test]
+fn what_the_text_says_stays_on_the_line_of_its_error() {
+    for reference in ["${A\\nB}", "${A\\e[2JB}", "${A\\u202eB}", "${A\u{feff}B}"] {
+        let found = errors(&format!("server: {{ user: \"{reference}\" }}\n{GOOD}"));
+        let [error] = found.as_slice() else {
+            panic!("{reference}: {found:#?}")
+        };
+        assert!(error.contains("neither a variable"), "{error}");
+        assert!(!error.chars().any(printable::is_control), "{error:?}");
+    }
 }
 
 #[test]
