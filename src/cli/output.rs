@@ -95,7 +95,7 @@ impl Output {
         if self.person {
             write_text(&diagnostic.render(self.stderr.0));
         } else {
-            write_text(&printable::line(&diagnostic.to_string()));
+            write_text(&diagnostic.to_string());
         }
     }
 

@@ -104,6 +104,7 @@ impl Diagnostic {
             ));
         }
         if let Some(hint) = &self.hint {
+            let hint = printable::line(hint);
             text.push_str(&format!("\n  {} {hint}", paint("36", "help:")));
         }
         text.push('\n');
@@ -113,7 +114,7 @@ impl Diagnostic {
     /// `what, why, what to do` on one line, where there is no file.
     pub(crate) fn without_place(&self) -> String {
         match &self.hint {
-            Some(hint) => format!("{}; {hint}", self.subject()),
+            Some(hint) => format!("{}; {}", self.subject(), printable::line(hint)),
             None => self.subject(),
         }
     }
@@ -123,9 +124,8 @@ impl Diagnostic {
         (&self.file, self.line, self.column)
     }
 
-    /// The key and the message.
+    /// The key and the message, which quote what the file says.
     fn subject(&self) -> String {
-        // Messages quote what the file says.
         let message = printable::line(&self.message);
         if self.path.is_empty() {
             message.into_owned()

@@ -42,6 +42,21 @@ fn a_key_of_several_lines_is_shown_on_one() {
 }
 
 #[test]
+fn a_name_of_several_lines_is_suggested_on_one() {
+    let diagnostics = refuse(
+        "upstreams: { \"b\\n\\e[1mack\": [127.0.0.1:1] }\n\
+         sites: [{ hosts: [a.test], tls: off, upstream: \"b\\n\\e[1mackk\" }]",
+    );
+    let mut shown = diagnostics.list.iter().map(Diagnostic::to_string);
+    assert!(shown.any(|line| line.contains("did you mean")));
+    for diagnostic in &diagnostics.list {
+        let line = diagnostic.to_string();
+        assert!(!line.contains(['\n', '\u{1b}']), "{line}");
+        assert!(!diagnostic.render(false).contains('\u{1b}'));
+    }
+}
+
+#[test]
 fn very_many_errors_are_cut() {
     let text = format!(
         "sites: [{}]",
