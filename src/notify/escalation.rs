@@ -1,5 +1,5 @@
 //! Which reports of a trouble a recipient gets: the first one, then some with growing gaps, those that
-//! are graver than before, and one when it is over.
+//! are graver than before or of another kind, and one when it is over.
 //!
 //! The time is an argument, and nothing here reads or writes: the outbox keeps the troubles.
 
@@ -273,18 +273,19 @@ impl Troubles {
             seen: now,
             severity: event.severity,
             reported: None,
+            told: None,
             reports: 0,
             is_known: false,
         });
         one.set_back(now);
         one.event = event.clone();
         one.seen = now;
-        let is_graver = event.severity > one.severity;
+        let is_news = event.severity > one.severity || one.is_of_another_kind();
         let is_due = match one.reported {
             None => true,
             Some(at) => one.gap(repeat).is_some_and(|gap| at + gap <= now),
         };
-        (is_graver || is_due)
+        (is_news || is_due)
             .then(|| self.add_report(&key, now))
             .flatten()
     }
@@ -308,6 +309,7 @@ impl Troubles {
         };
         one.severity = entry.event.severity;
         one.reported = Some(now);
+        one.told = Some(entry.event.kind);
         one.reports = one.reports.saturating_add(1);
         self.changed.insert(key.to_owned());
         Some(entry)

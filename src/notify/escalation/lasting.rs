@@ -29,6 +29,9 @@ pub(in crate::notify) struct Trouble {
     pub(super) severity: Severity,
     /// When it was last reported; `None` if that came to nothing.
     pub(super) reported: Option<UnixTime>,
+    /// The kind that was reported last; `None` if an earlier version has kept this.
+    #[serde(default)]
+    pub(super) told: Option<EventKind>,
     /// How many times it was reported.
     pub(super) reports: u32,
     /// Whether the recipient may know of it, and so wants to know its end.
@@ -58,6 +61,14 @@ impl Trouble {
         let is_other_degree = event.kind != self.event.kind
             && trouble::degrees(event.kind).contains(&self.event.kind);
         event.severity < self.event.severity || is_other_degree
+    }
+
+    /// Returns true if it is of another kind than the one that was reported last, and that is news:
+    /// what was about to expire has expired.
+    pub(super) fn is_of_another_kind(&self) -> bool {
+        let others = trouble::degrees(self.event.kind);
+        self.told
+            .is_some_and(|told| told != self.event.kind && others.contains(&told))
     }
 
     /// Forgets times that are still to come: the clock was set back, and would put off all reports.

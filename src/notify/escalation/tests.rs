@@ -117,6 +117,26 @@ fn what_is_graver_than_before_is_reported_at_once() {
 }
 
 #[test]
+fn the_expiry_is_reported_at_once_to_those_who_know_that_the_end_was_near() {
+    let mut troubles = Troubles::default();
+    let of = |kind, at| event(kind, Severity::Critical, at);
+    let (expiring, expired) = (
+        EventKind::CertificateExpiring,
+        EventKind::CertificateExpired,
+    );
+    let critical = |repeats| [(EntryState::Ongoing, Severity::Critical, repeats)];
+    assert_eq!(react(&mut troubles, &of(expiring, 0)).len(), 1);
+    assert_eq!(react(&mut troubles, &of(expired, 60)), critical(1));
+    assert_eq!(react(&mut troubles, &of(expired, 120)), [], "once");
+    // Replaced by one that expires soon.
+    assert_eq!(react(&mut troubles, &of(expiring, 180)), critical(2));
+    // What alternates is no news.
+    assert_eq!(react(&mut troubles, &failed(0)).len(), 1);
+    let vetoed = event(EventKind::CertificateVetoed, Severity::Error, 60);
+    assert_eq!(react(&mut troubles, &vetoed), []);
+}
+
+#[test]
 fn without_repetition_only_what_is_graver_is_reported_again() {
     let mut troubles = Troubles::default();
     let mut observe = |event: &Event| {
