@@ -32,7 +32,7 @@ pub use self::ends::{CertificateEnds, End};
 pub use self::exemplar::Traced;
 pub use self::exposition::{Family, Format, Kind};
 pub use self::key_servers::{KeyServerMetrics, KeyServers};
-pub use self::notify::NotifyMetrics;
+pub use self::notify::{HookMetrics, NotifyMetrics};
 pub use self::ocsp::StatusMetrics;
 pub use self::parsed_cache::ParsedCacheMetrics;
 pub use self::sites::{Ended, SiteMetrics, Sites};

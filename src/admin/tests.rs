@@ -156,6 +156,7 @@ impl Control for Fake {
         let outcome = TestOutcome {
             name: "ops".to_owned(),
             kind: "webhook".to_owned(),
+            delivered: true,
             error: None,
         };
         let is_known = hook.is_none_or(|hook| hook == outcome.name);

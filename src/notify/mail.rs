@@ -1,4 +1,4 @@
-//! Mail: one for each notification, by an SMTP server that accepts it for its recipients.
+//! Mail: one for each notification, by an SMTP server that accepts it for its recipient.
 //!
 //! A connection serves one mail. Credentials and mails are sent over TLS alone, unless TLS is switched
 //! off for a server on this machine.
@@ -6,7 +6,6 @@
 mod connection;
 mod letter;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,14 +15,16 @@ use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::AsyncSmtpConnection;
 use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Rcpt};
+use openssl::base64::encode_block;
 use openssl::ssl::SslConnector;
 
 use super::notification::Notification;
 use super::sender::{DeliveryError, Retry, Sender};
 use crate::config::model::{Mail, MailTls};
 use crate::http_client::{self, HttpError};
-use crate::lock::MutexExt as _;
 use crate::printable::one_line;
+use crate::program::without_secrets;
+use crate::secret::Secret;
 
 /// How much of what a server says is shown, in characters.
 const MAX_SAID: usize = 300;
@@ -44,13 +45,13 @@ const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
 pub(super) struct MailSender {
     config: Mail,
     from: Address,
-    to: Vec<Address>,
+    to: Address,
     /// `None` without TLS.
     tls: Option<SslConnector>,
     /// The server, for messages.
     place: String,
-    /// The mail that was delivered to a part of its recipients, and which of them are settled.
-    begun: Mutex<Option<(String, Vec<usize>)>>,
+    /// What is not to be shown if the server sends it back.
+    secrets: Vec<Secret>,
     /// Whether the server may have the mail whose delivery is under way.
     is_handed_over: AtomicBool,
 }
@@ -72,24 +73,20 @@ impl MailSender {
             // The configuration has been checked.
             parsed.map_err(|error| HttpError::Broken(format!("{address}: {error}")))
         };
-        let to = config.to.iter().map(|to| parse(&to.address));
         Ok(Self {
             from: parse(&config.from.address)?,
-            to: to.collect::<Result<_, _>>()?,
+            to: parse(&config.to.address)?,
+            secrets: secrets(config),
             tls,
             place: format!("mail server {}:{}", config.host, config.port),
             config: config.clone(),
-            begun: Mutex::default(),
             is_handed_over: AtomicBool::new(false),
         })
     }
 
     async fn send(&self, notification: &Notification, mail: &[u8]) -> Result<(), DeliveryError> {
-        let settled = self.settled(&notification.id);
         let mut connection = self.connect(&notification.gateway).await?;
-        let sent = self
-            .transmit(&mut connection, &notification.id, settled, mail)
-            .await;
+        let sent = self.transmit(&mut connection, mail).await;
         let _ = tokio::time::timeout(FAREWELL, connection.abort()).await;
         sent
     }
@@ -102,7 +99,7 @@ impl MailSender {
             .map_err(|error| self.located(error))?;
         let mut connection = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &hello)
             .await
-            .map_err(|error| self.failure("greet it", &error))?;
+            .map_err(|error| self.obstacle("greet it", &error))?;
         if let Some((user, password)) = &self.config.credentials {
             if self.tls.is_none() {
                 let why = "credentials are not sent without TLS";
@@ -111,47 +108,24 @@ impl MailSender {
             let credentials = Credentials::new(user.clone(), password.expose().to_owned());
             let logged_in = connection.auth(&MECHANISMS, &credentials).await;
             logged_in
-                .map_err(|error| self.failure("log in, check 'user' and 'password'", &error))?;
+                .map_err(|error| self.obstacle("log in, check 'user' and 'password'", &error))?;
         }
         Ok(connection)
     }
 
-    /// Sends the mail to the recipients that are not settled yet.
+    /// Sends the mail.
     async fn transmit(
         &self,
         connection: &mut AsyncSmtpConnection,
-        id: &str,
-        mut settled: Vec<usize>,
         mail: &[u8],
     ) -> Result<(), DeliveryError> {
         let from = MailFrom::new(Some(self.from.clone()), Vec::new());
         let answer = connection.command(from).await;
-        answer.map_err(|error| self.failure("send from this address", &error))?;
-        let (mut accepted, mut refused) = (Vec::new(), Vec::new());
-        let mut delayed = None;
-        for (index, to) in self.to.iter().enumerate() {
-            if settled.contains(&index) {
-                continue;
-            }
-            match connection.command(Rcpt::new(to.clone(), Vec::new())).await {
-                Ok(_) => accepted.push(index),
-                Err(error) => {
-                    let error = self.failure(&format!("send to {to}"), &error);
-                    match error.retry {
-                        Retry::Never => refused.push((index, error)),
-                        Retry::Later | Retry::After(_) => delayed = delayed.or(Some(error)),
-                    }
-                }
-            }
-        }
-        if accepted.is_empty() {
-            let refused = refused.into_iter().map(|(_, error)| error);
-            return delayed
-                .into_iter()
-                .chain(refused)
-                .next()
-                .map_or(Ok(()), Err);
-        }
+        answer.map_err(|error| self.obstacle("send from this address", &error))?;
+        let answer = connection.command(Rcpt::new(self.to.clone(), Vec::new()));
+        answer
+            .await
+            .map_err(|error| self.failure(&format!("send to {}", self.to), &error))?;
         let answer = connection.command(Data).await;
         answer.map_err(|error| self.failure("send a mail", &error))?;
         self.is_handed_over.store(true, Ordering::Relaxed);
@@ -162,25 +136,22 @@ impl MailSender {
             return Err(self.failure("send a mail", &error));
         }
         self.is_handed_over.store(false, Ordering::Relaxed);
-        settled.extend(accepted);
-        for (index, error) in refused {
-            tracing::error!(%error, "one of the recipients of a mail was refused");
-            settled.push(index);
-        }
-        *self.begun.lock_unpoisoned() = Some((id.to_owned(), settled));
-        delayed.map_or(Ok(()), Err)
+        Ok(())
     }
 
-    /// Which recipients of a mail need no further attempt.
-    fn settled(&self, id: &str) -> Vec<usize> {
-        let begun = self.begun.lock_unpoisoned();
-        let begun = begun.as_ref().filter(|(begun, _)| begun == id);
-        begun.map_or_else(Vec::new, |(_, settled)| settled.clone())
+    /// The error for an answer that comes before the mail is named: it is about the gateway, whose
+    /// credentials or address may be put right meanwhile, and so the mail waits.
+    fn obstacle(&self, doing: &str, error: &Error) -> DeliveryError {
+        DeliveryError {
+            retry: Retry::Later,
+            ..self.failure(doing, error)
+        }
     }
 
     /// The error for an answer of the server, or for its absence.
     fn failure(&self, doing: &str, error: &Error) -> DeliveryError {
-        let message = format!("cannot {doing}: {}", one_line(&error.to_string(), MAX_SAID));
+        let said = without_secrets(&error.to_string(), &self.secrets);
+        let message = format!("cannot {doing}: {}", one_line(&said, MAX_SAID));
         self.located(match error.is_permanent() || error.is_client() {
             true => DeliveryError::never(message),
             false => DeliveryError::later(message),
@@ -220,6 +191,21 @@ impl Sender for MailSender {
     fn max_entries(&self) -> usize {
         MAX_ENTRIES
     }
+}
+
+/// The password, also as it is sent (RFC 4616, section 2, and `AUTH LOGIN`).
+fn secrets(config: &Mail) -> Vec<Secret> {
+    let Some((user, password)) = &config.credentials else {
+        return Vec::new();
+    };
+    let password = password.expose();
+    let plain = format!("\0{user}\0{password}");
+    // The longest first: a part of it may be another one.
+    vec![
+        Secret::new(encode_block(plain.as_bytes())),
+        Secret::new(encode_block(password.as_bytes())),
+        Secret::new(password.to_owned()),
+    ]
 }
 
 #[cfg(test)]

@@ -67,7 +67,9 @@ pub struct TestOutcome {
     pub name: String,
     /// The kind of its recipient, such as `webhook`.
     pub kind: String,
-    /// Why the notification was not delivered; `None` if it was.
+    /// Whether the notification was delivered, for mail to each of the addresses.
+    pub delivered: bool,
+    /// Why it was not; `None` if it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
 }
@@ -169,7 +171,8 @@ impl Notifier {
         if hooks.is_empty() && name.is_some() {
             return None;
         }
-        Some(join_all(hooks.iter().map(|hook| self.test_hook(hook))).await)
+        let outcomes = join_all(hooks.iter().map(|hook| self.test_hook(hook))).await;
+        Some(by_entry(outcomes))
     }
 
     async fn test_hook(&self, hook: &Arc<Hook>) -> TestOutcome {
@@ -190,6 +193,7 @@ impl Notifier {
         TestOutcome {
             name: hook.name.to_string(),
             kind: hook.recipient.kind().to_owned(),
+            delivered: error.is_none(),
             error,
         }
     }
@@ -249,4 +253,21 @@ impl Notifier {
             );
         }
     }
+}
+
+/// One outcome for each entry: those of the addresses of one entry for mail follow each other.
+fn by_entry(outcomes: Vec<TestOutcome>) -> Vec<TestOutcome> {
+    let mut entries: Vec<TestOutcome> = Vec::with_capacity(outcomes.len());
+    for one in outcomes {
+        match entries.last_mut().filter(|entry| entry.name == one.name) {
+            Some(entry) => {
+                let errors = entry.error.take().into_iter().chain(one.error);
+                let errors: Vec<String> = errors.collect();
+                entry.delivered = errors.is_empty();
+                entry.error = (!errors.is_empty()).then(|| errors.join("; "));
+            }
+            None => entries.push(one),
+        }
+    }
+    entries
 }

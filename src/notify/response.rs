@@ -20,8 +20,9 @@ pub const MAX_ANSWER: usize = 64 << 10;
 /// How much of what a server says is shown, in characters.
 const MAX_SAID: usize = 200;
 
-/// The outcome of a request to `url`, of which only the host is shown: 2xx is success. Of the others, 408, 425, 429
-/// and 5xx may resolve themselves, at the time that `Retry-After` says. What the server says is shown
+/// The outcome of a request to `url`, of which only the host is shown: 2xx is success. Of the others, those
+/// that are about the notification itself are final. The rest may resolve itself, or be put right in the
+/// configuration or at the server: wrong credentials, a path that is not there yet. What the server says is shown
 /// without `secrets`, which it may have sent back.
 ///
 /// # Errors
@@ -56,11 +57,11 @@ pub fn outcome(
         ""
     };
     let message = format!("{url} responded with {status}{hint}{said}");
-    if is_temporary(status) {
+    if is_final(status) {
+        Err(DeliveryError::never(message))
+    } else {
         let after = retry_after(response.headers(), now);
         Err(DeliveryError::retry_after(message, after))
-    } else {
-        Err(DeliveryError::never(message))
     }
 }
 
@@ -70,12 +71,19 @@ pub(super) fn redact(text: &str, url: &SecretUrl, secrets: &[Secret]) -> String 
     without_secrets(&url.redact(text), secrets)
 }
 
-fn is_temporary(status: StatusCode) -> bool {
-    status.is_server_error()
-        || matches!(
-            status,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
-        )
+/// Returns true if a server that answers so refuses this notification, whoever sends it and whenever.
+fn is_final(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::NOT_ACCEPTABLE
+            | StatusCode::GONE
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE
+            | StatusCode::UNPROCESSABLE_ENTITY
+            | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+    )
 }
 
 /// When to try again (RFC 9110, section 10.2.3).
@@ -116,7 +124,11 @@ mod tests {
         for (status, after, expected) in [
             (200, None, None),
             (204, None, None),
-            (301, None, Some(Retry::Never)),
+            (301, None, Some(Retry::Later)),
+            (401, None, Some(Retry::Later)),
+            (403, Some("7"), Some(Retry::After(second * 7))),
+            (404, None, Some(Retry::Later)),
+            (413, None, Some(Retry::Never)),
             (400, None, Some(Retry::Never)),
             (410, Some("5"), Some(Retry::Never)),
             (408, None, Some(Retry::Later)),

@@ -20,7 +20,7 @@ use super::{DeliveryError, Retry, Sender, backoff, filter};
 use crate::clock::Clock;
 use crate::config::model::Hook;
 use crate::event::{EventSink, Survey};
-use crate::metrics::NotifyMetrics;
+use crate::metrics::{HookMetrics, NotifyMetrics};
 use crate::shutdown::{ShutdownWatch, requested};
 
 /// How long a delivery may take to end when the gateway stops. It is made again at the next start.
@@ -54,6 +54,7 @@ pub(super) struct HookConfig {
 /// The task of one recipient.
 pub(super) struct Worker {
     shared: Shared,
+    metrics: HookMetrics,
     /// Changes with the configuration, and closes when the hook is gone.
     config: watch::Receiver<HookConfig>,
     sink: EventSink,
@@ -76,9 +77,10 @@ impl Worker {
         config: watch::Receiver<HookConfig>,
         sink: EventSink,
     ) -> Self {
-        let id = Arc::clone(&config.borrow().hook.id);
+        let hook = Arc::clone(&config.borrow().hook);
         Self {
-            keeper: Keeper::new(shared.spool.clone(), id),
+            keeper: Keeper::new(shared.spool.clone(), Arc::clone(&hook.id)),
+            metrics: shared.metrics.begin(&hook.name),
             shared,
             config,
             sink,
@@ -96,15 +98,12 @@ impl Worker {
     pub(super) async fn run(mut self, mut stopping: ShutdownWatch) {
         let _claim = self.keeper.claim().await;
         let mut hook = Arc::clone(&self.config.borrow_and_update().hook);
-        self.shared.metrics.begin(&hook.name);
         // What an earlier process knew comes first.
         self.keep().await;
         loop {
             self.collect(&hook);
             self.keep().await;
-            self.shared
-                .metrics
-                .set_waiting(&hook.name, self.outbox.depth());
+            self.metrics.set_waiting(self.outbox.depth());
             self.compose(&hook).await;
             self.begin_delivery(&hook).await;
             let wake = self.keeper.retry_at();
@@ -159,7 +158,7 @@ impl Worker {
         lost += self.outbox.end_unconfirmed(&progress, now);
         lost += self.outbox.pass_time(hook.repeat, now);
         if lost > 0 {
-            self.shared.metrics.count_dropped(&hook.name, lost);
+            self.metrics.count_dropped(lost);
             tracing::warn!(
                 hook = %hook.name,
                 lost,
@@ -227,10 +226,9 @@ impl Worker {
             return;
         };
         let (id, age) = (&current.id, self.shared.clock.now().since(current.at));
-        let metrics = &self.shared.metrics;
         let error = match result {
             Ok(()) => {
-                metrics.count_attempt(&hook.name, "delivered");
+                self.metrics.count_attempt("delivered");
                 tracing::info!(
                     hook = %hook.name,
                     id,
@@ -247,7 +245,7 @@ impl Worker {
         let pause = backoff::pause(error.retry, self.failures, age, fastrand::f64());
         match pause {
             Some(pause) => {
-                metrics.count_attempt(&hook.name, "failed");
+                self.metrics.count_attempt("failed");
                 tracing::warn!(
                     hook = %hook.name,
                     id,
@@ -258,7 +256,7 @@ impl Worker {
                 self.retry_at = Some(Instant::now() + pause);
             }
             None => {
-                metrics.count_attempt(&hook.name, "given_up");
+                self.metrics.count_attempt("given_up");
                 let why = match error.retry {
                     Retry::Never => "refused",
                     Retry::Later | Retry::After(_) => "tried for a day",
@@ -283,8 +281,7 @@ impl Worker {
         self.sink.set_kinds(filter::kinds(&hook));
         self.outbox.retain(|event| filter::is_wanted(&hook, event));
         if before.name != hook.name {
-            self.shared.metrics.forget(&before.name);
-            self.shared.metrics.begin(&hook.name);
+            self.metrics = self.shared.metrics.begin(&hook.name);
         }
         if before.digest != hook.digest {
             self.compose_at = None;
@@ -307,7 +304,6 @@ impl Worker {
                 "the recipient is no longer configured: it does not get the events that wait"
             );
         }
-        self.shared.metrics.forget(&hook.name);
         self.keeper.delete().await;
     }
 

@@ -12,10 +12,10 @@ use crate::event::{KindSet, Severity};
 use crate::host::Pattern;
 use crate::secret::Secret;
 
-/// A recipient, and which events it gets.
+/// A recipient, and which events it gets. Of an entry for mail there is one for each address.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hook {
-    /// For logs and metrics. No two hooks have the same.
+    /// For logs and metrics. No two entries have the same.
     pub name: Arc<str>,
     /// Names its queue: the same after a reload as long as it is the same recipient. Fit for a file's
     /// name, and no two hooks have the same.

@@ -124,7 +124,8 @@ pub struct Mail {
     pub port: u16,
     pub tls: MailTls,
     pub from: MailAddress,
-    pub to: Vec<MailAddress>,
+    /// The one that gets it: each address of an entry is a recipient of its own.
+    pub to: MailAddress,
     /// Name and password.
     pub credentials: Option<(String, Secret)>,
     /// The roots to trust; `None` for the system's.
@@ -136,8 +137,7 @@ pub struct Mail {
 impl Mail {
     /// What tells it from others. It has no secrets in it.
     pub(crate) fn address(&self) -> String {
-        let to: Vec<_> = self.to.iter().map(|to| to.address.as_str()).collect();
-        format!("{}:{} {}", self.host, self.port, to.join(" "))
+        format!("{}:{} {}", self.host, self.port, self.to.address)
     }
 }
 

@@ -114,3 +114,28 @@ fn a_queue_belongs_to_its_recipient_wherever_the_entry_stands() {
     assert_ne!(twice[2], twice[0]);
     assert_eq!(ids(&[&named.replace("one", "new")]), [twice[2].clone()]);
 }
+
+#[test]
+fn each_address_of_an_entry_for_mail_has_a_queue_of_its_own() {
+    let mail = |name: &str, to: &str| {
+        let entry = format!(
+            "- {{ on: [\"*\"], {name}mail: {{ server: \"a.test:25\", from: a@b.test, to: [{to}] }} }}"
+        );
+        let hooks = hooks(&entry);
+        let queues = hooks.iter().map(|hook| {
+            let Recipient::Mail(mail) = &hook.recipient else {
+                panic!("mail")
+            };
+            assert!(["mail", "ops"].contains(&&*hook.name), "{}", hook.name);
+            (mail.to.address.clone(), hook.id.to_string())
+        });
+        queues.collect::<Vec<_>>()
+    };
+    for name in ["", "name: ops, "] {
+        let before = mail(name, "x@b.test, y@b.test, X <x@b.test>");
+        assert_eq!(before.len(), 2, "{before:?}");
+        assert_ne!(before[0].1, before[1].1);
+        let after = mail(name, "z@b.test, y@b.test");
+        assert_eq!(after[1], before[1]);
+    }
+}

@@ -12,7 +12,7 @@ use openssl::sha::sha256;
 use super::client::{roots_for, secret_url};
 use super::context::Context;
 use super::program::{check_command, check_env};
-use super::recipient::{mail, services};
+use super::recipient::{mails, services};
 use crate::config::model::{Hook, NotifyExec, Recipient, Webhook};
 use crate::config::problem::{At, quote, suggest};
 use crate::config::schema;
@@ -60,7 +60,7 @@ pub(super) fn hooks(ctx: &mut Context<'_>, root: &At<'_>) -> (Vec<Arc<Hook>>, Ve
     for (index, raw) in raw.events.iter().enumerate() {
         let at = section.index(index);
         let (on, named) = kinds(ctx, &raw.on, &at.key("on"));
-        let recipient = recipient(ctx, raw, &at);
+        let recipients = recipients(ctx, raw, &at);
         if let Some(name) = &raw.name {
             let at = at.key("name");
             ctx.check_name(&at, name);
@@ -79,32 +79,37 @@ pub(super) fn hooks(ctx: &mut Context<'_>, root: &At<'_>) -> (Vec<Arc<Hook>>, Ve
         let digest = raw.digest.as_ref();
         let digest =
             digest.map(|digest| ctx.duration(&at.key("digest"), digest, Duration::ZERO, HOUR));
-        let Some(recipient) = recipient else { continue };
+        let Some(first) = recipients.first() else {
+            continue;
+        };
         let name = match &raw.name {
             Some(name) => name.clone(),
-            None => names.invent(recipient.kind()),
+            None => names.invent(first.kind()),
         };
-        let usual = match recipient {
+        let usual = match first {
             Recipient::Mail(_) => MAIL_DIGEST,
             _ => DIGEST,
         };
         if raw.veto {
-            check_veto(ctx, raw, &recipient, &at);
+            check_veto(ctx, raw, first, &at);
         }
-        let hook = Arc::new(Hook {
-            id: id(raw.name.as_deref(), &recipient, &mut ids),
-            name: name.into(),
-            on,
-            named,
-            severity: severity(raw.severity),
-            sites,
-            repeat,
-            digest: digest.unwrap_or(usual),
-            recipient,
+        let name: Arc<str> = name.into();
+        let of_entry = recipients.into_iter().map(|recipient| {
+            Arc::new(Hook {
+                id: id(raw.name.as_deref(), &recipient, &mut ids),
+                name: Arc::clone(&name),
+                on,
+                named,
+                severity: severity(raw.severity),
+                sites: Box::clone(&sites),
+                repeat,
+                digest: digest.unwrap_or(usual),
+                recipient,
+            })
         });
         match raw.veto {
-            true => vetoes.push(hook),
-            false => hooks.push(hook),
+            true => vetoes.extend(of_entry),
+            false => hooks.extend(of_entry),
         }
     }
     (hooks, vetoes)
@@ -172,11 +177,13 @@ impl<'r> Names<'r> {
     }
 }
 
-/// What a hook's queue is found by again: its name, else its recipient.
+/// What a hook's queue is found by again: its name, else its recipient. The addresses of one entry for
+/// mail have a queue each.
 fn id(name: Option<&str>, recipient: &Recipient, taken: &mut HashSet<String>) -> Arc<str> {
-    let text = match name {
-        Some(name) => format!("name {name}"),
-        None => format!("{} {}", recipient.kind(), recipient.address().expose()),
+    let text = match (name, recipient) {
+        (Some(name), Recipient::Mail(mail)) => format!("name {name} {}", mail.to.address),
+        (Some(name), _) => format!("name {name}"),
+        (None, _) => format!("{} {}", recipient.kind(), recipient.address().expose()),
     };
     let mut number = 1;
     loop {
@@ -231,22 +238,24 @@ fn repeat(ctx: &mut Context<'_>, raw: &schema::Repeat, at: &At<'_>) -> Option<Du
     (raw.0 != "off").then(|| ctx.duration(at, &text, MINUTE, DAY))
 }
 
-/// The one recipient of an entry.
-fn recipient(ctx: &mut Context<'_>, raw: &schema::Hook, at: &At<'_>) -> Option<Recipient> {
-    let recipients = [
-        raw.webhook
-            .as_ref()
-            .map(|raw| webhook(ctx, raw, &at.key("webhook")).map(Recipient::Webhook)),
-        raw.exec
-            .as_ref()
-            .map(|raw| exec(ctx, raw, &at.key("exec")).map(Recipient::Exec)),
-        raw.mail
-            .as_ref()
-            .map(|raw| mail(ctx, raw, &at.key("mail")).map(Recipient::Mail)),
-    ];
+/// The recipient of an entry, which for mail has several addresses; nothing if it cannot be used.
+fn recipients(ctx: &mut Context<'_>, raw: &schema::Hook, at: &At<'_>) -> Vec<Recipient> {
+    let webhook = raw.webhook.as_ref().map(|raw| {
+        let webhook = webhook(ctx, raw, &at.key("webhook"));
+        webhook.map(Recipient::Webhook).into_iter().collect()
+    });
+    let exec = raw.exec.as_ref().map(|raw| {
+        let exec = exec(ctx, raw, &at.key("exec"));
+        exec.map(Recipient::Exec).into_iter().collect()
+    });
+    let mails = raw.mail.as_ref().map(|raw| {
+        let mails = mails(ctx, raw, &at.key("mail")).into_iter();
+        mails.map(Recipient::Mail).collect()
+    });
     let services = services(ctx, raw, at).into_iter();
-    let services = services.map(|service| service.map(Recipient::Service));
-    let mut recipients = recipients.into_iter().flatten().chain(services);
+    let services = services.map(|service| service.map(Recipient::Service).into_iter().collect());
+    let recipients = [webhook, exec, mails].into_iter().flatten();
+    let mut recipients = recipients.chain(services);
     let first = recipients.next();
     if first.is_none() {
         let hint = format!("give exactly one of {RECIPIENTS}");
@@ -256,7 +265,7 @@ fn recipient(ctx: &mut Context<'_>, raw: &schema::Hook, at: &At<'_>) -> Option<R
         ctx.problems
             .error(at, message, "make a separate entry for each");
     }
-    first.flatten()
+    first.unwrap_or_default()
 }
 
 fn webhook(ctx: &mut Context<'_>, raw: &schema::Webhook, at: &At<'_>) -> Option<Webhook> {

@@ -1,5 +1,6 @@
 //! Recipients of `events` that are read by people: services, and mail. Nobody is contacted.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -197,8 +198,9 @@ fn token(ctx: &mut Context<'_>, raw: Option<&schema::SecretText>, at: &At<'_>) -
     Some(token.clone())
 }
 
-/// Mail over an SMTP server.
-pub(super) fn mail(ctx: &mut Context<'_>, raw: &schema::Mail, at: &At<'_>) -> Option<Mail> {
+/// Mail over an SMTP server: one for each address, so that one that is put off keeps no other from its
+/// mail. Nothing if the server or the sender cannot be used.
+pub(super) fn mails(ctx: &mut Context<'_>, raw: &schema::Mail, at: &At<'_>) -> Vec<Mail> {
     let tls = match raw.tls {
         schema::MailTls::Starttls => MailTls::StartTls,
         schema::MailTls::Implicit => MailTls::Implicit,
@@ -212,9 +214,11 @@ pub(super) fn mail(ctx: &mut Context<'_>, raw: &schema::Mail, at: &At<'_>) -> Op
         ctx.problems.error(&to_at, "there are no recipients", hint);
     }
     let to = raw.to.iter().enumerate();
-    let to: Vec<_> = to
+    let mut to: Vec<_> = to
         .filter_map(|(index, to)| mail_address(ctx, to, &to_at.index(index)))
         .collect();
+    let mut addresses = HashSet::new();
+    to.retain(|to| addresses.insert(to.address.clone()));
     ctx.both(
         at,
         ["user", "password"],
@@ -232,20 +236,24 @@ pub(super) fn mail(ctx: &mut Context<'_>, raw: &schema::Mail, at: &At<'_>) -> Op
         }
         _ => ca_file.map(|file| roots(ctx, &ca_at, file)),
     };
-    let (host, port) = server?;
+    let Some(((host, port), from)) = server.zip(from) else {
+        return Vec::new();
+    };
     if tls == MailTls::Off {
         check_plain(ctx, &host, credentials.is_some(), at);
     }
-    Some(Mail {
-        host,
+    let timeout = ctx.duration(&at.key("timeout"), &raw.timeout, SECOND, LONGEST_DELIVERY);
+    let mails = to.into_iter().map(|to| Mail {
+        host: host.clone(),
         port,
         tls,
-        from: from?,
+        from: from.clone(),
         to,
-        credentials,
-        ca_file,
-        timeout: ctx.duration(&at.key("timeout"), &raw.timeout, SECOND, LONGEST_DELIVERY),
-    })
+        credentials: credentials.clone(),
+        ca_file: ca_file.clone(),
+        timeout,
+    });
+    mails.collect()
 }
 
 /// Reports what must not be sent in clear.

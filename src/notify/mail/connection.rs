@@ -170,7 +170,6 @@ async fn ask(
                     lines.push(text);
                     Ok(lines)
                 }
-                Some(b'5') => Err(DeliveryError::never(format!("cannot {doing}: {said}"))),
                 _ => Err(broken(&said)),
             };
         }

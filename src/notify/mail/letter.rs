@@ -35,10 +35,8 @@ pub(super) fn compose(notification: &Notification, config: &Mail) -> Result<Vec<
             HeaderName::new_from_ascii_str("Auto-Submitted"),
             "auto-generated".to_owned(),
         ))
-        .header(ContentType::TEXT_PLAIN);
-    for to in &config.to {
-        builder = builder.to(mailbox(to)?);
-    }
+        .header(ContentType::TEXT_PLAIN)
+        .to(mailbox(&config.to)?);
     if let Some(trouble) = only_trouble(notification) {
         let thread = format!("<trouble.{}@{domain}>", local(trouble));
         builder = builder.in_reply_to(thread.clone()).references(thread);

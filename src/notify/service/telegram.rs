@@ -71,13 +71,13 @@ impl Service for Telegram {
         if let Some(chat) = json.pointer("/parameters/migrate_to_chat_id") {
             let text = format!("the chat has become a supergroup: write 'chat: {chat}'");
             return Said {
-                failure: Some(Retry::Never),
+                failure: Some(Retry::Later),
                 ..Said::new(&text)
             };
         }
         if is_success && json.get("ok").and_then(Value::as_bool) != Some(true) {
             return Said {
-                failure: Some(Retry::Never),
+                failure: Some(Retry::Later),
                 ..Said::new("it did not confirm the message: check 'url'")
             };
         }

@@ -433,13 +433,13 @@ async fn each_service_says_in_its_own_way_when_to_try_again() {
         (
             slack,
             &[("403 No", "action_prohibited")],
-            Some(Retry::Never),
+            Some(Retry::Later),
             "action_prohibited",
         ),
         (
             slack,
             &[("404 No", "no_service secret-path")],
-            Some(Retry::Never),
+            Some(Retry::Later),
             "no_service [redacted]",
         ),
         (discord, &[("204 No Content", "")], None, ""),
@@ -455,7 +455,7 @@ async fn each_service_says_in_its_own_way_when_to_try_again() {
         (
             discord,
             &[("404 No", r#"{"message":"Unknown Webhook","code":10015}"#)],
-            Some(Retry::Never),
+            Some(Retry::Later),
             "Unknown Webhook",
         ),
         (teams, &[("202 Accepted", "")], None, ""),
@@ -498,19 +498,19 @@ async fn each_service_says_in_its_own_way_when_to_try_again() {
                 "400 Bad",
                 r#"{"ok":false,"description":"upgraded","parameters":{"migrate_to_chat_id":-100987}}"#,
             )],
-            Some(Retry::Never),
+            Some(Retry::Later),
             "write 'chat: -100987'",
         ),
         (
             telegram,
             &[("401 No", r#"{"ok":false,"description":"Unauthorized"}"#)],
-            Some(Retry::Never),
+            Some(Retry::Later),
             "Unauthorized",
         ),
         (
             telegram,
             &[("200 OK", "<html>captive portal</html>")],
-            Some(Retry::Never),
+            Some(Retry::Later),
             "did not confirm",
         ),
         (ntfy, &[("200 OK", "{}")], None, ""),
@@ -526,7 +526,7 @@ async fn each_service_says_in_its_own_way_when_to_try_again() {
         (
             ntfy,
             &[("403 No", r#"{"code":40301,"http":403,"error":"forbidden"}"#)],
-            Some(Retry::Never),
+            Some(Retry::Later),
             "forbidden",
         ),
         (

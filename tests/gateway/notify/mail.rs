@@ -84,6 +84,37 @@ fn a_mail_server_that_hangs_with_the_mail_delays_nobody_and_gets_no_copies() {
 }
 
 #[test]
+fn an_address_that_is_put_off_keeps_no_other_from_what_is_new() {
+    let server = server(OnMail::PutOff);
+    let events = mail(&server, "config_rejected", "digest: 0s", "");
+    let events = events.replace("[ops@", "[later@example.com, ops@");
+    let mut gateway = builder().config(config(&events)).start();
+    gateway.replace_config(format!("{WRONG}events:\n{events}"));
+    wait_for("a refusal", || (gateway.reload().0 == 400).then_some(()));
+    let first = server.wait_for_mails(1).remove(0);
+    assert_eq!(field(&first, "To"), "ops@example.com");
+    gateway.wait_for_log("later@example.com: transient error (450): the mailbox is full");
+    gateway.replace_config(config(&events));
+    wait_for("a reload", || (gateway.reload().0 == 200).then_some(()));
+    let second = server.wait_for_mails(2).remove(1);
+    assert_eq!(field(&second, "To"), "ops@example.com");
+    assert!(field(&second, "Subject").contains("recovered"), "{second}");
+    assert!(waiting(&gateway, "mail") >= 1.0);
+    // It gets all of it, in order and once, also after a restart.
+    gateway.restart();
+    server.take_all();
+    let later = server.wait_for_mails(4).split_off(2);
+    for (mail, words) in later.iter().zip(["error: config rejected", "recovered"]) {
+        assert_eq!(field(mail, "To"), "later@example.com");
+        assert!(field(mail, "Subject").contains(words), "{mail}");
+    }
+    wait_for("an empty queue", || {
+        (waiting(&gateway, "mail") == 0.0).then_some(())
+    });
+    assert_eq!(server.mails().len(), 4);
+}
+
+#[test]
 fn a_thousand_orders_that_fail_are_one_mail() {
     let fake = FakeCa::start(|ask| {
         let refusal = CaReply::problem(403, "rejectedIdentifier", "not for these");

@@ -23,6 +23,8 @@ pub enum OnMail {
     /// It says nothing more, and keeps the mail.
     Hang,
     Refuse,
+    /// It takes mail, but puts off addresses that begin with `later` until [`MailServer::take_all`].
+    PutOff,
 }
 
 /// Runs until dropped.
@@ -37,6 +39,7 @@ struct Seen {
     mails: Mutex<Vec<String>>,
     /// The first word of each line that came in clear.
     clear: Mutex<Vec<String>>,
+    takes_all: AtomicBool,
 }
 
 impl MailServer {
@@ -83,6 +86,11 @@ impl MailServer {
         })
     }
 
+    /// Puts nobody off any more.
+    pub fn take_all(&self) {
+        self.seen.takes_all.store(true, Ordering::Relaxed);
+    }
+
     /// The first word of each line that came in clear.
     pub fn heard_in_clear(&self) -> Vec<String> {
         self.seen.clear.lock().expect("not poisoned").clone()
@@ -125,6 +133,13 @@ fn serve_over_tls(mut stream: impl Read + Write, on_mail: OnMail, seen: &Seen) {
             "EHLO" => say(&mut stream, "250-mx.test\r\n250 AUTH PLAIN"),
             "AUTH" if line == login => say(&mut stream, "235 welcome"),
             "AUTH" => say(&mut stream, "535 who are you?"),
+            "RCPT"
+                if on_mail == OnMail::PutOff
+                    && line.contains("<later@")
+                    && !seen.takes_all.load(Ordering::Relaxed) =>
+            {
+                say(&mut stream, "450 the mailbox is full");
+            }
             "DATA" => {
                 say(&mut stream, "354 end with a dot");
                 let mut mail = String::new();
@@ -139,7 +154,7 @@ fn serve_over_tls(mut stream: impl Read + Write, on_mail: OnMail, seen: &Seen) {
                     seen.mails.lock().expect("not poisoned").push(mail);
                 }
                 match on_mail {
-                    OnMail::Take => say(&mut stream, "250 queued"),
+                    OnMail::Take | OnMail::PutOff => say(&mut stream, "250 queued"),
                     OnMail::Refuse => say(&mut stream, "554 this looks like spam"),
                     OnMail::Hang => {
                         let _ = hear(&mut stream);
