@@ -68,7 +68,7 @@ impl Coverage<'_> {
             let why = reason.message(host);
             if matches!(reason, Reason::IssuerFails | Reason::NotConfigured) {
                 let problem = Problem::new(&site.origin, None, why.to_string());
-                report.problems.push(problem);
+                report.warnings.push(problem);
             }
             report.missing.push(UncoveredHost {
                 host: host.clone(),
@@ -76,7 +76,7 @@ impl Coverage<'_> {
                 is_reported: matches!(reason, Reason::Pending(_) | Reason::NotYetValid(_)),
             });
         }
-        report.problems.extend(self.missing_default());
+        report.warnings.extend(self.missing_default());
     }
 
     /// Why `host` is not covered; `None` where it is.

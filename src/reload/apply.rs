@@ -168,7 +168,12 @@ impl GatewayState {
             sites: loaded.config.sites.len(),
             certificates: report.certificates,
             warnings: loaded.warnings.clone(),
-            problems: report.problems.iter().map(ToString::to_string).collect(),
+            problems: report
+                .problems
+                .iter()
+                .chain(&report.warnings)
+                .map(ToString::to_string)
+                .collect(),
             restart_needed: restart_needed(&self.at_start, &loaded.config),
         };
         self.current.store(Arc::new(loaded));

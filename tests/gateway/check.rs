@@ -162,11 +162,13 @@ fn what_shows_late_is_told_at_its_place_too_and_in_order() {
                 - files: { cert: b.pem, key: b.key }\n\
                 tls:\n  default_certificate: c.example\n";
     fs::write(dir.path().join("more.yaml"), more).expect("written");
-    let lines = refused(&path);
+    let printed = check(&path);
+    assert_eq!(printed.code, Some(3), "{printed:?}");
+    let lines: Vec<_> = printed.stderr.lines().collect();
     let places = [
         "more.yaml:2:5: certificates[0]",
-        "more.yaml:5:24: tls.",
-        "4:5: sites[0]",
+        "more.yaml:5:24: warning: tls.",
+        "4:5: warning: sites[0]",
     ];
     assert_eq!(lines.len(), places.len(), "{lines:#?}");
     for (line, place) in lines.iter().zip(places) {

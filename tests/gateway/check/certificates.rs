@@ -174,17 +174,25 @@ sites: [{{ hosts: [expired.example], routes: [{{ respond: {{}} }}] }}]
 }
 
 #[test]
-fn a_site_without_any_certificate_is_an_error_at_the_site() {
+fn a_host_without_certificate_is_a_warning_as_it_is_at_a_reload() {
+    let tls = "tls: { default_certificate: c.example }\n";
     let (dir, path) = configured(&format!(
-        "{SERVER}certificates: [{{ files: {{ cert: a.pem, key: a.key }} }}]\nsites:\n  \
+        "{SERVER}{tls}certificates: [{{ files: {{ cert: a.pem, key: a.key }} }}]\nsites:\n  \
          - {{ hosts: [a.example, b.example], routes: [{{ respond: {{}} }}] }}\n"
     ));
     let ca = Ca::new("Root");
     ca.leaf(&["a.example"]).make().write(dir.path(), "a");
-    let lines = refused(&path);
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    let wanted = "4:5: sites[0]: no certificate covers b.example";
-    assert!(lines[0].starts_with(wanted), "{lines:?}");
+    let printed = check(&path);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    for wanted in [
+        "2:29: warning: tls.default_certificate: no certificate covers c.example",
+        "5:5: warning: sites[0]: no certificate covers b.example",
+    ] {
+        assert!(printed.stderr.contains(wanted), "{wanted}\n{printed:?}");
+    }
+    let path = path.to_str().expect("text");
+    let strict = snigate(&["check", "--strict", "--config", path]);
+    assert_eq!(strict.code, Some(3), "{strict:?}");
 }
 
 #[test]
