@@ -15,6 +15,7 @@ mod listening;
 mod notify;
 mod on_demand;
 mod order;
+mod programs;
 mod recipients;
 mod refusable;
 mod refused;

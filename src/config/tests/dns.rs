@@ -145,9 +145,9 @@ fn every_provider_becomes_one() {
             }),
         ),
         (
-            "exec: { command: [/bin/set, -v], timeout: 5s, env: { KEY: ${SECRET} } }",
+            "exec: { command: [/bin/true, -v], timeout: 5s, env: { KEY: ${SECRET} } }",
             DnsService::Exec(DnsExec {
-                program: "/bin/set".into(),
+                program: "/bin/true".into(),
                 arguments: vec!["-v".to_owned()],
                 timeout: Duration::from_secs(5),
                 env: vec![("KEY".to_owned(), secret("hunter2"))],

@@ -5,6 +5,7 @@ use std::path::Path;
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 
+use super::client::roots;
 use super::context::Context;
 use crate::config::model::{
     AccessFormat, Column, Log, LogField, LogFormat, LogTarget, Rotate, Syslog, SyslogReceiver,
@@ -96,7 +97,7 @@ fn syslog(ctx: &mut Context<'_>, raw: &schema::Syslog, at: &At<'_>) -> Syslog {
     Syslog {
         receiver: SyslogReceiver::Unix(SYSLOG_SOCKET.into()),
         facility: code.and_then(|code| u8::try_from(code).ok()).unwrap_or(3),
-        ca_file: ca_file.map(|path| ctx.path(&at.key("ca_file"), path)),
+        ca_file: ca_file.map(|path| roots(ctx, &at.key("ca_file"), path)),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::config::model::{
 };
 use crate::config::problem::At;
 use crate::config::schema;
+use crate::printable::Printable as _;
 
 pub(super) fn server(ctx: &mut Context<'_>, raw: &schema::Server, at: &At<'_>) -> Server {
     let (https_at, http_at, admin_at) = (at.key("https"), at.key("http"), at.key("admin"));
@@ -198,7 +199,23 @@ fn key_log(ctx: &mut Context<'_>, path: &str, at: &At<'_>) -> PathBuf {
     );
     let hint = "remove this key when you have finished debugging, and the file";
     ctx.problems.warn(at, message, hint);
-    ctx.path(at, path)
+    let path = ctx.path(at, path);
+    // A start would fail, and so would a reload.
+    let directory = path.parent().filter(|directory| !directory.is_dir());
+    let message = match directory {
+        Some(directory) => Some(format!("there is no directory {}", directory.printable())),
+        None => path
+            .is_dir()
+            .then(|| format!("{} is a directory", path.printable())),
+    };
+    if let Some(message) = message {
+        ctx.problems.error(
+            at,
+            message,
+            "give the path of a file in a directory that exists",
+        );
+    }
+    path
 }
 
 pub(super) fn renewal(
