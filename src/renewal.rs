@@ -36,7 +36,7 @@ pub(crate) use self::load::{StoredState, read_stored_state};
 pub(crate) use self::revocation::FoundRevocation;
 pub use self::revocation::{ActionError, RevocationJob, list_revoked};
 pub(crate) use self::status::{Deferred, NameStatus};
-pub use self::status::{ManagedView, MonitoredCert, StartupStatus};
+pub use self::status::{ManagedView, MonitoredCert, PendingCert, StartupStatus};
 
 use self::ari::{Advised, Ari};
 use self::issuers::{Issuers, check_obstacles};

@@ -68,6 +68,8 @@ pub struct UncoveredHost {
     pub why: Arc<str>,
     /// Whether events of its own say why: a certificate is being obtained, or is not valid yet.
     pub is_reported: bool,
+    /// Whether its certificate is being obtained, and nothing has kept it yet.
+    pub is_awaited: bool,
 }
 
 impl fmt::Display for UncoveredHost {

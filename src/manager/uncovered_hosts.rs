@@ -13,6 +13,7 @@ use crate::config::model::Config;
 use crate::host::Pattern;
 use crate::on_demand;
 use crate::problem::Problem;
+use crate::renewal::PendingCert;
 
 /// What decides whether a host is covered, at the end of a pass.
 pub(super) struct Coverage<'a> {
@@ -23,7 +24,7 @@ pub(super) struct Coverage<'a> {
     /// The names of all certificates that issuers are asked for.
     pub(super) desired: &'a HashSet<Pattern>,
     /// The names whose certificates are being obtained, with the reason why there are none.
-    pub(super) pending: HashMap<&'a Pattern, Arc<str>>,
+    pub(super) pending: HashMap<&'a Pattern, PendingCert>,
     pub(super) local_certs: &'a LocalCerts,
     /// A dry run issues nothing, but could.
     pub(super) is_dry: bool,
@@ -33,7 +34,7 @@ pub(super) struct Coverage<'a> {
 /// Why a host is not covered.
 enum Reason {
     /// Its certificate is being obtained. Events report it, once per attempt.
-    Pending(Arc<str>),
+    Pending(PendingCert),
     /// Clients refuse its certificate.
     NotYetValid(String),
     /// Its certificate is not served without an OCSP response. Events report it.
@@ -55,6 +56,7 @@ impl Coverage<'_> {
                     host: host.clone(),
                     why: Reason::NoStaple.message(host),
                     is_reported: true,
+                    is_awaited: false,
                 });
             }
         }
@@ -70,10 +72,12 @@ impl Coverage<'_> {
                 let problem = Problem::new(&site.origin, None, why.to_string());
                 report.warnings.push(problem);
             }
+            let is_awaited = matches!(&reason, Reason::Pending(one) if !one.has_failed);
             report.missing.push(UncoveredHost {
                 host: host.clone(),
                 why,
                 is_reported: matches!(reason, Reason::Pending(_) | Reason::NotYetValid(_)),
+                is_awaited,
             });
         }
         report.warnings.extend(self.missing_default());
@@ -84,8 +88,8 @@ impl Coverage<'_> {
         if self.is_dry && self.desired.contains(host) {
             return None;
         }
-        if let Some(why) = self.pending.get(host) {
-            return (!self.serves_valid(host)).then(|| Reason::Pending(Arc::clone(why)));
+        if let Some(pending) = self.pending.get(host) {
+            return (!self.serves_valid(host)).then(|| Reason::Pending(pending.clone()));
         }
         if let Some(why) = self.not_yet_valid(host) {
             return Some(Reason::NotYetValid(why));
@@ -150,7 +154,7 @@ impl Coverage<'_> {
 impl Reason {
     fn message(&self, host: &Pattern) -> Arc<str> {
         match self {
-            Self::Pending(why) => Arc::clone(why),
+            Self::Pending(pending) => Arc::clone(&pending.why),
             Self::NotYetValid(why) => why.as_str().into(),
             Self::NoStaple => format!(
                 "the certificate for {host} requires an OCSP response (Must-Staple), and there is \

@@ -21,7 +21,7 @@ impl CertificateStates {
             )?,
             uncovered: catalog.gauge(
                 "snigate_hosts_not_covered",
-                "Hosts of sites that no certificate covers and none is being obtained for.",
+                "Hosts of sites without a valid certificate, except those whose first order has not failed.",
             )?,
         })
     }

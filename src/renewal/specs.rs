@@ -10,7 +10,7 @@ use super::cert_events::{CertEvents, emit_unneeded};
 use super::issuers::{is_not_limited, may_be_mended};
 use super::load::{self, StoredState, Unread};
 use super::managed_cert::{ManagedCert, StoredCopy};
-use super::{Deferred, MonitoredCert, NameStatus, Renewals};
+use super::{Deferred, MonitoredCert, NameStatus, PendingCert, Renewals};
 use crate::cert_store::{READ_AGAIN, Use};
 use crate::certificate::sni::Precedence;
 use crate::certificate::{Change, TlsCertificate, Validity};
@@ -366,7 +366,7 @@ impl Renewals {
 
     /// The configured names that have no certificate, or none that was valid since the start, each
     /// with the reason.
-    pub(crate) fn uncovered_names(&self, now: UnixTime) -> HashMap<&Pattern, Arc<str>> {
+    pub(crate) fn uncovered_names(&self, now: UnixTime) -> HashMap<&Pattern, PendingCert> {
         self.status(now).uncovered_names()
     }
 

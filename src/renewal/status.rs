@@ -49,6 +49,15 @@ pub struct ManagedView {
     pub facts: RenewalFacts,
 }
 
+/// A certificate that is not there yet.
+#[derive(Clone, Debug)]
+pub struct PendingCert {
+    /// Why, for people.
+    pub why: Arc<str>,
+    /// Whether an attempt has failed, or something delays the first one.
+    pub has_failed: bool,
+}
+
 /// A certificate whose validity is monitored.
 #[derive(Clone, Debug)]
 pub struct MonitoredCert {
@@ -291,7 +300,7 @@ impl<'a> Status<'a> {
 
     /// The configured names that have no certificate, or none that was valid since the start, each
     /// with the reason.
-    pub(super) fn uncovered_names(&self) -> HashMap<&'a Pattern, Arc<str>> {
+    pub(super) fn uncovered_names(&self) -> HashMap<&'a Pattern, PendingCert> {
         let mut uncovered = HashMap::new();
         for (spec, entry) in self.configured().filter(|(_, entry)| entry.is_missing()) {
             let what = match entry.certificate() {
@@ -301,12 +310,18 @@ impl<'a> Status<'a> {
                 }
                 Some(_) => continue,
             };
-            let why: Arc<str> = match entry.stored.unreadable() {
+            let unreadable = entry.stored.unreadable();
+            let why = match unreadable {
                 Some(why) => format!("the storage may have one but cannot be read: {why}"),
                 None => format!("{what}; {}", self.pending_reason(spec, entry)),
-            }
-            .into();
-            uncovered.extend(spec.names.iter().map(|name| (name, Arc::clone(&why))));
+            };
+            let pending = PendingCert {
+                why: why.into(),
+                has_failed: unreadable.is_some()
+                    || self.queues.retry(spec).is_some()
+                    || self.limiting(spec, entry).is_some(),
+            };
+            uncovered.extend(spec.names.iter().map(|name| (name, pending.clone())));
         }
         uncovered
     }

@@ -42,6 +42,8 @@ pub(super) struct Pass {
     /// The certificates that were judged, by their addresses: the map holds them.
     seen: HashSet<usize>,
     counts: BTreeMap<&'static str, usize>,
+    /// How many hosts have no certificate, without those whose first one is being obtained.
+    uncovered: usize,
     pub(super) found: HashMap<Topic, Found>,
     /// The shortest life among them, in seconds.
     shortest: Option<i64>,
@@ -88,6 +90,8 @@ impl Pass {
             (topic, Found { finding, subject })
         });
         let found = uncovered.collect();
+        let missing = manager.missing().iter();
+        let uncovered = missing.filter(|one| !one.is_awaited).count();
         let shortest = manager.cert_files().shortest_life();
         let now = engine.clock.now();
         let waiting = manager.certificates().filter(|one| one.lacks_staple(now));
@@ -102,6 +106,7 @@ impl Pass {
             slice: 0,
             seen: HashSet::default(),
             counts: STATES.iter().map(|state| (*state, 0)).collect(),
+            uncovered,
             found,
             shortest,
             cost: begun.elapsed(),
@@ -120,10 +125,8 @@ impl Pass {
 
     /// How many certificates are in each state, and how many hosts have none.
     pub(super) fn show_states(&self, engine: &Engine) {
-        let uncovered = self.found.keys();
-        let uncovered = uncovered.filter(|(_, reason)| *reason == Reason::NameNotCovered);
         let counts = self.counts.iter().map(|(state, count)| (*state, *count));
-        engine.states.show(counts, uncovered.count());
+        engine.states.show(counts, self.uncovered);
     }
 
     /// How many certificates were judged.

@@ -110,6 +110,10 @@ fn a_server_objects_with_403_and_a_reload_asks_another() {
     let mut gateway = Gateway::builder().config(yaml).spawn();
     wait_until_served(&gateway, "b.test", fake.root().certificate());
     let vetoed = gateway.wait_for_event("veto", |event| event.is("certificate_vetoed", "a.test"));
+    // One name among many counts.
+    within(RETRY, "the host to count", || {
+        (gateway.metric("snigate_hosts_not_covered") == Some(1.0)).then_some(())
+    });
     let why = "the hook webhook objects: a.test is not paid for";
     assert!(vetoed.message.contains(why), "{vetoed:?}");
     let ordered = fake.asked("order");
@@ -124,6 +128,9 @@ fn a_server_objects_with_403_and_a_reload_asks_another() {
     assert_eq!(gateway.reload().0, 200);
     press(&gateway, "a.test");
     wait_until_served(&gateway, "a.test", fake.root().certificate());
+    within(RETRY, "the host to be covered", || {
+        (gateway.metric("snigate_hosts_not_covered") == Some(0.0)).then_some(())
+    });
     within(RETRY, "the question", || {
         (!broken.requests().is_empty()).then_some(())
     });
