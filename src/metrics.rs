@@ -168,14 +168,6 @@ impl Metrics {
             )?
             .with_label_values(&[env!("CARGO_PKG_VERSION"), openssl_version()])
             .set(1);
-        let reloads = catalog.counters(
-            "snigate_config_reloads_total",
-            "Configuration reloads by result.",
-            &["result"],
-        )?;
-        for result in ["ok", "refused"] {
-            reloads.with_label_values(&[result]);
-        }
         Ok(Self {
             handshakes: catalog.counters(
                 "snigate_tls_handshakes_total",
@@ -191,10 +183,11 @@ impl Metrics {
                 "snigate_tls_unknown_names_total",
                 "TLS handshakes whose server name has no certificate.",
             )?,
-            client_certificates_refused: catalog.counters(
+            client_certificates_refused: catalog.counters_of(
                 "snigate_tls_client_certificates_refused_total",
                 "TLS handshakes refused because of the client's certificate, by reason.",
                 &["reason"],
+                &["missing", "expired", "not_yet_valid", "revoked", "crl", "depth", "purpose", "unknown_ca", "invalid"],
             )?,
             certificates: catalog.gauges(
                 "snigate_certificates",
@@ -209,10 +202,11 @@ impl Metrics {
                 "snigate_certificate_files_read_total",
                 "Certificates whose files were read, at the start or because they changed.",
             )?,
-            on_demand: catalog.counters(
+            on_demand: catalog.counters_of(
                 "snigate_on_demand_total",
                 "Names that requested a certificate on demand, by outcome.",
                 &["result"],
+                &["allowed", "made", "renewed", "refused", "limited", "failed", "unanswered", "waited_out", "held"],
             )?,
             on_demand_waiting: catalog.gauge(
                 "snigate_on_demand_waiting",
@@ -264,7 +258,12 @@ impl Metrics {
                 "1 for a server's address that is drained.",
                 &["upstream", "server"],
             )?,
-            reloads,
+            reloads: catalog.counters_of(
+                "snigate_config_reloads_total",
+                "Configuration reloads by result.",
+                &["result"],
+                &["ok", "refused"],
+            )?,
             last_reload_successful: catalog.gauge(
                 "snigate_config_last_reload_successful",
                 "1 if the last reload was applied, 0 if it was refused.",
@@ -297,15 +296,17 @@ impl Metrics {
                 "Connections closed or kept waiting because they met a limit, by limit.",
                 &["limit"],
             )?,
-            proxy_protocol_refused: catalog.counters(
+            proxy_protocol_refused: catalog.counters_of(
                 "snigate_proxy_protocol_refused_total",
                 "Connections of load balancers refused for lack of a PROXY protocol header, by reason.",
                 &["reason"],
+                &["missing", "malformed", "checksum", "timeout", "closed"],
             )?,
-            trace_spans: catalog.counters(
+            trace_spans: catalog.counters_of(
                 "snigate_trace_spans_total",
                 "Spans of requests, by what became of them: exported, rejected or lost.",
                 &["result"],
+                &["exported", "rejected", "lost"],
             )?,
             tunnels,
             notify: NotifyMetrics::new(&mut catalog)?,
@@ -377,6 +378,27 @@ mod tests {
         families.sort_by_key(|family| name(family));
         for pair in families.windows(2) {
             assert_ne!(name(pair[0]), name(pair[1]));
+        }
+    }
+
+    #[test]
+    fn counters_with_known_labels_begin_at_zero() {
+        let metrics = Metrics::new().expect("unique names");
+        let text = String::from_utf8(metrics.render(Format::Text)).expect("text");
+        for series in [
+            r#"snigate_config_reloads_total{result="refused"}"#,
+            r#"snigate_crl_fetches_total{result="failed"}"#,
+            r#"snigate_ocsp_requests_total{result="unreachable"}"#,
+            r#"snigate_on_demand_total{result="failed"}"#,
+            r#"snigate_proxy_protocol_refused_total{reason="checksum"}"#,
+            r#"snigate_tls_client_certificates_refused_total{reason="crl"}"#,
+            r#"snigate_trace_spans_total{result="lost"}"#,
+        ] {
+            let line = format!("{series} 0");
+            assert!(
+                text.lines().any(|one| one == line),
+                "{series} is not in {text}"
+            );
         }
     }
 

@@ -20,6 +20,8 @@ pub(super) enum HandshakeFailure {
 }
 
 impl HandshakeFailure {
+    pub(super) const ALL: [Self; 4] = [Self::Failed, Self::LetGo, Self::Stopped, Self::TimedOut];
+
     /// The value of the metrics' `result` label.
     pub(super) fn as_str(self) -> &'static str {
         match self {

@@ -46,6 +46,11 @@ impl Report {
             // An increase is seen only by who has seen the count before.
             metrics.limited.with_label_values(&[limit]);
         }
+        for how in HandshakeFailure::ALL {
+            metrics
+                .handshakes
+                .with_label_values(&[how.as_str(), "none", "none", "false"]);
+        }
         Self {
             lines: RefusedLines::default(),
             reasons: ReasonCounters::new(&metrics),

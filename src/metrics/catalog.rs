@@ -32,6 +32,22 @@ impl Catalog {
         self.register(Kind::Counter, name, help, labels, metric)
     }
 
+    /// A counter for each of these values of its one label, from 0: an increase is seen only by who
+    /// has seen the count before.
+    pub(super) fn counters_of(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static [&'static str; 1],
+        values: &[&str],
+    ) -> Made<IntCounterVec> {
+        let counters = self.counters(name, help, label)?;
+        for value in values {
+            counters.with_label_values(&[value]);
+        }
+        Ok(counters)
+    }
+
     /// A gauge.
     pub(super) fn gauge(&mut self, name: &'static str, help: &'static str) -> Made<IntGauge> {
         let metric = IntGauge::new(name, help)?;

@@ -22,10 +22,11 @@ pub struct StatusMetrics {
 impl StatusMetrics {
     pub(super) fn new(catalog: &mut Catalog) -> Result<Self, prometheus::Error> {
         Ok(Self {
-            ocsp_requests: catalog.counters(
+            ocsp_requests: catalog.counters_of(
                 "snigate_ocsp_requests_total",
                 "Requests to OCSP responders by result.",
                 &["result"],
+                &["good", "revoked", "unknown", "failed", "unreachable"],
             )?,
             staples: catalog.gauges(
                 "snigate_ocsp_staples",
@@ -36,10 +37,11 @@ impl StatusMetrics {
                 "snigate_ocsp_first_next_update_seconds",
                 "Unix time at which the first of all stapled responses ends; 0 if there is none.",
             )?,
-            list_fetches: catalog.counters(
+            list_fetches: catalog.counters_of(
                 "snigate_crl_fetches_total",
                 "Fetches of revocation lists by result.",
                 &["result"],
+                &["ok", "unchanged", "failed"],
             )?,
             revoked: catalog.counter(
                 "snigate_certificates_found_revoked_total",
