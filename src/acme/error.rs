@@ -269,6 +269,11 @@ pub(super) fn validation_failure(
                                     ones ('propagation' of the entry in 'dns')"
             .to_owned(),
         (_, "dns") => format!("give {name} A or AAAA records that point to this gateway"),
+        _ if is_about_names(&problem.to_string()) => {
+            format!(
+                "the CA cannot look up {name}: check its A and AAAA records and its name servers"
+            )
+        }
         (_, "connection") => format!(
             "check that all addresses of {name} point to this gateway and that its port {port} can \
              be reached from the internet"
@@ -281,6 +286,19 @@ pub(super) fn validation_failure(
     let kind = kind.as_str();
     let message = format!("{host} did not validate {name} by {kind}: {problem}; {advice}");
     Failure::new(class, message)
+}
+
+/// Whether a CA says of a validation that it could not look up the name. Some do so with the type
+/// `unauthorized` or `connection`.
+fn is_about_names(said: &str) -> bool {
+    const WORDS: [&str; 5] = [
+        "resolving",
+        "no such host",
+        "lookup ",
+        "NXDOMAIN",
+        "SERVFAIL",
+    ];
+    WORDS.iter().any(|word| said.contains(word))
 }
 
 /// Returns true if another type of challenge may succeed after one failed with this problem.
@@ -426,6 +444,30 @@ mod tests {
         }
         assert_eq!(refuse(Step::Order, 502, None).class, Network);
         assert_eq!(refuse(Step::Order, 429, None).class, RateLimited);
+    }
+
+    #[test]
+    fn a_name_that_a_ca_cannot_look_up_is_no_other_servers_fault() {
+        let advice = |kind, detail| {
+            let problem = Problem::of(kind, detail);
+            let failure = validation_failure("ca", "a.test", ChallengeType::TlsAlpn01, &problem);
+            failure.message
+        };
+        for (kind, detail) in [
+            (
+                "unauthorized",
+                "Error occurred while resolving URL \"https://a.test\": read udp",
+            ),
+            ("connection", "dial tcp: lookup a.test: no such host"),
+        ] {
+            let message = advice(kind, detail);
+            assert!(message.contains("cannot look up a.test"), "{message}");
+        }
+        let message = advice("unauthorized", "the wrong certificate");
+        assert!(
+            message.contains("another server seems to respond"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -126,7 +126,10 @@ pub enum CertificateWarning {
     #[error("the issuer ({issuer}) is unknown")]
     UnknownIssuer { issuer: String },
     /// A key or a signature does not meet the rules that clients hold public CAs to.
-    #[error("{what} {why}, which is weak: have it issued again with another")]
+    #[error(
+        "{what} {why}, which is weak: have it issued again {}",
+        if *is_key { "with another key" } else { "over SHA-256 or better" }
+    )]
     Weak {
         what: String,
         why: String,

@@ -112,7 +112,7 @@ impl Output {
     /// Shows a failure, unless it has been shown.
     pub(super) fn failure(&self, failure: &Failure) {
         let (error, hint) = match failure {
-            Failure::Failed { error, hint } => (format!("{error:#}"), hint.as_deref()),
+            Failure::Failed { error, hint } => (in_full(error), hint.as_deref()),
             Failure::Usage(error) => (error.clone(), Some("see snigate --help")),
             Failure::UsageShown
             | Failure::Invalid
@@ -162,6 +162,18 @@ fn width_of(stream: impl AsFd + IsTerminal) -> Option<usize> {
 /// Somebody else's text, without anything that would control a terminal or mislead its reader.
 pub(super) fn clean(text: &str) -> String {
     printable::lines(text)
+}
+
+/// An error with its causes, without those whose words are in it already.
+fn in_full(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 fn written(result: io::Result<()>) -> Result<(), Failure> {
@@ -214,5 +226,21 @@ impl Style {
         } else {
             text.to_owned()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = io::Error::from_raw_os_error(98);
+        let text = cause.to_string();
+        let told = Err::<(), _>(cause).context(format!("cannot listen: {text}"));
+        let told = in_full(&told.context("cannot start").expect_err("an error"));
+        assert_eq!(told, format!("cannot start: cannot listen: {text}"));
     }
 }

@@ -302,7 +302,7 @@ fn flaws_of_keys_and_chains_are_told_and_so_is_their_end() {
     let admin = gateway.admin.to_string();
     let shown = snigate(&["certs", "show", "key.test", "--admin", &admin]).stdout;
     assert!(
-        shown.contains("finding       weak key: it has a flaw"),
+        shown.contains("finding       weak key: the key of the certificate"),
         "{shown}"
     );
     let checked = check(&gateway.config);

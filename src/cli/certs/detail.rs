@@ -26,25 +26,24 @@ pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> Str
     fields.add("state", format!("{state}: {meaning}"));
     for finding in &view.findings {
         let (state, message) = (finding.state.replace('_', " "), clean(&finding.message));
-        fields.add("finding", format!("{}: it {message}", clean(&state)));
+        // Some are sentences of their own.
+        let message = match message.strip_prefix("has a flaw: ") {
+            Some(flaw) => flaw.to_owned(),
+            None => format!("it {message}"),
+        };
+        fields.add("finding", format!("{}: {message}", clean(&state)));
     }
     fields.add("names", view.names.join(", "));
     if let (Some(begin), Some(end)) = (view.not_before, view.not_after) {
         let left = end - now;
-        let told = match left {
-            ..0 => format!("expired {} ago", span(left.saturating_neg())),
-            _ => format!("{} left", span(left)),
-        };
+        let told = remaining(left);
         fields.add("valid from", time(begin).to_string());
         let told = left_paint(view, left)(style, &told);
         fields.add("valid until", format!("{} ({told})", time(end)));
     }
     if let Some(end) = chain_end {
         let left = end.not_after - now;
-        let told = match left {
-            ..0 => format!("expired {} ago", span(left.saturating_neg())),
-            _ => format!("{} left", span(left)),
-        };
+        let told = remaining(left);
         let told = left_paint(view, left)(style, &told);
         let (subject, end) = (clean(&end.subject), time(end.not_after));
         fields.add("chain until", format!("{end} ({told}), that of {subject}"));
@@ -225,6 +224,14 @@ fn kind(class: FailureClass) -> &'static str {
         FailureClass::Clock => "the certificate issued is not valid by this machine's clock",
         FailureClass::Vetoed => "held by a hook, which objects",
         FailureClass::Internal => "the certificate issued is not the one requested",
+    }
+}
+
+/// How much of a life is left, or how long ago it ended.
+fn remaining(left: i64) -> String {
+    match left {
+        ..0 => format!("expired {}", span(left)),
+        _ => format!("{} left", span(left)),
     }
 }
 

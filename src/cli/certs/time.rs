@@ -6,8 +6,8 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
 
-/// A span of time in the one unit that says enough: `89 d`, `36 h`, `45 min`, `20 s`; with a minus
-/// if it is negative.
+/// A span of time in the one unit that says enough: `89 d`, `36 h`, `45 min`, `20 s`; `3 d ago` if it is
+/// negative.
 pub(super) fn span(seconds: i64) -> String {
     let length = seconds.saturating_abs();
     let (unit, name) = if length >= 2 * DAY {
@@ -19,8 +19,8 @@ pub(super) fn span(seconds: i64) -> String {
     } else {
         (1, "s")
     };
-    let sign = if seconds < 0 { "-" } else { "" };
-    format!("{sign}{} {name}", length / unit)
+    let ago = if seconds < 0 { " ago" } else { "" };
+    format!("{} {name}{ago}", length / unit)
 }
 
 /// When something will happen: `in 3 h`, `now`.
@@ -51,7 +51,8 @@ mod tests {
             (2 * HOUR - 1, "119 min"),
             (119, "119 s"),
             (0, "0 s"),
-            (-3 * DAY, "-3 d"),
+            (-3 * DAY, "3 d ago"),
+            (-112, "112 s ago"),
         ] {
             assert_eq!(span(seconds), text);
         }

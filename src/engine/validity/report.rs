@@ -95,10 +95,13 @@ fn what_follows(finding: &Finding, watched: &MonitoredCert) -> Option<String> {
         }
         _ if is_by_hand => Some("replace it".to_owned()),
         _ => Some(match retry {
-            Some(retry) => format!(
-                "its renewal has failed {} times: {}",
-                retry.failures, retry.message
-            ),
+            Some(retry) => {
+                let often = match retry.failures {
+                    ..=1 => "once".to_owned(),
+                    more => format!("{more} times"),
+                };
+                format!("its renewal has failed {often}: {}", retry.message)
+            }
             None if chain_ends_first => {
                 "a new certificate may come with a current one: run 'snigate certs renew'"
                     .to_owned()
@@ -196,10 +199,7 @@ mod tests {
         let retry = Retry::after(None, &failure, None, None, NOW, &mut fastrand::Rng::new());
         let text = told(1, 90, renewed, Some(retry));
         assert!(text.contains("is not valid before 2025-09-16"), "{text}");
-        assert!(
-            text.ends_with("has failed 1 times: the CA is away"),
-            "{text}"
-        );
+        assert!(text.ends_with("has failed once: the CA is away"), "{text}");
         let text = told(-90, 1, renewed, None);
         assert!(
             text.ends_with("expires at 2025-09-16T00:00:00Z; its renewal is due"),
