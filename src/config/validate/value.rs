@@ -73,7 +73,10 @@ impl Context<'_> {
             return least;
         };
         if !(least..=most).contains(&bytes) {
-            let hint = format!("give from {least} to {most} bytes");
+            let hint = match most {
+                usize::MAX => format!("give at least {}", show_size(least)),
+                _ => format!("give from {} to {}", show_size(least), show_size(most)),
+            };
             self.problems
                 .error(at, format!("{} is out of range", at.quoted()), hint);
         }
@@ -290,6 +293,16 @@ fn size(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// A size as [`size`] reads it.
+fn show_size(octets: usize) -> String {
+    for (unit, length) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        if octets >= length && octets.is_multiple_of(length) {
+            return format!("{}{unit}", octets / length);
+        }
+    }
+    format!("{octets}B")
 }
 
 /// The shortest text for a duration.
