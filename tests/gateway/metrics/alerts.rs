@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::prometheus::read;
 use crate::support::{
     Act, Ca, CaReply, FakeCa, Gateway, OcspResponder, Origin, Pair, Prometheus, Says, TlsClient,
-    connect, exchange, responder_at, serving, within,
+    connect, exchange, list_at, responder_at, serving, wait_for, within,
 };
 
 /// How long an alert may take: some scrapes, and the time of its rule.
@@ -29,7 +29,7 @@ fn eased() -> tempfile::TempDir {
         rules.push_str(line);
         rules.push('\n');
     }
-    for time in ["[5m]", "[10m]", "[15m]", "[30m]", "[1h]"] {
+    for time in ["[5m]", "[10m]", "[15m]", "[30m]", "[1h]", "[1d]"] {
         rules = rules.replace(time, "[20s]");
     }
     for (bound, here) in [
@@ -40,6 +40,7 @@ fn eased() -> tempfile::TempDir {
         // As often as a test sends something.
         ("[20s])) > 0.2", "[20s])) > 0.1"),
         ("[20s])) > 1\n", "[20s])) > 0.1\n"),
+        ("[20s])) > 2\n", "[20s])) > 0\n"),
     ] {
         assert!(rules.contains(bound), "{bound}");
         rules = rules.replace(bound, here);
@@ -193,6 +194,35 @@ fn an_alert_fires_for_certificates_that_nobody_replaces() {
             gateway.ask("POST", "/api/v1/events/test");
         },
     );
+}
+
+#[test]
+fn an_alert_fires_for_what_no_collector_and_no_list_server_takes() {
+    let (ca, away) = (Ca::new("Alert Root"), Origin::refusing());
+    let builder = Gateway::builder();
+    let certs = builder.dir().join("certs");
+    ca.leaf(&["a.test"]).make().write(&certs, "a");
+    let gateway = builder
+        .config(format!(
+            "renewal: {{ check_every: 1s }}\n\
+             certificates: [{{ directory: certs }}]\n\
+             tracing: {{ endpoint: \"http://{}\", sample: 1 }}\n\
+             sites:\n\
+             - {{ hosts: [a.test], routes: [{{ respond: {{ body: x }} }}] }}\n\
+             - {{ hosts: [plain.test], tls: off, routes: [{{ respond: {{ body: x }} }}] }}\n",
+            away.address(),
+        ))
+        .spawn();
+    let watch = Watch::start(&gateway);
+    wait_for("the count before", || {
+        (watch.prometheus.count("snigate_crl_fetches_total") > 0).then_some(())
+    });
+    let (identifier, value) = list_at(&format!("http://{}/list.crl", away.address()));
+    let pair = ca.leaf(&["a.test"]).extension(identifier, &value).make();
+    pair.write(&certs, "a");
+    watch.wait_for(&["SnigateRevocationListsFail", "SnigateTracesLost"], || {
+        send_all(&gateway, &["plain.test"]);
+    });
 }
 
 #[test]
