@@ -56,7 +56,7 @@ use crate::tls::{GlobalCertificate, Handshake};
 
 use self::handshake_queue::HandshakeQueue;
 use self::handshake_rate::HandshakeRate;
-use self::handshake_reason::HandshakeFailure;
+use self::handshake_reason::{FailedHandshake, HandshakeFailure};
 pub use self::inherited::take_inherited_sockets;
 use self::limits::Connections;
 pub use self::listener::{BindError, Listener, ListenerKind};
@@ -228,9 +228,8 @@ where
         let mut has_begun = false;
         let accept = async {
             // Before OpenSSL's objects exist, which are many times as large as a ClientHello.
-            let received = socket.receive_client_hello().await;
+            let received = socket.receive_client_hello(&mut has_begun).await;
             received.or_err(ErrorType::TLSHandshakeFailure, "receiving the ClientHello")?;
-            has_begun = socket.has_ahead();
             let accept = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
             self.queue.run_handshake(&slot, handshake.run(accept)).await
         };
@@ -243,15 +242,14 @@ where
         let mut tls = match accepted {
             Ok(tls) => Box::new(tls),
             Err((how, error)) => {
-                let shown = error.as_ref().map(|error| error as _);
-                self.report.log_handshake(how, peer, &handshake, shown);
-                // Whoever checks whether a port accepts connections sends nothing.
-                if has_begun && how != HandshakeFailure::Stopped {
-                    let error = error.as_ref().map(ToString::to_string);
-                    let (result, error) = (how.as_str(), error.as_deref());
-                    let lines = &self.report.lines;
-                    lines.log_handshake(result, peer, &handshake, error);
-                }
+                let failed = FailedHandshake {
+                    how,
+                    peer,
+                    handshake: &handshake,
+                    error: error.as_deref(),
+                    has_begun,
+                };
+                self.report.log_handshake(&failed);
                 return None;
             }
         };

@@ -290,7 +290,8 @@ impl Gateway {
         request: &Request<'_>,
     ) {
         let status = ctx.status(written);
-        if let Some(reason) = ctx.failure_reason(written) {
+        let failed = ctx.failure_reason(written);
+        if let Some(reason) = failed {
             self.failed.count(reason);
         }
         let at = |id| Traced {
@@ -301,11 +302,6 @@ impl Gateway {
         if let Some(tracer) = self.router.tracer() {
             record_spans(tracer, ctx, request, status);
         }
-        self.log_request(ctx, status, octets, request);
-    }
-
-    /// Writes the request's line into the access log.
-    fn log_request(&self, ctx: &RequestCtx, status: u16, bytes: usize, request: &Request<'_>) {
         let access = self.access.load();
         if !access.is_on() {
             return;
@@ -319,7 +315,8 @@ impl Gateway {
                 ctx,
                 request,
                 status,
-                bytes,
+                failed,
+                bytes: octets,
                 now: SystemClock.now(),
                 held_back,
             });

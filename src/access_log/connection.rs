@@ -18,6 +18,8 @@ pub struct RefusedConnection<'a> {
     pub duration: Option<Duration>,
     /// The name that the client requests, as it was sent.
     pub server_name: Option<&'a str>,
+    /// Why its handshake failed, in the word of the metrics.
+    pub failed: Option<&'a str>,
     /// Why it was refused, as a word.
     pub refused: &'a str,
     /// The same in other words, where they say more.
@@ -35,6 +37,7 @@ impl Record for RefusedConnection<'_> {
             LogField::Status | LogField::Bytes => Value::Number(0),
             LogField::Duration => self.duration.into(),
             LogField::Sni => text(self.server_name),
+            LogField::Failed => self.failed.into(),
             LogField::Refused => Value::Word(self.refused),
             LogField::Reason => text(self.reason),
             LogField::HeldBack if self.held_back > 0 => Value::Number(self.held_back),

@@ -180,6 +180,7 @@ fn a_connection_without_a_request_has_a_line() {
         version: "TLS",
         duration: Some(Duration::from_millis(1500)),
         server_name: Some("a\nb"),
+        failed: Some("no_shared_cipher"),
         refused: "failed",
         reason: Some("no shared cipher"),
         held_back: 7,
@@ -187,7 +188,7 @@ fn a_connection_without_a_request_has_a_line() {
     assert_eq!(
         text(&record),
         "unix - - [01/Jan/1970:00:00:00 +0000] \"- - TLS\" 0 0 \"-\" \"-\" host=\"-\" id=- \
-         duration=1.500000 upstream=- refused=failed reason=\"no shared cipher\" held_back=7",
+         duration=1.500000 upstream=- failed=no_shared_cipher refused=failed reason=\"no shared cipher\" held_back=7",
     );
     let value = parsed(&json(&record));
     assert_eq!(value["sni"], "a\nb");

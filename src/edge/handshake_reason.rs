@@ -3,8 +3,10 @@
 //! All that is left of a failed handshake is OpenSSL's text, which Pingora's error carries, and the
 //! record that the callbacks have written.
 
+use pingora_core::Error;
 use prometheus::IntCounter;
 
+use super::stream::Peer;
 use crate::metrics::Metrics;
 use crate::tls::Handshake;
 
@@ -31,6 +33,18 @@ impl HandshakeFailure {
             Self::TimedOut => "timeout",
         }
     }
+}
+
+/// A handshake that has failed.
+pub(super) struct FailedHandshake<'a> {
+    pub(super) how: HandshakeFailure,
+    pub(super) peer: Peer,
+    /// What the callbacks have written.
+    pub(super) handshake: &'a Handshake,
+    pub(super) error: Option<&'a Error>,
+    /// Whether the client has sent anything. Whoever checks whether a port accepts connections has
+    /// not.
+    pub(super) has_begun: bool,
 }
 
 /// The reasons, in the order of [`WORDS`].
@@ -128,6 +142,9 @@ const TEXTS: [(&str, Reason); 47] = [
     ("compression", Reason::Malformed),
 ];
 
+/// What Pingora puts before OpenSSL's errors.
+const ACCEPT: &str = "TLS accept() failed: ";
+
 /// Counts failed handshakes by reason.
 pub(super) struct ReasonCounters([IntCounter; WORDS.len()]);
 
@@ -172,9 +189,69 @@ fn reason(error: &str) -> Reason {
     found.map_or(Reason::Other, |(_, reason)| *reason)
 }
 
+/// What an error says, in words for people: without the codes, functions and files of OpenSSL, of
+/// whose errors each is `error:CODE:LIBRARY:FUNCTION:REASON:FILE:LINE:DATA`.
+pub(super) fn detail(error: &Error) -> String {
+    let context = error
+        .context
+        .as_ref()
+        .map_or("", |context| context.as_str());
+    let said = context.strip_prefix(ACCEPT).unwrap_or(context);
+    let each = said.split(", error:").map(|one| {
+        let one = one.strip_prefix("error:").unwrap_or(one);
+        let mut parts = one.split(':');
+        let is_code = |part: &str| part.len() == 8 && u32::from_str_radix(part, 16).is_ok();
+        match parts.next() {
+            Some(code) if is_code(code) => parts.nth(2).unwrap_or(one),
+            _ => one,
+        }
+    });
+    let mut detail = each.collect::<Vec<_>>().join(", ");
+    if let Some(cause) = &error.cause {
+        detail.push_str(": ");
+        detail.push_str(&cause.to_string());
+    }
+    detail
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use pingora_core::ErrorType;
+
     use super::*;
+
+    #[test]
+    fn details_are_words_alone() {
+        let start = "TLS accept() failed: ";
+        for (context, expected) in [
+            (
+                "error:0A000102:SSL routines:tls_early_post_process_client_hello:\
+                 unsupported protocol:ssl/statem/statem_srvr.c:1913:",
+                "unsupported protocol",
+            ),
+            (
+                "error:0A00010B:SSL routines:f:wrong version number:x.c:1:, \
+                 error:0A000139:SSL routines::record layer failure:x.c:2:SSL alert number 70",
+                "wrong version number, record layer failure",
+            ),
+            ("unexpected EOF", "unexpected EOF"),
+            ("error:00000001", "00000001"),
+            ("", ""),
+        ] {
+            let context = format!("{start}{context}");
+            let error = Error::explain(ErrorType::TLSHandshakeFailure, context);
+            assert!(detail(&error).ends_with(expected), "{}", detail(&error));
+            assert!(!detail(&error).contains("routines"), "{}", detail(&error));
+        }
+        let cause = io::Error::from_raw_os_error(104);
+        let error = Error::because(ErrorType::TLSHandshakeFailure, "receiving it", cause);
+        assert_eq!(
+            detail(&error),
+            "receiving it: Connection reset by peer (os error 104)"
+        );
+    }
 
     #[test]
     fn texts_of_openssl_are_understood() {

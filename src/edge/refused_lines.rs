@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
+use super::handshake_reason::{FailedHandshake, HandshakeFailure, detail};
 use super::stream::Peer;
 use crate::access_log::{AccessLog, RefusedConnection};
 use crate::clock::{Clock as _, SystemClock};
 use crate::throttle::Throttle;
-use crate::tls::Handshake;
+use crate::tls::ClientRefusal;
 
 /// The most lines in a second, of handshakes and of limits.
 const MOST: u32 = 100;
@@ -38,37 +39,42 @@ impl RefusedLines {
         _ = self.access.set(access);
     }
 
-    /// Writes the line of a handshake that ended as `result` says. `error` is what OpenSSL says.
+    /// Writes the line of a handshake that failed for `reason`, a word, unless the client has sent
+    /// nothing or the gateway stops.
     pub(super) fn log_handshake(
         &self,
-        result: &str,
-        peer: Peer,
-        handshake: &Handshake,
-        error: Option<&str>,
+        failed: &FailedHandshake<'_>,
+        reason: &str,
+        refusal: Option<&ClientRefusal>,
     ) {
+        let FailedHandshake { how, handshake, .. } = *failed;
+        let refused = match (refusal, how) {
+            _ if !failed.has_begun => return,
+            (_, HandshakeFailure::Stopped) => return,
+            (Some(_), _) => "client_certificate",
+            (None, HandshakeFailure::TimedOut) => "handshake_timeout",
+            (None, HandshakeFailure::LetGo) => "made_room",
+            (None, HandshakeFailure::Failed) => "handshake_failed",
+        };
         let Some((access, held_back)) = self.admit(&self.handshakes) else {
             return;
         };
         let server_name = handshake.server_name();
-        let refusal = error.and_then(|error| handshake.client_refusal(error));
-        let refused = match (&refusal, result) {
-            (Some(_), _) => "client_certificate",
-            (None, "timeout") => "handshake_timeout",
-            (None, "let_go") => "made_room",
-            (None, _) => "handshake_failed",
-        };
-        let is_unknown = handshake.is_unknown_name();
+        let error = failed.error.map(detail);
         access.load().write(&RefusedConnection {
             time: SystemClock.now(),
-            client: peer.ip(),
+            client: failed.peer.ip(),
             version: "TLS",
             duration: None,
             server_name: server_name.as_deref(),
+            failed: Some(reason),
             refused,
             reason: match refusal {
                 Some(refusal) => Some(refusal.detail),
-                None if is_unknown => Some("there is no certificate for this name"),
-                None => error,
+                None if handshake.is_unknown_name() => {
+                    Some("there is no certificate for this name")
+                }
+                None => error.as_deref(),
             },
             held_back,
         });
@@ -85,6 +91,7 @@ impl RefusedLines {
             version: "TCP",
             duration: None,
             server_name: None,
+            failed: None,
             refused,
             reason,
             held_back,

@@ -1,14 +1,13 @@
 //! What operators learn about failing connections. Each is counted, and at most one per second is
 //! logged, since otherwise a client could fill the log by sending garbage.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use pingora_core::protocols::SocketDigest;
 
 use super::announced::Unannounced;
-use super::handshake_reason::{HandshakeFailure, ReasonCounters};
+use super::handshake_reason::{FailedHandshake, HandshakeFailure, ReasonCounters, detail};
 use super::refusal::Refusal;
 use super::refused_lines::RefusedLines;
 use super::stream::Peer;
@@ -68,22 +67,24 @@ impl Report {
     }
 
     /// Counts and logs a failed handshake.
-    pub(super) fn log_handshake(
-        &self,
-        how: HandshakeFailure,
-        peer: Peer,
-        handshake: &Handshake,
-        error: Option<&dyn fmt::Display>,
-    ) {
+    pub(super) fn log_handshake(&self, failed: &FailedHandshake<'_>) {
+        let &FailedHandshake {
+            how,
+            peer,
+            handshake,
+            error,
+            ..
+        } = failed;
         let result = how.as_str();
         self.metrics
             .handshakes
             .with_label_values(&[result, "none", "none", "false"])
             .inc();
-        let error = error.map(ToString::to_string);
-        let error = error.as_deref();
-        let refusal = error.and_then(|error| handshake.client_refusal(error));
-        let reason = self.reasons.count(how, handshake, error, refusal.is_some());
+        let text = error.map(ToString::to_string);
+        let text = text.as_deref();
+        let refusal = text.and_then(|text| handshake.client_refusal(text));
+        let reason = self.reasons.count(how, handshake, text, refusal.is_some());
+        self.lines.log_handshake(failed, reason, refusal.as_ref());
         if let Some(refusal) = refusal {
             self.log_client_refusal(refusal, peer, handshake);
             return;
@@ -95,7 +96,7 @@ impl Report {
                 unknown_name = handshake.is_unknown_name(),
                 result,
                 reason,
-                error,
+                error = error.map(detail),
                 held_back,
                 "TLS handshake failed"
             );

@@ -18,7 +18,7 @@ use pingora_core::protocols::{GetProxyDigest as _, GetSocketDigest as _, UniqueI
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
-use super::handshake_reason::HandshakeFailure;
+use super::handshake_reason::{FailedHandshake, HandshakeFailure};
 use super::http1::transport::is_reset;
 use super::slot::{Occupied, Slot};
 use super::socket::Socket;
@@ -134,9 +134,10 @@ pub(super) async fn serve_unterminated<A>(
     let until = Instant::now() + edge.settings.load().limits.handshake;
     let peer = socket.peer();
     let mut stopping = shutdown.clone();
+    let mut has_begun = false;
     let read = tokio::select! {
         biased;
-        read = timeout_at(until, read_hello(&*edge.app, socket)) => {
+        read = timeout_at(until, read_hello(&*edge.app, socket, &mut has_begun)) => {
             read.map_err(|_| HandshakeFailure::TimedOut)
         }
         // A client that has not said what it wants makes room for others.
@@ -165,17 +166,24 @@ pub(super) async fn serve_unterminated<A>(
             Box::pin(edge.app.tunnel(&site, opening, &mut client)).await;
         }
         Err(how) => {
-            let handshake = Handshake::new(peer.ip(), None);
-            edge.report.log_handshake(how, peer, &handshake, None);
+            edge.report.log_handshake(&FailedHandshake {
+                how,
+                peer,
+                handshake: &Handshake::new(peer.ip(), None),
+                error: None,
+                has_begun,
+            });
         }
     }
 }
 
 /// Reads the ClientHello that a connection begins with. Returns the connection, which begins with it
 /// again, and the site that it is passed through for with the name that the client requests.
+/// `has_begun` says whether anything has come, even if this is dropped.
 async fn read_hello<A: DirectResponder>(
     app: &A,
     mut socket: Socket,
+    has_begun: &mut bool,
 ) -> (Socket, Option<(Arc<Site>, Box<[u8]>)>) {
     let place = socket.get_proxy_digest();
     let place = accepted_place(place.as_deref());
@@ -187,6 +195,7 @@ async fn read_hello<A: DirectResponder>(
             // Whoever reads next finds that out as well.
             break None;
         }
+        *has_begun = true;
         match reader.read(&octets) {
             ClientHello::Incomplete => {}
             ClientHello::Name(name) => {

@@ -124,7 +124,8 @@ const COMBINED: &str = "{client} - {user} [{time_combined}] \"{method} {target} 
     duration={duration} upstream={upstream}";
 
 /// What follows that line.
-const COMBINED_COLUMNS: [LogField; 7] = [
+const COMBINED_COLUMNS: [LogField; 8] = [
+    LogField::Failed,
     LogField::Refused,
     LogField::Reason,
     LogField::ClientCertSubject,
@@ -135,7 +136,7 @@ const COMBINED_COLUMNS: [LogField; 7] = [
 ];
 
 /// What a line of JSON has.
-const JSON_COLUMNS: [LogField; 36] = [
+const JSON_COLUMNS: [LogField; 37] = [
     LogField::Time,
     LogField::Client,
     LogField::Host,
@@ -150,6 +151,7 @@ const JSON_COLUMNS: [LogField; 36] = [
     LogField::RequestId,
     LogField::Upstream,
     LogField::User,
+    LogField::Failed,
     LogField::Refused,
     LogField::Reason,
     LogField::Site,

@@ -30,6 +30,7 @@ pub enum LogField {
     Upstream,
     UpstreamName,
     Attempts,
+    Failed,
     Refused,
     Reason,
     Sni,
@@ -47,7 +48,7 @@ pub enum LogField {
 
 impl LogField {
     /// Every field.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::Time,
         Self::TimeCombined,
         Self::Client,
@@ -75,6 +76,7 @@ impl LogField {
         Self::Upstream,
         Self::UpstreamName,
         Self::Attempts,
+        Self::Failed,
         Self::Refused,
         Self::Reason,
         Self::Sni,
@@ -120,6 +122,7 @@ impl LogField {
             Self::Upstream => "upstream",
             Self::UpstreamName => "upstream_name",
             Self::Attempts => "attempts",
+            Self::Failed => "failed",
             Self::Refused => "refused",
             Self::Reason => "reason",
             Self::Sni => "sni",

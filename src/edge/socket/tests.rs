@@ -98,6 +98,7 @@ async fn a_handshake_that_fails_leaves_its_alert() {
 #[tokio::test]
 async fn the_client_hello_is_waited_for_and_kept() {
     let (mut socket, mut client) = pair().await;
+    let mut has_begun = false;
     // A message of nine octets in two records, and another record.
     let parts = [
         &[22][..],
@@ -108,9 +109,10 @@ async fn the_client_hello_is_waited_for_and_kept() {
     ];
     for part in parts {
         {
-            let mut hello = pin!(socket.receive_client_hello());
+            let mut hello = pin!(socket.receive_client_hello(&mut has_begun));
             assert!(poll!(hello.as_mut()).is_pending());
         }
+        assert_eq!(has_begun, !socket.ahead.is_empty());
         client.write_all(part).await.expect("sent");
         let held = socket.ahead.len();
         while socket.ahead.len() == held {
@@ -119,8 +121,14 @@ async fn the_client_hello_is_waited_for_and_kept() {
         }
     }
     client.write_all(&[13, 14, 15, 99]).await.expect("sent");
-    socket.receive_client_hello().await.expect("a hello");
-    socket.receive_client_hello().await.expect("it is there");
+    socket
+        .receive_client_hello(&mut false)
+        .await
+        .expect("a hello");
+    socket
+        .receive_client_hello(&mut false)
+        .await
+        .expect("it is there");
     let mut read = [0; 64];
     assert_eq!(socket.read(&mut read).await.expect("octets"), 20);
     let sent = [
@@ -138,7 +146,10 @@ async fn what_is_no_client_hello_is_not_waited_for() {
         if sent.is_empty() {
             drop(client);
         }
-        socket.receive_client_hello().await.expect("an end");
+        socket
+            .receive_client_hello(&mut false)
+            .await
+            .expect("an end");
         assert_eq!(&*socket.ahead, sent);
     }
 }

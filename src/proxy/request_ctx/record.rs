@@ -10,6 +10,7 @@ use crate::access_log::{Record, Value, client};
 use crate::clock::UnixTime;
 use crate::config::model::LogField;
 use crate::proxy::decision::Decision;
+use crate::proxy::failure_reason::FailureReason;
 use crate::proxy::path;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::request::Request;
@@ -21,6 +22,8 @@ pub(crate) struct RequestRecord<'a> {
     pub(crate) ctx: &'a RequestCtx,
     pub(crate) request: &'a Request<'a>,
     pub(crate) status: u16,
+    /// Why it has failed, if it has, as it is counted.
+    pub(crate) failed: Option<FailureReason>,
     /// Octets of the response's body that were sent.
     pub(crate) bytes: usize,
     pub(crate) now: UnixTime,
@@ -69,6 +72,7 @@ impl Record for RequestRecord<'_> {
             LogField::Attempts => Some(u64::from(ctx.progress.last.number))
                 .filter(|attempts| *attempts > 0)
                 .into(),
+            LogField::Failed => self.failed.map(FailureReason::word).into(),
             LogField::Refused => ctx.refusal.map(Refusal::reason).into(),
             LogField::Reason => match ctx.refusal.and_then(Refusal::detail) {
                 Some(detail) => Value::Text(detail.as_bytes()),

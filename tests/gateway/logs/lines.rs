@@ -168,6 +168,36 @@ fn each_refusal_has_a_line_that_explains_it() {
 }
 
 #[test]
+fn a_hello_that_never_ends_has_a_line_where_connections_are_passed_through() {
+    let origin = Origin::named("hello");
+    let gateway = serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
+             sites: [{{ hosts: [a.test], upstream: app }}, \
+             {{ hosts: [raw.test], pass_through: app }}]\n\
+             log: {{ access: access.log, access_format: '{{refused}} {{failed}} {{reason}}' }}\n",
+            origin.address()
+        ),
+    )
+    .server("limits: { handshake: 1s }")
+    .start();
+    // One on which nothing is sent has none.
+    let silent = TcpStream::connect(gateway.https).expect("connected");
+    let mut begun = TcpStream::connect(gateway.https).expect("connected");
+    begun
+        .write_all(b"\x16\x03\x01\x02\x00\x01")
+        .expect("written");
+    let failed = "snigate_tls_handshake_failures_total{reason=\"timeout\"}";
+    crate::support::wait_for("both to end", || {
+        (gateway.metric(failed) == Some(2.0)).then_some(())
+    });
+    drop((silent, begun));
+    let lines = lines_with(&gateway, "access.log", "timeout");
+    assert_eq!(lines, ["handshake_timeout timeout -"]);
+}
+
+#[test]
 fn floods_of_failed_handshakes_are_sampled() {
     let origin = Origin::named("hello");
     let gateway = logging(&origin, "access: access.log, format: json").start();

@@ -1,11 +1,13 @@
 //! Each reason for a failure is counted for what it is, and nothing else is.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 
 use openssl::ssl::SslVersion;
+use serde_json::Value;
 
 use super::wait_for_count;
 use crate::support::{
@@ -45,6 +47,20 @@ fn reason_of<T>(gateway: &Gateway, metric: &str, cause: impl FnOnce() -> T) -> (
     (reason, caused)
 }
 
+/// Waits until the access log has so many lines, and returns the last one.
+#[track_caller]
+fn last_line(gateway: &Gateway, count: usize) -> Value {
+    let line = wait_for("a line of the access log", || {
+        let log = fs::read_to_string(gateway.dir().join("access.log")).ok()?;
+        let lines: Vec<_> = log.lines().collect();
+        assert!(lines.len() <= count, "{log}");
+        lines
+            .get(count.checked_sub(1)?)
+            .map(|line| (*line).to_owned())
+    });
+    serde_json::from_str(&line).expect("JSON")
+}
+
 /// What a client sends first.
 fn hello(client: TlsClient) -> Vec<u8> {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -74,11 +90,12 @@ fn each_handshake_that_fails_has_its_reason() {
     let builder = serving(
         &[&["a.test"], &["strict.test"]],
         "tls: { unknown_sni: reject }\n\
+         log: { access: access.log, format: json }\n\
          sites:\n\
          - { hosts: [a.test], routes: [{ respond: { body: x } }] }\n\
          - { hosts: [strict.test], client_auth: { ca: clients.pem }, routes: [{ respond: { body: x } }] }\n",
     );
-    std::fs::write(builder.dir().join("clients.pem"), clients.pem()).expect("written");
+    fs::write(builder.dir().join("clients.pem"), clients.pem()).expect("written");
     let gateway = builder.server("limits: { handshake: 1s }").start();
     let address = gateway.https;
     let named = |name: &str| TlsClient::named(name);
@@ -166,6 +183,15 @@ fn each_handshake_that_fails_has_its_reason() {
     for (number, (expected, cause)) in causes.iter().enumerate() {
         let (reason, ()) = reason_of(&gateway, metric, cause);
         assert_eq!(reason, *expected, "number {number}");
+        // The first one has sent nothing, and has no line.
+        if number > 0 {
+            let line = last_line(&gateway, number);
+            assert_eq!(line["failed"], reason, "{line}");
+            let said = line["reason"].as_str().unwrap_or_default();
+            let is_in = |part: &&str| said.contains(*part) || said.starts_with(' ');
+            let parts = ["context:", "error:", "routines", "accept()"];
+            assert_eq!(parts.iter().find(|part| is_in(part)), None, "{line}");
+        }
     }
     let text = gateway.ask("GET", "/metrics").text();
     let failed: f64 = text
@@ -206,7 +232,8 @@ fn each_request_that_fails_has_its_reason() {
         ("cut", cut.address().to_string(), ""),
         ("unresolved", "nowhere.invalid:80".to_owned(), ""),
     ];
-    let mut yaml = "upstreams:\n".to_owned();
+    let log = "log: { access: access.log, format: json }";
+    let mut yaml = format!("{log}\nupstreams:\n");
     for (name, server, more) in &upstreams {
         yaml.push_str(&format!("  {name}: {{ servers: [{server:?}]{more} }}\n"));
     }
@@ -268,10 +295,12 @@ fn each_request_that_fails_has_its_reason() {
         ("unresolved", 502, Box::new(|| empty("/unresolved"))),
         ("unavailable", 503, Box::new(|| empty("/drained"))),
     ];
-    for (expected, code, cause) in &causes {
+    for (number, (expected, code, cause)) in causes.iter().enumerate() {
         let metric = "snigate_requests_failed_total";
         let (reason, response) = reason_of(&gateway, metric, cause);
         assert_eq!((&*reason, status(&response)), (*expected, *code));
+        let line = last_line(&gateway, number + 1);
+        assert_eq!(line["failed"], reason, "{line}");
     }
     // All but one have ended with a status of the gateway or of the server.
     for (class, count) in [("2xx", 1), ("4xx", 4), ("5xx", 8)] {
