@@ -29,7 +29,7 @@ use openssl::error::ErrorStack;
 
 pub use self::issuance_plan::{IssuancePlan, PlannedIssuer, Reason};
 pub use self::report::{Report, UncoveredHost};
-pub(crate) use self::staples::{KnownRevoked, note_staples, status_watched};
+pub(crate) use self::staples::{KnownRevoked, Withheld, note_staples, status_watched, withheld};
 
 use self::desired_hosts::DesiredHosts;
 use self::gauges::Gauges;

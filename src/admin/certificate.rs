@@ -114,6 +114,8 @@ pub enum CertificateState {
     Paused,
     /// It was revoked, and is served until there is another.
     Revoked,
+    /// It is not served, since it requires an OCSP response and has none.
+    Withheld,
     /// It has expired.
     Expired,
     /// It is not valid yet.
@@ -131,6 +133,7 @@ impl CertificateState {
             Self::Failed => "failed",
             Self::Paused => "paused",
             Self::Revoked => "revoked",
+            Self::Withheld => "withheld",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
         }

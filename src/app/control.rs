@@ -3,7 +3,7 @@
 mod certificate;
 mod preflight;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -22,6 +22,7 @@ use crate::engine::Engine;
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
+use crate::manager::{Withheld, withheld};
 use crate::notify::{Notifier, TestOutcome};
 use crate::on_demand;
 use crate::reload::{self, GatewayEdge, GatewayListeners, GatewayState, ReloadReport, Reloader};
@@ -135,6 +136,7 @@ impl Control for AppControl {
         let planned = manager.renewals().views();
         let made = manager.on_demand().issuance().certificates();
         let not_yet_valid = not_yet_valid(&manager, config);
+        let withheld = withheld(&manager);
         drop(manager);
         let judge = Judge::new(&self.engine);
         let of_local_ca =
@@ -161,6 +163,7 @@ impl Control for AppControl {
                     ..CertificateView::loaded(one, now)
                 }),
         );
+        withhold(&mut views, withheld);
         let missing = missing(config, &views);
         views.extend(missing);
         views
@@ -286,6 +289,20 @@ fn missing(config: &Config, views: &[CertificateView]) -> Vec<CertificateView> {
         }
     }
     missing
+}
+
+/// Shows which certificates are not served for want of an OCSP response, and which are in their place.
+fn withhold(views: &mut [CertificateView], withheld: Vec<Withheld>) {
+    let withheld: HashMap<_, _> = withheld
+        .into_iter()
+        .map(|one| (one.certificate.fingerprint().to_string(), one.instead))
+        .collect();
+    for view in views {
+        let known = view.fingerprint.as_ref().and_then(|own| withheld.get(own));
+        if let Some(instead) = known {
+            view.withhold(instead.as_ref().map(|one| one.describe().serial));
+        }
+    }
 }
 
 fn summary(reloaded: ReloadReport) -> ReloadSummary {

@@ -112,10 +112,10 @@ pub(super) fn severity(
     };
     let Some(staple) = &known.staple else {
         return match (is_required, failures >= FAILURES) {
-            (true, true) => Some(Severity::Critical),
-            // A CA may take a while until its responders know a new certificate.
-            (true, false) => Some(Severity::Error),
+            // It is not served.
+            (true, _) => Some(Severity::Critical),
             (false, true) => Some(Severity::Warning),
+            // A CA may take a while until its responders know a new certificate.
             (false, false) => None,
         };
     };
@@ -172,7 +172,7 @@ mod tests {
         let without = |is_required, failures| severity(&none, is_required, failures, unix(0));
         assert_eq!(without(false, 2), None);
         assert_eq!(without(false, 3), Some(Severity::Warning));
-        assert_eq!(without(true, 1), Some(Severity::Error));
+        assert_eq!(without(true, 1), Some(Severity::Critical), "not served");
         assert_eq!(without(true, 3), Some(Severity::Critical));
     }
 }

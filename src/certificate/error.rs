@@ -105,6 +105,12 @@ pub enum CertificateWarning {
     /// A subject alternative name is not a host name.
     #[error("the subject alternative name {name:?} {why}; it is ignored")]
     Name { name: String, why: String },
+    /// The certificate requires an OCSP response, and names nobody to ask for one.
+    #[error(
+        "the certificate requires an OCSP response (Must-Staple) but names no responder that is \
+         asked over plain HTTP, so it is not served: have it issued without Must-Staple"
+    )]
+    NoResponder,
     /// The certificate is not valid yet.
     #[error("the certificate is not valid before {0}; is the clock right?")]
     NotYetValid(String),

@@ -100,13 +100,17 @@ impl Finding {
     }
 }
 
-/// Every state that a served certificate can be in.
-pub const STATES: [&str; 11] = [
+/// The state of a certificate that is not served, since it requires an OCSP response and has none.
+pub const WITHHELD: &str = "withheld";
+
+/// Every state that a certificate can be in.
+pub const STATES: [&str; 12] = [
     "valid",
     "expired",
     "expiring",
     "not_yet_valid",
     "revoked",
+    WITHHELD,
     "chain_incomplete",
     "chain_order",
     "weak_signature",

@@ -243,6 +243,9 @@ impl Loader {
         warnings.extend(flaws.warnings(&leaf, &chain.certificates));
         let leaf_der = leaf.to_der().map_err(refused)?;
         let status = StatusSources::of(&leaf).map(|sources| self.sources.share(sources));
+        if status.as_ref().is_some_and(|said| said.cannot_be_stapled()) {
+            warnings.push(CertificateWarning::NoResponder);
+        }
         let certificate = TlsCertificate {
             not_before: parse::unix_time(leaf.not_before()).map_err(refused)?,
             not_after: parse::unix_time(leaf.not_after()).map_err(refused)?,

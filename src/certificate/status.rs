@@ -42,6 +42,11 @@ impl StatusSources {
         drop(ErrorStack::get());
         (sources != Self::default()).then_some(sources)
     }
+
+    /// Returns true if clients require a response that nobody can be asked for.
+    pub(crate) fn cannot_be_stapled(&self) -> bool {
+        self.requires_staple && self.responder.is_none()
+    }
 }
 
 /// The first responder that is asked over plain HTTP: with TLS its certificate would have a status to

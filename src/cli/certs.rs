@@ -97,6 +97,7 @@ fn is_alarming(view: &CertificateView, within: Within, now: UnixTime) -> bool {
         | CertificateState::Failed
         | CertificateState::Paused
         | CertificateState::Revoked
+        | CertificateState::Withheld
         | CertificateState::Expired
         | CertificateState::NotYetValid => true,
     }
@@ -262,6 +263,7 @@ mod tests {
             (CertificateState::Obtaining, false),
             (CertificateState::Failed, true),
             (CertificateState::Paused, true),
+            (CertificateState::Withheld, true),
             (CertificateState::NotYetValid, true),
         ] {
             let view = CertificateView {

@@ -65,6 +65,14 @@ impl Served {
         self.predecessors.iter().map(|(old, _)| old)
     }
 
+    /// The certificate that is served until this one has an OCSP response.
+    pub(super) fn predecessor(&self, certificate: &TlsCertificate) -> Option<&Arc<TlsCertificate>> {
+        let fingerprint = certificate.fingerprint();
+        let mut pairs = self.predecessors.iter();
+        let (old, _) = pairs.find(|(_, new)| new.fingerprint() == fingerprint)?;
+        Some(old)
+    }
+
     pub(super) fn is_dry(&self) -> bool {
         self.is_dry
     }

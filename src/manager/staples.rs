@@ -8,12 +8,49 @@ use super::report::Report;
 use crate::cert_status;
 use crate::certificate::{Fingerprint, TlsCertificate};
 use crate::clock::UnixTime;
+use crate::host::{Identifier, Pattern};
 
 /// The certificates that name a place to learn their status.
 pub(crate) fn status_watched(manager: &TlsManager) -> Vec<Arc<TlsCertificate>> {
     let certificates = manager.certificates().chain(manager.served.predecessors());
     let watched = certificates.filter(|one| one.status().is_some());
     watched.cloned().collect()
+}
+
+/// A certificate that is not served for want of an OCSP response.
+pub(crate) struct Withheld {
+    pub(crate) certificate: Arc<TlsCertificate>,
+    /// The one that clients get for its first name in its place.
+    pub(crate) instead: Option<Arc<TlsCertificate>>,
+}
+
+/// The certificates that are not served for want of OCSP responses.
+pub(crate) fn withheld(manager: &TlsManager) -> Vec<Withheld> {
+    let now = manager.now();
+    let candidates = manager.served.candidates();
+    let withheld = manager
+        .certificates()
+        .filter(|one| candidates.holds_back(one, now));
+    let withheld = withheld.map(|one| Withheld {
+        certificate: Arc::clone(one),
+        instead: served_instead(manager, one),
+    });
+    withheld.collect()
+}
+
+fn served_instead(
+    manager: &TlsManager,
+    certificate: &TlsCertificate,
+) -> Option<Arc<TlsCertificate>> {
+    let set = match certificate.names().first()? {
+        Pattern::Exact(name) => manager.served.map().find(&Identifier::Dns(name.clone())),
+        Pattern::Ip(address) => manager.served.map().find(&Identifier::Ip(*address)),
+        Pattern::Any | Pattern::Wildcard(_) => None,
+    };
+    match set {
+        Some(set) => set.by_kind.first().cloned(),
+        None => manager.served.predecessor(certificate).cloned(),
+    }
 }
 
 /// What is known of certificates that turned out to be revoked, by their fingerprints.

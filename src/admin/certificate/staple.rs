@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::view::rfc3339;
+use super::{CertificateState, CertificateView};
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 
@@ -22,6 +23,10 @@ pub struct StapleView {
     pub next_update: Option<UnixTime>,
     /// Why there is no newer one; `None` if the last attempt succeeded.
     pub fault: Option<String>,
+    /// The serial number of the certificate that clients get for its first name while it is not served,
+    /// for want of a response; `None` if it is served, or there is no other.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub served_instead: Option<String>,
 }
 
 impl StapleView {
@@ -46,6 +51,23 @@ impl StapleView {
             this_update: staple.as_ref().map(|staple| staple.this_update),
             next_update: staple.as_ref().map(|staple| staple.next_update),
             fault: known.fault.as_deref().map(str::to_owned),
+            served_instead: None,
         })
+    }
+}
+
+impl CertificateView {
+    /// Notes that it is not served for want of an OCSP response, and the serial number of the
+    /// certificate that is served in its place.
+    pub(crate) fn withhold(&mut self, instead: Option<String>) {
+        if matches!(
+            self.state,
+            CertificateState::Valid | CertificateState::Due | CertificateState::Obtaining
+        ) {
+            self.state = CertificateState::Withheld;
+        }
+        if let Some(staple) = &mut self.staple {
+            staple.served_instead = instead;
+        }
     }
 }

@@ -69,7 +69,13 @@ impl Record {
         for link in &self.chain {
             to.extend_from_slice(link);
         }
-        let is_kept = |one: &&CertificateWarning| **one != CertificateWarning::Order;
+        // Only CAs provide a chain as it is; and the status says who can be asked.
+        let is_kept = |one: &&CertificateWarning| {
+            !matches!(
+                one,
+                CertificateWarning::Order | CertificateWarning::NoResponder
+            )
+        };
         count(to, self.warnings.iter().filter(is_kept).count());
         for warning in self.warnings.iter().filter(is_kept) {
             let (tag, texts) = match warning {
@@ -84,8 +90,7 @@ impl Record {
                 CertificateWarning::Weak { what, why, is_key } => {
                     (if *is_key { 8 } else { 9 }, [what, why])
                 }
-                // Only CAs provide a chain as it is.
-                CertificateWarning::Order => continue,
+                CertificateWarning::Order | CertificateWarning::NoResponder => continue,
             };
             to.push(tag);
             let many = if matches!(tag, 2 | 5 | 6 | 8 | 9) {
@@ -119,7 +124,7 @@ impl Record {
         let fingerprint = Fingerprint(from.array()?);
         let names = from.many(|from| pattern(from.text()?))?;
         let chain = from.many(Reader::array)?;
-        let warnings = from.many(|from| {
+        let mut warnings = from.many(|from| {
             let tag = from.octet()?;
             let first = from.text()?.to_owned();
             Some(match tag {
@@ -158,6 +163,9 @@ impl Record {
             })),
             false => None,
         };
+        if status.as_ref().is_some_and(|said| said.cannot_be_stapled()) {
+            warnings.push(CertificateWarning::NoResponder);
+        }
         Some(Self {
             kind: if has(FROM_DIRECTORY) {
                 Kind::Directory
@@ -295,6 +303,7 @@ mod tests {
                     why: text("is short"),
                     is_key: true,
                 },
+                CertificateWarning::NoResponder,
             ],
         };
         let mut octets = Vec::new();

@@ -135,6 +135,12 @@ fn stapled(staple: &StapleView, now: UnixTime) -> String {
     if staple.required {
         text.push_str("; required (Must-Staple)");
     }
+    if let Some(serial) = &staple.served_instead {
+        let serial = clean(serial);
+        text.push_str(&format!(
+            "\nclients get the certificate with serial {serial} instead"
+        ));
+    }
     if let Some(fault) = &staple.fault {
         text.push_str(&format!("\n{}", clean(fault)));
     }
@@ -207,6 +213,9 @@ fn meaning(state: CertificateState) -> &'static str {
         CertificateState::Failed => "the last attempt failed; it will be retried",
         CertificateState::Paused => "the CA requires action first; it is not retried",
         CertificateState::Revoked => "it was revoked and is served until it is replaced",
+        CertificateState::Withheld => {
+            "it is not served, because it requires an OCSP response and has none"
+        }
         CertificateState::Expired => "clients refuse it",
         CertificateState::NotYetValid => "clients refuse it until it becomes valid",
     }
@@ -287,10 +296,12 @@ mod tests {
             this_update: Some(NOW - DAY),
             next_update: Some(NOW + 3 * DAY),
             fault: Some("the response has expired".to_owned()),
+            served_instead: Some("0A".to_owned()),
         });
         let text = plain(&view);
         let told = "\
 \x20 OCSP          stapled until 2025-09-18T00:00:00Z (in 3 d); required (Must-Staple)
+\x20               clients get the certificate with serial 0A instead
 \x20               the response has expired
 \x20               from http://ocsp.example/
 ";

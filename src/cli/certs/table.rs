@@ -209,6 +209,7 @@ fn state_paint(state: CertificateState) -> Paint {
         | CertificateState::Failed
         | CertificateState::Paused
         | CertificateState::Revoked
+        | CertificateState::Withheld
         | CertificateState::Expired => Style::red,
     }
 }
@@ -290,6 +291,7 @@ mod tests {
             this_update: Some(NOW),
             next_update: Some(NOW + DAY),
             fault: None,
+            served_instead: None,
         });
         vec![
             CertificateView::missing(vec!["missing.example".to_owned()]),

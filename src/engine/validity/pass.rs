@@ -12,13 +12,14 @@ use ahash::HashSet;
 
 use super::super::{Engine, Judgement};
 use super::watch::Topic;
-use crate::certificate::finding::{STATES, findings};
+use crate::certificate::finding::{STATES, WITHHELD, findings};
 use crate::certificate::sni::SniMap;
 use crate::certificate::{Finding, Reason, RenewalFacts, Source, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::event::Severity;
 use crate::host::Pattern;
 use crate::issuer::spec::CertSpec;
+use crate::manager::withheld;
 use crate::renewal::MonitoredCert;
 use crate::schedule::RenewedBy;
 
@@ -37,6 +38,8 @@ pub(super) struct Pass {
     specs: Vec<Arc<CertSpec>>,
     /// What is left of those that are not served for want of an OCSP response.
     waiting: Vec<Arc<TlsCertificate>>,
+    /// All of those, by their addresses.
+    withheld: HashSet<usize>,
     /// The next slice of the map.
     slice: usize,
     /// The certificates that were judged, by their addresses: the map holds them.
@@ -94,14 +97,15 @@ impl Pass {
         let uncovered = missing.filter(|one| !one.is_awaited).count();
         let shortest = manager.cert_files().shortest_life();
         let now = engine.clock.now();
-        let waiting = manager.certificates().filter(|one| one.lacks_staple(now));
-        let waiting = waiting.cloned().collect();
+        let waiting = withheld(&manager).into_iter();
+        let waiting: Vec<_> = waiting.map(|one| one.certificate).collect();
         drop(manager);
         Self {
             map: engine.map.load_full(),
             now,
             judgement: engine.judgement(),
             specs,
+            withheld: waiting.iter().map(address).collect(),
             waiting,
             slice: 0,
             seen: HashSet::default(),
@@ -198,14 +202,14 @@ impl Pass {
             let facts = self.facts(&certificate);
             let mut found = self.judge(&certificate, &facts);
             found.retain(|finding| finding.reason == Reason::Revoked);
-            self.note(MonitoredCert::new(certificate, facts), found);
+            self.record(MonitoredCert::new(certificate, facts), found);
         }
         true
     }
 
     /// Whether a certificate was not judged before.
     fn is_new(&mut self, certificate: &Arc<TlsCertificate>) -> bool {
-        self.seen.insert(Arc::as_ptr(certificate).addr())
+        self.seen.insert(address(certificate))
     }
 
     /// What is known of the renewal of a certificate that no job obtains.
@@ -235,7 +239,14 @@ impl Pass {
 
     /// Records what was found of a certificate, the gravest first.
     fn record(&mut self, certificate: MonitoredCert, findings: Vec<Finding>) {
-        self.count(findings.first().map_or("valid", Finding::state));
+        let is_withheld = self.withheld.contains(&address(&certificate.certificate));
+        let state = findings.first().map_or("valid", Finding::state);
+        self.count(match state {
+            // Clients refuse it, whether it has a response or not.
+            "expired" | "not_yet_valid" | "revoked" => state,
+            _ if is_withheld => WITHHELD,
+            _ => state,
+        });
         self.note(certificate, findings);
     }
 
@@ -266,4 +277,9 @@ impl Pass {
     fn count(&mut self, state: &'static str) {
         *self.counts.entry(state).or_default() += 1;
     }
+}
+
+/// What identifies a certificate that is held.
+fn address(certificate: &Arc<TlsCertificate>) -> usize {
+    Arc::as_ptr(certificate).addr()
 }

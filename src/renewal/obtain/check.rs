@@ -92,7 +92,7 @@ fn load_issued(
         return Err(refuse(format!("it is for {}", names.join(", "))));
     }
     let status = certificate.status().map(|status| status.sources());
-    if status.is_some_and(|said| said.requires_staple && said.responder.is_none()) {
+    if status.is_some_and(|said| said.cannot_be_stapled()) {
         return Err(refuse(
             "it requires an OCSP response (Must-Staple) but names no OCSP responder: remove \
              'must_staple' from the issuer"

@@ -1,6 +1,8 @@
 //! Certificates that require an OCSP response (RFC 7633).
 
-use super::{authority, config, is_stapled, own_signer, wait_until_stapled, with};
+use serde_json::Value;
+
+use super::{authority, config, is_stapled, metric, own_signer, wait_until_stapled, with};
 use crate::support::{
     Ca, Gateway, OcspResponder, Pair, Says, TlsClient, must_staple, responder_at, wait_for,
 };
@@ -18,6 +20,12 @@ fn hex(certificate: &openssl::x509::X509) -> String {
 fn served(gateway: &Gateway, name: &str) -> Option<String> {
     let client = TlsClient::named(name).try_connect(gateway.https).ok()?;
     Some(hex(&client.certificate()))
+}
+
+/// What the API says of the certificate for `name`.
+fn view(gateway: &Gateway, name: &str) -> Value {
+    let view = gateway.ask("GET", &format!("/api/v1/certificates/{name}"));
+    serde_json::from_slice(&view.body).expect("JSON")
 }
 
 fn strict(ca: &Ca, name: &str, responder: &OcspResponder) -> Pair {
@@ -67,12 +75,19 @@ fn its_successor_waits_for_a_response_while_it_is_served() {
     second.write(&gateway.dir().join("certs"), "a");
     gateway.wait_for_event("no response", |one| one.is("staple_failed", "a.example"));
     assert_eq!(served(&gateway, "a.example"), Some(serial(&first)));
+    let view = view(&gateway, "a.example");
+    assert_eq!(view["state"], "withheld", "{view}");
+    assert_eq!(view["serial"], serial(&second), "{view}");
+    assert_eq!(view["staple"]["served_instead"], serial(&first), "{view}");
     wait_until_stapled(&gateway, "a.example");
 
     responder.start(&ca, &own_signer(&ca), &[(&second, Says::Good)], 60);
     wait_for("the second", || {
         (served(&gateway, "a.example")? == serial(&second)).then_some(())
     });
+    let view = self::view(&gateway, "a.example");
+    assert_eq!(view["state"], "valid", "{view}");
+    assert_eq!(view["staple"].get("served_instead"), None, "{view}");
     wait_until_stapled(&gateway, "a.example");
 }
 
@@ -85,6 +100,13 @@ fn one_that_names_no_responder_is_reported_and_never_served() {
     let gateway = builder.config(config(&["a.example"])).spawn();
     let told = gateway.wait_for_event("no response", |one| one.is("staple_failed", "a.example"));
     assert!(told.message.contains("names no OCSP responder"), "{told:?}");
+    assert_eq!(told.severity, "critical", "clients are refused");
+    let shown = view(&gateway, "a.example");
+    assert_eq!(shown["state"], "withheld", "{shown}");
+    let withheld = "snigate_certificate_states{state=\"withheld\"}";
+    wait_for("the metric", || {
+        (metric(&gateway, withheld) >= 1.0).then_some(())
+    });
     assert_eq!(served(&gateway, "a.example"), None);
     let readiness = gateway.ask("GET", "/readyz");
     assert_eq!(readiness.status, 503);
