@@ -11,6 +11,7 @@ mod ffi;
 mod lists;
 mod ocsp;
 mod query;
+mod revocations;
 mod staples;
 mod store;
 
@@ -22,6 +23,7 @@ use http::Uri;
 
 pub(crate) use self::lists::{Applied, ListAnswer, Lists, Searched};
 pub(crate) use self::query::{Outcome, ask_responder, fetch_list};
+pub(crate) use self::revocations::{RecordWrite, Revocations, SAID_BY_RESPONDER};
 pub(crate) use self::staples::{Changes, Staples};
 pub(crate) use self::store::{forget_staple, restore_staple, store_staple, sweep};
 use crate::certificate::{Source, TlsCertificate};
@@ -36,6 +38,8 @@ pub(crate) struct FoundRevoked {
     pub(crate) reason: RevocationReason,
     /// Who says so, for people.
     pub(crate) said_by: String,
+    /// Whether that was found before a restart.
+    pub(crate) is_restored: bool,
 }
 
 /// How long a responder or the server of a list may take.

@@ -12,6 +12,7 @@ use openssl::x509::X509;
 
 use super::FoundRevoked;
 use super::crl::{ListFault, RevocationList};
+use super::revocations::said_by_list;
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 
@@ -304,7 +305,8 @@ impl ListQuery {
                 Some(reason) => revoked.push(FoundRevoked {
                     certificate: Arc::clone(certificate),
                     reason,
-                    said_by: format!("the revocation list {}", self.url),
+                    said_by: said_by_list(&self.url),
+                    is_restored: false,
                 }),
                 None if is_called_revoked(certificate, &self.url) => {
                     restored.push(Arc::clone(certificate));

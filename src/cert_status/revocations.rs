@@ -211,3 +211,57 @@ fn fingerprint(digits: &str) -> Option<Fingerprint> {
     }
     Some(Fingerprint(octets))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::unix;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn fingerprints_are_read_back() {
+        let own = Fingerprint([0xa7; 32]);
+        assert_eq!(fingerprint(&own.to_string()), Some(own));
+        for wrong in ["", "a7", &"g".repeat(64), &"\u{e4}".repeat(32)] {
+            assert_eq!(fingerprint(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_record_is_kept_until_its_certificate_has_expired() {
+        let storage = MemoryStorage::default();
+        let own = Fingerprint([1; 32]);
+        let record = Record {
+            by_responder: Some(unix(5)),
+            by_list: Some("http://list/".into()),
+            reason: RevocationReason::KeyCompromise,
+            at: unix(6),
+            not_after: unix(100),
+        };
+        let write = RecordWrite {
+            fingerprint: own,
+            value: serde_json::to_vec(&record).ok(),
+        };
+        write.run(&storage).expect("stored");
+        let loaded = Revocations::load(&storage, unix(100)).expect("read");
+        let known = &loaded.known[&own];
+        assert!(!known.is_told, "this process has not reported it");
+        let asked = |ocsp, crl| Revocation {
+            ocsp,
+            crl,
+            ..Revocation::default()
+        };
+        let revoked = |ocsp, crl| known.record.revoked(&asked(ocsp, crl));
+        assert_eq!(revoked(true, false).by_responder, Some(unix(5)));
+        assert_eq!(revoked(true, false).by_list, None);
+        assert_eq!(
+            revoked(false, true).by_list.as_deref(),
+            Some("http://list/")
+        );
+        assert_eq!(revoked(false, false), Revoked::default());
+        let late = Revocations::load(&storage, unix(101)).expect("read");
+        assert!(late.known.is_empty());
+        let again = Revocations::load(&storage, unix(100)).expect("read");
+        assert!(again.known.is_empty(), "it was removed");
+    }
+}

@@ -5,6 +5,7 @@
 
 mod revoked;
 mod stored;
+mod survey;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use tokio::time::Instant;
 use self::revoked::replace;
 use super::{Engine, blocking};
 use crate::cert_status::{
-    self, Applied, Changes, Clients, FoundRevoked, ListAnswer, Lists, Outcome, Searched, Staples,
-    StatusTerms,
+    self, Applied, Changes, Clients, FoundRevoked, ListAnswer, Lists, Outcome, Revocations,
+    Searched, Staples, StatusTerms,
 };
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
@@ -66,6 +67,7 @@ struct StatusWatch {
     clients: Arc<Clients>,
     staples: Staples,
     lists: Lists,
+    revocations: Revocations,
     tasks: JoinSet<Done>,
     asking: usize,
     fetching: usize,
@@ -87,6 +89,7 @@ pub(super) async fn run(engine: Arc<Engine>) {
         clients: Arc::default(),
         staples: Staples::default(),
         lists: Lists::default(),
+        revocations: Revocations::default(),
         tasks: JoinSet::new(),
         asking: 0,
         fetching: 0,
@@ -151,45 +154,6 @@ impl StatusWatch {
         match is_unread {
             true => PAUSE,
             false => until.clamp(PAUSE, LONGEST_PAUSE),
-        }
-    }
-
-    fn plan_survey(&mut self) {
-        let soon = Instant::now() + SURVEY_PAUSE;
-        self.survey_at = Some(self.survey_at.unwrap_or(soon));
-    }
-
-    /// Looks at all certificates.
-    async fn survey(&mut self, changes: &mut Changes) {
-        let started = Instant::now();
-        let engine = Arc::clone(&self.engine);
-        let watched = blocking(move || {
-            let manager = engine.lock();
-            (status_watched(&manager), manager.cert_files().is_loading())
-        });
-        let Some((watched, is_loading)) = watched.await else {
-            return;
-        };
-        self.terms = self.engine.publication.status_terms();
-        let now = self.engine.clock.now();
-        let gone = match self.terms.revocation.ocsp {
-            true => self.staples.survey(&watched, now, changes),
-            false => {
-                self.staples.clear(&watched, changes);
-                Vec::new()
-            }
-        };
-        match self.terms.revocation.crl {
-            // Which certificates name a list is known once all are loaded.
-            true if is_loading => {}
-            true => self.lists.survey(&watched, now),
-            false => self.lists.clear(),
-        }
-        stored::forget(&self.engine, gone).await;
-        let took = started.elapsed();
-        if took > SURVEY_PAUSE {
-            // With very many certificates, changes are taken up later.
-            self.survey_at = Some(Instant::now() + took * SURVEY_SHARE);
         }
     }
 
@@ -277,7 +241,7 @@ impl StatusWatch {
     /// Takes up which certificates a list calls revoked, and which no longer.
     async fn apply_list(&mut self, applied: Applied, now: UnixTime) {
         let mut changes = Changes::default();
-        let mut news = Vec::new();
+        let (mut news, mut writes) = (Vec::new(), Vec::new());
         let mut seen = HashSet::new();
         let called = |certificate: &TlsCertificate, by: Option<&Arc<str>>| {
             let status = certificate.status();
@@ -285,23 +249,28 @@ impl StatusWatch {
             if let Some(status) = status {
                 status.update(|known| known.revoked.by_list = by.cloned());
             }
-            was_revoked
+            let known = status.map(|status| status.known().revoked);
+            (was_revoked, known.unwrap_or_default())
         };
         for one in applied.revoked {
-            let was_revoked = called(&one.certificate, Some(&applied.url));
+            let (was_revoked, known) = called(&one.certificate, Some(&applied.url));
+            let (certificate, reason) = (&one.certificate, Some(one.reason));
+            writes.extend(self.revocations.update(certificate, &known, reason, now));
             // The same certificate may be in several files.
             if seen.insert(one.certificate.fingerprint()) && !was_revoked {
                 news.push(one);
             }
         }
         for one in applied.restored {
-            called(&one, None);
+            let (_, known) = called(&one, None);
+            writes.extend(self.revocations.update(&one, &known, None, now));
             seen.insert(one.fingerprint());
         }
         for fingerprint in seen {
             self.staples.note_change(fingerprint, now, &mut changes);
         }
         self.tell(changes, now).await;
+        stored::write_revocations(&self.engine, writes).await;
         let revoked = news.iter().map(|one| one.certificate.fingerprint());
         stored::forget(&self.engine, revoked.collect()).await;
         replace(&self.engine, news).await;
@@ -333,20 +302,26 @@ impl StatusWatch {
         let is_news = self.staples.apply(&certificate, outcome, now, &mut changes);
         let known = self.staples.known(&certificate);
         let fingerprint = certificate.fingerprint();
+        let is_good = staple.as_ref().is_some_and(|staple| known.has(staple));
+        if known.is_revoked() || is_good {
+            let revocations = &mut self.revocations;
+            let write = revocations.update(&certificate, &known.revoked, reason, now);
+            stored::write_revocations(&self.engine, write.into_iter().collect()).await;
+        }
         match staple {
             _ if known.is_revoked() => stored::forget(&self.engine, vec![fingerprint]).await,
-            Some(staple) if known.has(&staple) => {
+            Some(staple) if is_good => {
                 stored::store(&self.engine, fingerprint, staple).await;
             }
             _ => {}
         }
         self.tell(changes, now).await;
         if let (Some(reason), true) = (reason, is_news) {
-            let said_by = "its OCSP responder".to_owned();
             let found = FoundRevoked {
                 certificate,
                 reason,
-                said_by,
+                said_by: cert_status::SAID_BY_RESPONDER.to_owned(),
+                is_restored: false,
             };
             replace(&self.engine, vec![found]).await;
         }

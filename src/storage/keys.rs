@@ -9,6 +9,7 @@
 //! | `accounts/CA/ACCOUNT.json` | an account at a CA, with its key |
 //! | `external_accounts/CA/EMAIL.json` | the key from ZeroSSL that binds an account |
 //! | `revoked/FINGERPRINT.json` | that a certificate was revoked, until its end |
+//! | `found_revoked/FINGERPRINT.json` | who says that a certificate is revoked, until its end |
 //! | `ocsp/FINGERPRINT.der` | the last OCSP response of a certificate, until its end |
 //! | `compromised/DIGEST.pem` | a certificate whose key others may have: no key with this digest is used again |
 //! | `challenges/http-01/TOKEN.json`, `challenges/tls-alpn-01/NAME.json` | what any instance needs to respond to a validation |
@@ -31,7 +32,7 @@ mod ocsp;
 
 use openssl::sha::sha256;
 
-pub use self::ocsp::{all_ocsp, ocsp};
+pub use self::ocsp::{all_found_revoked, all_ocsp, found_revoked, ocsp};
 
 use super::{Key, StorageError};
 use crate::host::{HostName, Pattern};

@@ -30,7 +30,7 @@ async fn replace_some(engine: &Arc<Engine>, found: Vec<FoundRevoked>) {
     let mut revoked = HashSet::new();
     for one in found {
         let fingerprint = one.certificate.fingerprint();
-        if known.known.contains(&fingerprint) {
+        if known.known.contains(&fingerprint) && !one.is_restored {
             // A person has had it revoked, or another instance has found it.
             continue;
         }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::super::{Engine, blocking};
-use crate::cert_status;
+use crate::cert_status::{self, RecordWrite, Revocations};
 use crate::certificate::status::Staple;
 use crate::certificate::{Fingerprint, TlsCertificate};
 use crate::clock::UnixTime;
@@ -23,6 +23,29 @@ pub(super) async fn read(engine: &Engine, certificates: Vec<Arc<TlsCertificate>>
         }
     });
     reading.await;
+}
+
+/// Reads which certificates were found to be revoked; `None` where the storage fails.
+pub(super) async fn read_revocations(engine: &Engine) -> Option<Revocations> {
+    let (storage, now) = (Arc::clone(engine.storage()), engine.clock.now());
+    let read = storage::blocking(&storage, move |storage| Revocations::load(storage, now));
+    read.await
+        .inspect_err(|error| tracing::warn!(%error, "cannot read which certificates are revoked"))
+        .ok()
+}
+
+/// Stores which certificates were found to be revoked, and which no longer are.
+pub(super) async fn write_revocations(engine: &Engine, writes: Vec<RecordWrite>) {
+    if writes.is_empty() {
+        return;
+    }
+    let storage = Arc::clone(engine.storage());
+    let written = storage::blocking(&storage, move |storage| {
+        writes.iter().try_for_each(|one| one.run(storage))
+    });
+    if let Err(error) = written.await {
+        tracing::warn!(%error, "cannot store which certificates are revoked");
+    }
 }
 
 /// Stores the response of the certificate with this fingerprint.

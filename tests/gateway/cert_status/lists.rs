@@ -33,6 +33,11 @@ impl ListServer {
         let list = revocation_list(ca, revoked, until);
         *self.list.lock().expect("whole") = list.to_der().expect("DER");
     }
+
+    /// Serves no list from now on.
+    pub(super) fn break_down(&self) {
+        self.list.lock().expect("whole").clear();
+    }
 }
 
 #[test]
