@@ -322,6 +322,13 @@ impl ListQuery {
                 Err(error) => fault = Some(error.to_string()),
             }
         }
+        if let (Some(_), Some(fault)) = (times, &fault) {
+            // Some of the certificates that name it are of another issuer.
+            tracing::warn!(
+                url = %self.url,
+                "a revocation list does not count for some of the certificates that name it: {fault}"
+            );
+        }
         let (this_update, next_update) = match (times, fault) {
             (Some(times), _) => times,
             (None, Some(fault)) => return Err(fault),
