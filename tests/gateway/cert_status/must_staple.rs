@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{authority, config, is_stapled, metric, own_signer, wait_until_stapled, with};
 use crate::support::{
-    Ca, Gateway, OcspResponder, Pair, Says, TlsClient, must_staple, responder_at, wait_for,
+    Ca, Gateway, OcspResponder, Pair, Says, TlsClient, check, must_staple, responder_at, wait_for,
 };
 
 fn serial(pair: &Pair) -> String {
@@ -107,6 +107,9 @@ fn one_that_names_no_responder_is_reported_and_never_served() {
     wait_for("the metric", || {
         (metric(&gateway, withheld) >= 1.0).then_some(())
     });
+    let checked = check(&gateway.dir().join("snigate.yaml"));
+    let warned = format!("{}{}", checked.stdout, checked.stderr);
+    assert!(warned.contains("names no responder"), "{checked:?}");
     assert_eq!(served(&gateway, "a.example"), None);
     let readiness = gateway.ask("GET", "/readyz");
     assert_eq!(readiness.status, 503);
