@@ -8,6 +8,7 @@ use crate::certificate::TlsCertificate;
 use crate::certificate::status::{KnownStatus, Staple};
 use crate::clock::UnixTime;
 use crate::event::{Event, EventKind, Severity};
+use crate::host::Pattern;
 use crate::printable::Printable as _;
 
 /// After how many failures it is reported that a certificate has no response at all.
@@ -24,11 +25,18 @@ pub(crate) enum Notice {
 }
 
 impl Notice {
-    /// As an event at `now`.
-    pub(crate) fn event(&self, now: UnixTime) -> Event {
+    /// As an event at `now`. `is_covered` says whether a certificate is served for a name: that clients
+    /// are refused for want of a response is critical from the first failure on.
+    pub(crate) fn event(&self, is_covered: impl Fn(&Pattern) -> bool, now: UnixTime) -> Event {
         let (certificate, kind, severity) = match self {
             Self::Failed(certificate, severity) => {
-                (certificate, EventKind::StapleFailed, *severity)
+                let is_refused =
+                    certificate.lacks_staple(now) && !certificate.names().iter().all(is_covered);
+                let severity = match is_refused {
+                    true => Severity::Critical,
+                    false => *severity,
+                };
+                (certificate, EventKind::StapleFailed, severity)
             }
             Self::Recovered(certificate) | Self::Dismissed(certificate) => {
                 (certificate, EventKind::StapleRecovered, Severity::Info)
@@ -112,10 +120,10 @@ pub(super) fn severity(
     };
     let Some(staple) = &known.staple else {
         return match (is_required, failures >= FAILURES) {
-            // It is not served.
-            (true, _) => Some(Severity::Critical),
-            (false, true) => Some(Severity::Warning),
+            (true, true) => Some(Severity::Critical),
             // A CA may take a while until its responders know a new certificate.
+            (true, false) => Some(Severity::Error),
+            (false, true) => Some(Severity::Warning),
             (false, false) => None,
         };
     };
@@ -172,7 +180,7 @@ mod tests {
         let without = |is_required, failures| severity(&none, is_required, failures, unix(0));
         assert_eq!(without(false, 2), None);
         assert_eq!(without(false, 3), Some(Severity::Warning));
-        assert_eq!(without(true, 1), Some(Severity::Critical), "not served");
+        assert_eq!(without(true, 1), Some(Severity::Error));
         assert_eq!(without(true, 3), Some(Severity::Critical));
     }
 }

@@ -147,7 +147,11 @@ fn what_waits_for_a_responder_that_rests_is_reported_too_and_recovers() {
         now += 600;
     }
     staples.pass_time(now, &mut changes);
-    let told: Vec<_> = changes.notices.iter().map(|one| one.event(now)).collect();
+    let told: Vec<_> = changes
+        .notices
+        .iter()
+        .map(|one| one.event(|_| true, now))
+        .collect();
     assert_eq!(told.len(), 6);
     assert!(told.iter().all(|one| one.kind == EventKind::StapleFailed));
     assert!(told.iter().all(|one| one.severity == Severity::Warning));
@@ -158,12 +162,16 @@ fn what_waits_for_a_responder_that_rests_is_reported_too_and_recovers() {
     now += 600;
     let back = staples.take_due(1, now);
     staples.apply(&back[0], good(9), now, &mut changes);
-    let told = changes.notices[0].event(now);
+    let told = changes.notices[0].event(|_| true, now);
     assert_eq!(told.kind, EventKind::StapleRecovered);
     // Certificates that are gone are forgotten, and what was reported of them is over.
     changes = Changes::default();
     assert_eq!(staples.survey(&all[..1], now, &mut changes).len(), 5);
-    let told: Vec<_> = changes.notices.iter().map(|one| one.event(now)).collect();
+    let told: Vec<_> = changes
+        .notices
+        .iter()
+        .map(|one| one.event(|_| true, now))
+        .collect();
     assert!((4..=5).contains(&told.len()), "{told:?}");
     assert!(
         told.iter()

@@ -274,6 +274,14 @@ impl SniMap {
         used.map(|(name, _)| name.clone()).collect()
     }
 
+    /// Returns true if there are certificates for all hosts of this pattern.
+    pub fn covers(&self, pattern: &Pattern) -> bool {
+        match pattern {
+            Pattern::Exact(name) => self.lookup(name.as_str()).is_some(),
+            other => self.get(other).is_some(),
+        }
+    }
+
     /// The certificates of exactly this pattern.
     pub fn get(&self, pattern: &Pattern) -> Option<&Arc<CertificateSet>> {
         match pattern {

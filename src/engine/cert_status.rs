@@ -329,19 +329,22 @@ impl StatusWatch {
 
     /// Reports what has changed, and has it served.
     async fn tell(&mut self, changes: Changes, now: UnixTime) {
-        for notice in &changes.notices {
-            self.engine.events().emit(notice.event(now));
-        }
-        if !changes.served.is_empty() {
+        let Changes { notices, served } = changes;
+        if !served.is_empty() {
             let engine = Arc::clone(&self.engine);
             blocking(move || {
                 let mut manager = engine.lock();
-                note_staples(&mut manager, &changes.served);
+                note_staples(&mut manager, &served);
                 manager.publish_map();
             })
             .await;
             let pause = PASS_PAUSE.max(self.pass_took * SURVEY_SHARE);
             self.pass_at.get_or_insert_with(|| Instant::now() + pause);
+        }
+        let map = self.engine.map.load();
+        for notice in &notices {
+            let event = notice.event(|name| map.covers(name), now);
+            self.engine.events().emit(event);
         }
     }
 

@@ -47,6 +47,7 @@ fn it_is_served_only_with_a_response_and_from_the_first_moment_of_a_restart() {
     assert_eq!(served(&gateway, "a.example"), Some(serial(&wildcard)));
     let told = gateway.wait_for_event("no response", |one| one.is("staple_failed", "a.example"));
     assert!(told.message.contains("Must-Staple"), "{told:?}");
+    assert_eq!(told.severity, "error", "another one is served");
     responder.start(&ca, &own_signer(&ca), &[(&pair, Says::Good)], 60);
     wait_until_stapled(&gateway, "a.example");
     assert_eq!(served(&gateway, "a.example"), Some(serial(&pair)));
