@@ -22,6 +22,7 @@ use crate::config::model::Hook;
 use crate::event::{EventSink, Survey};
 use crate::metrics::{HookMetrics, NotifyMetrics};
 use crate::shutdown::{ShutdownWatch, requested};
+use crate::throttle::Throttle;
 
 /// How long a delivery may take to end when the gateway stops. It is made again at the next start.
 const LAST_DELIVERY: Duration = Duration::from_secs(2);
@@ -69,6 +70,9 @@ pub(super) struct Worker {
     /// When what waits is composed.
     compose_at: Option<Instant>,
     started: Instant,
+    /// How many events were lost that no line of the log has counted yet.
+    lost: u64,
+    loss_lines: Throttle,
 }
 
 impl Worker {
@@ -91,6 +95,8 @@ impl Worker {
             retry_at: None,
             compose_at: None,
             started: Instant::now(),
+            lost: 0,
+            loss_lines: Throttle::default(),
         }
     }
 
@@ -157,13 +163,15 @@ impl Worker {
         };
         lost += self.outbox.end_unconfirmed(&progress, now);
         lost += self.outbox.pass_time(hook.repeat, now);
-        if lost > 0 {
-            self.metrics.count_dropped(lost);
+        self.metrics.count_dropped(lost);
+        self.lost += lost;
+        if self.lost > 0 && self.loss_lines.admit().is_some() {
             tracing::warn!(
                 hook = %hook.name,
-                lost,
+                lost = self.lost,
                 "events are lost: too many wait for this recipient"
             );
+            self.lost = 0;
         }
     }
 
