@@ -66,8 +66,9 @@ impl Daemon {
 
     /// Names the kind of messages.
     pub(super) fn with_kind(mut self, name: &str) -> Self {
-        if let Kind::Syslog { header, syslog, .. } = &mut self.kind {
-            *header = Header::new(syslog.facility, name);
+        match &mut self.kind {
+            Kind::Syslog { header, syslog, .. } => *header = Header::new(syslog.facility, name),
+            Kind::Journal(journal) => journal.set_kind(name),
         }
         self
     }
@@ -114,7 +115,7 @@ impl Daemon {
 
     fn append(&mut self, frame: Frame<'_>, is_stream: bool) {
         match &self.kind {
-            Kind::Journal(_) => Journal::write_entry(frame, &mut self.part),
+            Kind::Journal(journal) => journal.write_entry(frame, &mut self.part),
             Kind::Syslog { header, .. } if is_stream => {
                 let mut message = Vec::with_capacity(frame.record.len() + 128);
                 header.write(frame, &mut message);

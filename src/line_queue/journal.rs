@@ -23,6 +23,8 @@ const SEND: Duration = Duration::from_secs(5);
 /// The journal, and the connection to it if there is one.
 pub(super) struct Journal {
     path: PathBuf,
+    /// Names the log that the entries are of.
+    kind: String,
     socket: Option<UnixDatagram>,
 }
 
@@ -31,17 +33,23 @@ impl Journal {
     pub(super) fn at(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
+            kind: "log".to_owned(),
             socket: None,
         }
     }
 
+    /// Names the log that the entries are of.
+    pub(super) fn set_kind(&mut self, kind: &str) {
+        kind.clone_into(&mut self.kind);
+    }
+
     /// Appends the entry for a record, which has the other fields.
-    pub(super) fn write_entry(frame: Frame<'_>, out: &mut Vec<u8>) {
+    pub(super) fn write_entry(&self, frame: Frame<'_>, out: &mut Vec<u8>) {
         // Writing to a vector does not fail.
         _ = writeln!(
             out,
-            "PRIORITY={}\nSYSLOG_IDENTIFIER=snigate",
-            frame.severity
+            "PRIORITY={}\nSYSLOG_IDENTIFIER=snigate\nSNIGATE_LOG={}",
+            frame.severity, self.kind
         );
         out.extend_from_slice(frame.record);
     }

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+
 use super::context::Context;
 use crate::config::problem::{At, nearest};
 use crate::config::schema;
@@ -216,9 +218,13 @@ pub(crate) fn level_fault(raw: &str) -> Option<String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     // A bare word that is not a level would be taken for the name of a part.
     let unknown = raw.split(',').map(str::trim).find(|part| {
-        !part.contains(['=', '[', ':']) && !LEVELS.contains(&&*part.to_ascii_lowercase())
+        // What follows a part's name is its level. An empty text is one for the parser.
+        let level = part.rsplit_once('=').map_or(*part, |(_, level)| level);
+        let is_named = part.contains(['[', ':']) && !part.contains('=');
+        let is_level = !level.is_empty() && level.parse::<LevelFilter>().is_ok();
+        !is_named && !is_level
     });
-    let good = tracing_subscriber::EnvFilter::builder().parse(raw).is_ok();
+    let good = EnvFilter::builder().parse(raw).is_ok();
     if unknown.is_none() && good {
         return None;
     }

@@ -51,6 +51,7 @@ fn entries_have_fields() {
     for (name, value) in [
         ("PRIORITY", "6"),
         ("SYSLOG_IDENTIFIER", "snigate"),
+        ("SNIGATE_LOG", "access-log"),
         ("SNIGATE_STATUS", "200"),
         ("SNIGATE_SNI", "a.test"),
         ("SNIGATE_USER_AGENT", "a\\xE2\\x80\\xA8\"b"),
@@ -63,5 +64,6 @@ fn entries_have_fields() {
     gateway.signal(nix::sys::signal::Signal::SIGHUP);
     let fields = next_with("SNIGATE_SITES");
     assert!(fields["MESSAGE"].contains("reloaded"), "{fields:?}");
+    assert_eq!(fields["SNIGATE_LOG"], "log");
     assert_eq!(fields["SNIGATE_MODULE"], "snigate::reload::report");
 }
