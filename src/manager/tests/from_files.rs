@@ -361,5 +361,18 @@ fn what_the_index_knows_is_there_without_a_look_into_the_files() {
         let mut certificates = manager.certificates();
         let is_held = certificates.all(|one| one.is_in_memory());
         assert_eq!(is_held, in_memory == InMemory::All);
+        drop(certificates);
+        drop(manager);
+        wait_until_free(&fixture.path(".index"));
+    }
+}
+
+/// Waits until the thread that writes the index in this directory has ended.
+fn wait_until_free(index: &Path) {
+    let lock = fs::File::open(index.join("lock")).expect("a lock");
+    let start = std::time::Instant::now();
+    while lock.try_lock().is_err() {
+        assert!(start.elapsed() < Duration::from_secs(20), "in use");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
