@@ -139,6 +139,8 @@ impl Service for PagerDuty {
                 // Nobody is to be kept busy by an alert that says nothing.
                 bodies.push(self.trigger_entry(&key, entry, &notification.gateway));
                 bodies.push(self.resolve(&key));
+            } else if entry.trouble.is_none() && entry.event.severity == Severity::Info {
+                // Nothing is wrong, and nothing would ever resolve it.
             } else if alerts < ALERTS {
                 alerts += 1;
                 bodies.push(self.trigger_entry(&key, entry, &notification.gateway));

@@ -654,6 +654,19 @@ async fn a_token_that_a_service_sends_back_is_not_shown_not_even_in_part() {
 }
 
 #[test]
+fn what_is_no_trouble_raises_no_alert() {
+    let mut renewed = entry(
+        EventKind::CertificateRenewed,
+        Severity::Info,
+        "a.test",
+        "done",
+    );
+    renewed.trouble = None;
+    let sent = bodies(&pagerduty("http://127.0.0.1"), &notification(vec![renewed]));
+    assert_eq!(sent, [Value::Null; 0]);
+}
+
+#[test]
 fn a_test_leaves_no_alert_open() {
     let mut test = entry(EventKind::NotificationTest, Severity::Info, "", "a test");
     test.trouble = None;
