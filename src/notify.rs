@@ -28,6 +28,7 @@ mod sender;
 mod service;
 mod signature;
 mod spool;
+mod standing;
 #[cfg(test)]
 mod testing;
 mod text;

@@ -30,6 +30,9 @@ pub(super) struct Troubles {
     /// The keys of those that an earlier process has reported, and this one has not found yet. They
     /// may be over.
     unconfirmed: BTreeSet<String>,
+    /// The keys of those that are emitted again some time if they last, and have not been since the
+    /// start.
+    unheard: BTreeSet<String>,
 }
 
 /// How far this process has come with what it finds after its start.
@@ -89,6 +92,7 @@ impl Troubles {
             return reaction;
         }
         match key {
+            Some(key) if self.is_known_otherwise(&key) => {}
             Some(key) => reaction
                 .entries
                 .extend(self.report(key, event, repeat, now)),
@@ -105,14 +109,24 @@ impl Troubles {
         reaction
     }
 
-    /// What is due by now without another event: reports of what lasts silently, and the end of
-    /// limits.
+    /// Returns true if a trouble that has not begun says nothing new: the renewal of a certificate is
+    /// overdue because of a trouble that is known.
+    fn is_known_otherwise(&self, key: &str) -> bool {
+        let causes = key.strip_prefix("overdue/").map(|domain| {
+            let families = ["issuance", "validity"].into_iter();
+            families.map(move |family| format!("{family}/{domain}"))
+        });
+        let mut causes = causes.into_iter().flatten();
+        !self.troubles.contains_key(key) && causes.any(|key| self.troubles.contains_key(&key))
+    }
+
+    /// What is due by now without another event: reports of what lasts, and the end of limits.
     pub(super) fn pass_time(&mut self, repeat: Option<Duration>, now: UnixTime) -> Reaction {
         let mut reaction = Reaction::default();
         let mut due = Vec::new();
         for (key, one) in &mut self.troubles {
             one.set_back(now);
-            let is_confirmed = !self.unconfirmed.contains(key);
+            let is_confirmed = !self.unconfirmed.contains(key) && !self.unheard.contains(key);
             let step = one.next_step(key, is_confirmed, repeat);
             if step.is_some_and(|at| at <= now) {
                 due.push(key.clone());
@@ -162,7 +176,7 @@ impl Troubles {
         let troubles = self.troubles.iter();
         troubles
             .filter_map(|(key, one)| {
-                let is_confirmed = !self.unconfirmed.contains(key);
+                let is_confirmed = !self.unconfirmed.contains(key) && !self.unheard.contains(key);
                 one.next_step(key, is_confirmed, repeat)
             })
             .min()
@@ -201,9 +215,11 @@ impl Troubles {
         if self.troubles.contains_key(&key) {
             return;
         }
-        if trouble::confirmation(&key) != Confirmation::Emission {
-            self.unconfirmed.insert(key.clone());
-        }
+        let is_heard_again = trouble::confirmation(&key) == Confirmation::Emission;
+        match is_heard_again {
+            true => self.unheard.insert(key.clone()),
+            false => self.unconfirmed.insert(key.clone()),
+        };
         self.troubles.insert(key, trouble);
     }
 
@@ -244,8 +260,14 @@ impl Troubles {
         reaction.over.push(key);
     }
 
-    fn remove(&mut self, key: &str) -> Option<Trouble> {
+    /// What was reported before the start has been found again, or is over.
+    fn confirm(&mut self, key: &str) {
         self.unconfirmed.remove(key);
+        self.unheard.remove(key);
+    }
+
+    fn remove(&mut self, key: &str) -> Option<Trouble> {
+        self.confirm(key);
         let one = self.troubles.remove(key)?;
         self.changed.insert(key.to_owned());
         Some(one)
@@ -260,7 +282,7 @@ impl Troubles {
         now: UnixTime,
     ) -> Option<Entry> {
         self.changed.insert(key.clone());
-        self.unconfirmed.remove(&key);
+        self.confirm(&key);
         if !self.troubles.contains_key(&key) && self.troubles.len() >= MAX_TROUBLES {
             let troubles = self.troubles.iter();
             let least = troubles.min_by_key(|(_, one)| (one.severity, one.seen));

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::open::open_sender;
 use super::outbox::new_id;
 use super::spool::Spool;
+use super::standing::StandingTroubles;
 use super::veto::VetoHooks;
 use super::worker::{HookConfig, Shared, Worker};
 use super::{DeliveryError, Entry, EntryState, Notification, filter};
@@ -83,13 +84,14 @@ impl Notifier {
             .map(|directory| Arc::new(Spool::new(directory, &gateway, setup.config)));
         let (started, new) = mpsc::unbounded_channel();
         Arc::new(Self {
-            events: setup.events,
             shared: Shared {
+                standing: Arc::new(StandingTroubles::new(&setup.events)),
                 clock: setup.clock,
                 metrics: setup.metrics,
                 spool,
                 gateway: gateway.into(),
             },
+            events: setup.events,
             running: Mutex::default(),
             started,
             new: Mutex::new(Some(new)),
@@ -146,6 +148,7 @@ impl Notifier {
                 Some(worker) = new.recv() => {
                     workers.spawn(worker.run(stopping.clone()));
                 }
+                () = self.shared.standing.wait() => self.shared.standing.collect(),
                 Some(ended) = workers.join_next() => {
                     if let Err(error) = ended && error.is_panic() {
                         tracing::error!(%error, "the task of a recipient was interrupted by a bug");

@@ -151,8 +151,8 @@ pub(super) fn degrees(kind: EventKind) -> &'static [EventKind] {
     }
 }
 
-/// Returns true if a trouble with this key is emitted once and then lasts, so that the time alone
-/// leads to its next report. Others are emitted again and again while they last.
+/// Returns true if a trouble with this key is emitted once and then lasts, however long nothing is
+/// heard of it. Others are emitted again and again while they last, some only after days.
 pub(super) fn is_silent(key: &str) -> bool {
     confirmation(key) != Confirmation::Emission
 }

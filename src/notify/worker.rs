@@ -16,6 +16,7 @@ use super::open::open_sender;
 use super::outbox::Outbox;
 use super::sender::MAX_ENTRIES;
 use super::spool::Spool;
+use super::standing::StandingTroubles;
 use super::{DeliveryError, Retry, Sender, backoff, filter};
 use crate::clock::Clock;
 use crate::config::model::Hook;
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     pub(super) spool: Option<Arc<Spool>>,
     /// The name of this machine.
     pub(super) gateway: Arc<str>,
+    pub(super) standing: Arc<StandingTroubles>,
 }
 
 /// The configuration of a hook, and how long the health checks of each upstream that is configured
@@ -106,6 +108,7 @@ impl Worker {
         let mut hook = Arc::clone(&self.config.borrow_and_update().hook);
         // What an earlier process knew comes first.
         self.keep().await;
+        self.observe_standing(&hook, None);
         loop {
             self.collect(&hook);
             self.keep().await;
@@ -145,6 +148,23 @@ impl Worker {
         self.keeper.keep(&mut self.outbox).await;
     }
 
+    /// Takes note of the troubles that last and that the recipient had not asked for `before`.
+    fn observe_standing(&mut self, hook: &Hook, before: Option<&Hook>) {
+        let now = self.shared.clock.now();
+        for event in self.shared.standing.events(now) {
+            let was_wanted = before.is_some_and(|before| filter::is_wanted(before, &event));
+            if !was_wanted && filter::is_wanted(hook, &event) {
+                let lost = self.outbox.observe(&event, true, hook.repeat, now);
+                self.note_lost(lost);
+            }
+        }
+    }
+
+    fn note_lost(&mut self, lost: u64) {
+        self.metrics.count_dropped(lost);
+        self.lost += lost;
+    }
+
     /// Takes what has happened.
     fn collect(&mut self, hook: &Hook) {
         let now = self.shared.clock.now();
@@ -163,8 +183,7 @@ impl Worker {
         };
         lost += self.outbox.end_unconfirmed(&progress, now);
         lost += self.outbox.pass_time(hook.repeat, now);
-        self.metrics.count_dropped(lost);
-        self.lost += lost;
+        self.note_lost(lost);
         if self.lost > 0 && self.loss_lines.admit().is_some() {
             tracing::warn!(
                 hook = %hook.name,
@@ -288,6 +307,7 @@ impl Worker {
         let hook = Arc::clone(&self.config.borrow_and_update().hook);
         self.sink.set_kinds(filter::kinds(&hook));
         self.outbox.retain(|event| filter::is_wanted(&hook, event));
+        self.observe_standing(&hook, Some(before));
         if before.name != hook.name {
             self.metrics = self.shared.metrics.begin(&hook.name);
         }

@@ -84,13 +84,13 @@ impl Trouble {
         is_confirmed: bool,
         repeat: Option<Duration>,
     ) -> Option<UnixTime> {
-        let is_silent = trouble::is_silent(key);
         let again = match self.reported {
-            _ if !is_silent || !is_confirmed => None,
+            // It may be over.
+            _ if !is_confirmed => None,
             Some(at) => self.gap(repeat).map(|gap| at + gap),
             None => Some(self.seen + repeat.unwrap_or(AGAIN)),
         };
-        let forgotten = (!is_silent).then(|| self.seen + FORGOTTEN);
+        let forgotten = (!trouble::is_silent(key)).then(|| self.seen + FORGOTTEN);
         [again, self.limit_end(), forgotten]
             .into_iter()
             .flatten()

@@ -245,6 +245,37 @@ fn what_was_not_kept_is_reported_by_the_next_event() {
 }
 
 #[test]
+fn an_overdue_renewal_is_no_news_to_those_who_know_its_cause() {
+    let mut troubles = Troubles::default();
+    let overdue = event(EventKind::CertificateRenewalOverdue, Severity::Warning, 9);
+    react(&mut troubles, &failed(0));
+    assert_eq!(react(&mut troubles, &overdue), []);
+    let mut troubles = Troubles::default();
+    assert_eq!(react(&mut troubles, &overdue).len(), 1);
+    // That it fails is news, and it stays what it was.
+    assert_eq!(react(&mut troubles, &failed(10)).len(), 1);
+    assert_eq!(react(&mut troubles, &overdue), []);
+    assert_eq!(troubles.iter().count(), 2);
+}
+
+#[test]
+fn what_is_tried_again_only_after_hours_is_repeated_meanwhile() {
+    let mut troubles = Troubles::default();
+    react(&mut troubles, &failed(0));
+    let at = troubles.next_step(REPEAT).expect("a repetition");
+    assert_eq!(at, unix(HOUR));
+    let entries = troubles.pass_time(REPEAT, at).entries;
+    assert_eq!(shown(&entries), [(EntryState::Ongoing, Severity::Error, 1)]);
+    // The next attempt fails as well, before its time.
+    assert_eq!(react(&mut troubles, &failed(2 * HOUR)), []);
+    assert_eq!(troubles.next_step(REPEAT), Some(unix(3 * HOUR)));
+    assert_eq!(
+        troubles.next_step(None),
+        Some(unix(2 * HOUR) + 30 * 24 * HOUR)
+    );
+}
+
+#[test]
 fn a_trouble_is_forgotten_if_nothing_is_heard_of_it() {
     let mut troubles = Troubles::default();
     react(&mut troubles, &failed(0));
@@ -323,6 +354,7 @@ fn what_is_not_found_again_after_a_restart_is_over_when_it_would_have_been_found
     }
     // Nothing is repeated that may be over.
     assert_eq!(after.pass_time(REPEAT, unix(2 * HOUR)).entries, []);
+    assert_eq!(after.pass_time(REPEAT, unix(200 * HOUR)).entries, []);
     let mut over = |seconds, complete: &[Survey]| after_restart(&mut after, seconds, complete);
     assert_eq!(over(0, &[]), ["upstream/gone/10.0.0.1:80"]);
     assert_eq!(over(119, &[]), [""; 0]);

@@ -55,6 +55,29 @@ fn a_server_that_is_removed_while_it_is_down_is_no_trouble_any_more() {
 }
 
 #[test]
+fn who_asks_later_hears_of_what_still_lasts() {
+    let [first, second] = [(); 2].map(|()| Origin::start(|_| vec![Act::respond(200, "")]));
+    let dead = [Port::take().address().to_string()];
+    let events = hook(&first, "upstream_down", "");
+    let grave = |severity: &str| hook(&second, "upstream_*", &format!(", severity: {severity}"));
+    let mut gateway = Gateway::start(serving(&dead, "/", &events));
+    let told = first.wait_for_requests(1).remove(0);
+    assert_eq!(entries(&told), [pair("upstream_down", "happened")]);
+    // The only server of an upstream is critical.
+    for (count, more) in [(1, grave("critical")), (1, grave("warning"))] {
+        gateway.replace_config(serving(&dead, "/", &format!("{events}{more}")));
+        assert_eq!(gateway.reload().0, 200);
+        let told = second.wait_for_requests(count).remove(0);
+        assert_eq!(entries(&told), [pair("upstream_down", "happened")]);
+    }
+    gateway.replace_config(config(&format!("{events}{}", grave("warning"))));
+    assert_eq!(gateway.reload().0, 200);
+    let told = second.wait_for_requests(2).remove(1);
+    assert_eq!(entries(&told), [pair("upstream_up", "recovered")]);
+    assert_eq!(first.wait_for_requests(2).len(), 2);
+}
+
+#[test]
 fn what_an_entry_no_longer_asks_for_is_not_repeated() {
     let origin = Origin::start(|_| vec![Act::respond(200, "")]);
     let dead = [Port::take().address().to_string()];
