@@ -319,7 +319,8 @@ mod tests {
     async fn ask_and_leave(authenticator: &Authenticator, basic: &BasicAuth, credentials: &str) {
         tokio::select! {
             biased;
-            asked = check(authenticator, basic, "192.0.2.1", credentials) => panic!("{asked:?}"),
+            // A free thread may be done with it by now.
+            _ = check(authenticator, basic, "192.0.2.1", credentials) => {}
             () = std::future::ready(()) => {}
         }
     }
