@@ -289,7 +289,7 @@ fn sockets_of_systemd_are_used_by_their_names() {
     assert_eq!((get(at(0)), get(at(2))), ("x".to_owned(), "x".to_owned()));
     for name in ["spare", "local"] {
         let told = format!("systemd passed the socket '{name}', which is not used");
-        assert!(gateway.log().contains(&told), "{}", gateway.log());
+        gateway.wait_for_log(&told);
     }
     // A reload begins to use others, and returns to those it has left.
     relisten(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{TlsClient, body, gateway, under_connections};
 use crate::support::{
     Act, H2, Origin, Port, connect, exchange, is_closed, listen, read_response, relisten, serving,
-    snigate,
+    snigate, wait_for,
 };
 
 const SITE: &str = "sites: [{ hosts: [a.test], routes: [{ respond: { body: x } }] }]";
@@ -54,7 +54,7 @@ fn addresses_come_and_go_without_a_restart() {
     assert!(!status.contains(&more.to_string()), "{status}");
     for text in ["listening", "no longer listening"] {
         let is_told = |line: &str| line.contains(text) && line.contains(&more.to_string());
-        assert!(gateway.log().lines().any(is_told), "{}", gateway.log());
+        wait_for(text, || gateway.log().lines().any(is_told).then_some(()));
     }
     // And all of one kind.
     relisten(&gateway, &[&https], &[]);

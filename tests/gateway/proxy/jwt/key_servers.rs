@@ -204,7 +204,7 @@ fn an_issuer_can_withdraw_all_keys() {
         wait_for("the end of the key", || {
             (status(&gateway, &token) == 401).then_some(())
         });
-        assert!(gateway.log().contains("all tokens are refused"));
+        gateway.wait_for_log("all tokens are refused");
         keys.set(published(&[&signer]));
         wait_for("the key again", || {
             (status(&gateway, &token) == 200).then_some(())
