@@ -199,6 +199,8 @@ fn an_alert_fires_for_certificates_that_nobody_replaces() {
 #[test]
 fn an_alert_fires_for_what_no_collector_and_no_list_server_takes() {
     let (ca, away) = (Ca::new("Alert Root"), Origin::refusing());
+    // Spans that a collector refuses are lost at once, and those for one that is away after a while.
+    let collector = Origin::start(|_| vec![Act::respond(400, "no")]);
     let builder = Gateway::builder();
     let certs = builder.dir().join("certs");
     ca.leaf(&["a.test"]).make().write(&certs, "a");
@@ -210,7 +212,7 @@ fn an_alert_fires_for_what_no_collector_and_no_list_server_takes() {
              sites:\n\
              - {{ hosts: [a.test], routes: [{{ respond: {{ body: x }} }}] }}\n\
              - {{ hosts: [plain.test], tls: off, routes: [{{ respond: {{ body: x }} }}] }}\n",
-            away.address(),
+            collector.address(),
         ))
         .spawn();
     let watch = Watch::start(&gateway);
